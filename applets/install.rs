@@ -1,0 +1,68 @@
+//! `--install DIR`: one symlink per applet, as busybox does.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::fs::{Dir, Kind, TempName};
+use molecule_tools::log::{self, Stream};
+
+use crate::Applet;
+
+pub fn run(arguments: &[OsString], applets: &[Applet]) -> u8 {
+    let [directory] = arguments else {
+        log::write_line(Stream::Stderr, "usage: molecule-tools --install DIR");
+        return 2;
+    };
+    let prepared = Dir::open_operator_path(directory).and_then(|dir| Ok((dir, this_program()?)));
+    let (dir, program) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            log::write_line(Stream::Stderr, &format!("molecule-tools --install: {error}"));
+            return 1;
+        }
+    };
+    let mut status = 0;
+    for applet in applets {
+        let line = match link(&dir, applet.name, &program) {
+            Ok(what) => format!("{}: {what}", escape(&dir.path().join(applet.name))),
+            Err(error) => {
+                status = 1;
+                log::write_line(Stream::Stderr, &format!("molecule-tools --install: {error}"));
+                continue;
+            }
+        };
+        log::write_line(Stream::Stdout, &line);
+    }
+    status
+}
+
+/// Makes one link under a temporary name and renames it, so that the name never is absent.
+fn link(dir: &Dir, name: &str, program: &CString) -> Result<String> {
+    let name = CString::new(name).unwrap_or_default();
+    let shown = escape(std::ffi::OsStr::from_bytes(program.to_bytes())).to_string();
+    match dir.stat_entry(&name)?.map(|stat| stat.kind) {
+        Some(Kind::Symlink) if dir.read_symlink(&name)? == *program => {
+            return Ok(format!("already -> {shown}"));
+        }
+        None | Some(Kind::Symlink) => {}
+        Some(kind) => {
+            return Err(Error::on("replace", dir.join(&name), format!("it is {}", kind.noun()))
+                .hint("remove it first"));
+        }
+    }
+    let temp = TempName::new();
+    dir.make_symlink(program, temp.as_cstr())?;
+    dir.rename(temp.as_cstr(), &name).inspect_err(|_| {
+        let _ = dir.remove_file(temp.as_cstr());
+    })?;
+    Ok(format!("-> {shown}"))
+}
+
+fn this_program() -> Result<CString> {
+    let path = std::env::current_exe().map_err(|error| {
+        Error::plain("find the path of this program", error.to_string()).hint("mount /proc")
+    })?;
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::plain("find the path of this program", "it has a NUL byte"))
+}

@@ -1,0 +1,179 @@
+//! The one error type of the library, and how text that an untrusted party chose is shown.
+//!
+//! Every message is one line: what was attempted, on what, what the kernel said, what to do.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+/// Result of every library call that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed operation on a named object.
+#[derive(Debug, Clone)]
+pub struct Error {
+    operation: Cow<'static, str>,
+    path: Option<PathBuf>,
+    reason: Reason,
+    hint: Option<Cow<'static, str>>,
+}
+
+#[derive(Debug, Clone)]
+enum Reason {
+    Errno(Errno),
+    Text(Cow<'static, str>),
+}
+
+impl Error {
+    /// A system call failed on `path`; `operation` is a verb ("open", "change owner of").
+    pub fn os(
+        operation: impl Into<Cow<'static, str>>,
+        path: impl Into<PathBuf>,
+        errno: Errno,
+    ) -> Self {
+        Self {
+            operation: operation.into(),
+            path: Some(path.into()),
+            reason: Reason::Errno(errno),
+            hint: None,
+        }
+    }
+
+    /// A failure the kernel has no number for, on `path`.
+    pub fn on(
+        operation: impl Into<Cow<'static, str>>,
+        path: impl Into<PathBuf>,
+        reason: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            operation: operation.into(),
+            path: Some(path.into()),
+            reason: Reason::Text(reason.into()),
+            hint: None,
+        }
+    }
+
+    /// A failure that is about no file at all.
+    pub fn plain(
+        operation: impl Into<Cow<'static, str>>,
+        reason: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            operation: operation.into(),
+            path: None,
+            reason: Reason::Text(reason.into()),
+            hint: None,
+        }
+    }
+
+    /// Adds what the reader can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The kernel's error number, where there is one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self.reason {
+            Reason::Errno(errno) => Some(errno),
+            Reason::Text(_) => None,
+        }
+    }
+
+    /// The object the operation was about.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.operation)?;
+        if let Some(path) = &self.path {
+            write!(f, " {}", escape(path))?;
+        }
+        match &self.reason {
+            Reason::Errno(errno) => write!(f, ": {}", describe(*errno))?,
+            Reason::Text(text) => write!(f, ": {}", escape(text.as_ref()))?,
+        }
+        match &self.hint {
+            Some(hint) => write!(f, "; {}", escape(hint.as_ref())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The kernel's words for `errno`, without the "(os error N)" that the standard library adds.
+pub fn describe(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// Shows bytes of unknown origin on one line: control characters, backslashes and bytes that are not
+/// UTF-8 become `\n`, `\\`, `\x1b` and the like; everything else stands as it is.
+pub fn escape<T: AsRef<OsStr> + ?Sized>(text: &T) -> Escaped<'_> {
+    Escaped(text.as_ref().as_bytes())
+}
+
+/// See [`escape`].
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\n' => f.write_str("\\n")?,
+                    '\t' => f.write_str("\\t")?,
+                    '\r' => f.write_str("\\r")?,
+                    '\\' => f.write_str("\\\\")?,
+                    // Line and paragraph separators, and the marks that reorder text on a terminal.
+                    '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                        write!(f, "\\u{{{:x}}}", u32::from(c))?
+                    }
+                    c if c.is_control() => {
+                        let mut bytes = [0; 4];
+                        for byte in c.encode_utf8(&mut bytes).bytes() {
+                            write!(f, "\\x{byte:02x}")?;
+                        }
+                    }
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_keeps_one_line_and_ordinary_text() {
+        let name = OsStr::from_bytes(b"a\nb\\n\x1b[31m\xff caf\xc3\xa9");
+        assert_eq!(escape(name).to_string(), "a\\nb\\\\n\\x1b[31m\\xff café");
+        assert_eq!(escape("\u{9b}1m\u{202e}").to_string(), "\\xc2\\x9b1m\\u{202e}");
+    }
+
+    #[test]
+    fn error_says_what_on_what_why_and_what_to_do() {
+        let error = Error::os("open", "/configs/a\nb", Errno::ACCESS).hint("run it as root");
+        assert_eq!(error.to_string(), "open /configs/a\\nb: Permission denied; run it as root");
+    }
+}

@@ -1,0 +1,370 @@
+//! [`Dir`]: a directory held by descriptor, and the verbs on its entries.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timestamps};
+use rustix::io::Errno;
+
+use super::{Kind, Stat};
+use crate::error::{Error, Result};
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A directory held by descriptor. The path is for messages only.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Dir {
+    /// Opens a directory that the operator named; links in this path are the operator's own and are
+    /// followed.
+    pub fn open_operator_path(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|errno| Error::os("open", path, errno))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Takes over an open directory descriptor, for instance of a detached mount.
+    pub fn from_fd(fd: OwnedFd, path: impl Into<PathBuf>) -> Self {
+        Self { fd, path: path.into() }
+    }
+
+    /// A second descriptor of the same directory.
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 3)
+            .map_err(|errno| self.error("duplicate the descriptor of", errno))?;
+        Ok(Self { fd, path: self.path.clone() })
+    }
+
+    /// Where the directory was found, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of entry `name`, for messages.
+    pub fn join(&self, name: &CStr) -> PathBuf {
+        self.path.join(OsStr::from_bytes(name.to_bytes()))
+    }
+
+    fn error(&self, operation: &'static str, errno: Errno) -> Error {
+        Error::os(operation, &self.path, errno)
+    }
+
+    /// An [`Error`] about entry `name`.
+    pub fn entry_error(&self, operation: &'static str, name: &CStr, errno: Errno) -> Error {
+        Error::os(operation, self.join(name), errno)
+    }
+
+    /// Attributes of the directory itself.
+    pub fn stat(&self) -> Result<Stat> {
+        rustix::fs::statx(&self.fd, c"", AtFlags::EMPTY_PATH | Stat::FLAGS, Stat::MASK)
+            .map(Stat::from)
+            .map_err(|errno| self.error("stat", errno))
+    }
+
+    /// Attributes of entry `name`, not of what it points to; none if it does not exist.
+    pub fn stat_entry(&self, name: &CStr) -> Result<Option<Stat>> {
+        match rustix::fs::statx(&self.fd, name, Stat::FLAGS, Stat::MASK) {
+            Ok(statx) => Ok(Some(statx.into())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.entry_error("stat", name, errno)),
+        }
+    }
+
+    /// Opens the directory `name`; a link there is refused with a message that says so.
+    pub fn open_dir(&self, name: &CStr) -> Result<Self> {
+        let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())
+            .map_err(|errno| self.refused("open directory", name, errno))?;
+        Ok(Self { fd, path: self.join(name) })
+    }
+
+    /// Opens `path` (relative, no "..") component by component; none if a component is absent.
+    pub fn open_beneath(&self, path: &Path) -> Result<Option<Self>> {
+        let mut dir = self.try_clone()?;
+        for name in components(path)? {
+            dir = match dir.open_dir(&name) {
+                Ok(next) => next,
+                Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(Some(dir))
+    }
+
+    /// Like [`Dir::open_beneath`], making absent components with `mode`.
+    pub fn make_beneath(&self, path: &Path, mode: u32) -> Result<Self> {
+        let mut dir = self.try_clone()?;
+        for name in components(path)? {
+            dir = match dir.open_dir(&name) {
+                Err(error) if error.errno() == Some(Errno::NOENT) => {
+                    match dir.make_dir(&name, mode) {
+                        Err(error) if error.errno() != Some(Errno::EXIST) => return Err(error),
+                        _ => dir.open_dir(&name)?,
+                    }
+                }
+                other => other?,
+            };
+        }
+        Ok(dir)
+    }
+
+    /// Opens the regular file `name` for reading. Opening never blocks (fifos, devices) and never
+    /// becomes the controlling terminal; what is no regular file is refused.
+    pub fn open_file(&self, name: &CStr) -> Result<OwnedFd> {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|errno| self.refused("open", name, errno))?;
+        let mode = rustix::fs::fstat(&fd).map_err(|errno| self.entry_error("stat", name, errno))?;
+        match Kind::from_mode(mode.st_mode) {
+            Kind::File => Ok(fd),
+            kind => Err(Error::on("open", self.join(name), format!("it is {}", kind.noun()))
+                .hint("a regular file is needed there")),
+        }
+    }
+
+    /// Reads the regular file `name` whole, at most `limit` bytes; none if it does not exist.
+    pub fn read_file(&self, name: &CStr, limit: usize) -> Result<Option<Vec<u8>>> {
+        use std::io::Read as _;
+        let fd = match self.open_file(name) {
+            Ok(fd) => fd,
+            Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::from(fd).take(limit as u64 + 1).read_to_end(&mut bytes).map_err(
+            |error| match Errno::from_io_error(&error) {
+                Some(errno) => self.entry_error("read", name, errno),
+                None => Error::on("read", self.join(name), error.to_string()),
+            },
+        )?;
+        match bytes.len() > limit {
+            true => {
+                Err(Error::on("read", self.join(name), format!("it is larger than {limit} bytes")))
+            }
+            false => Ok(Some(bytes)),
+        }
+    }
+
+    /// A handle of entry `name` that allows metadata calls through its descriptor but no data
+    /// (O_PATH); works for every type and has no side effect.
+    pub fn open_handle(&self, name: &CStr) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|errno| self.entry_error("open", name, errno))
+    }
+
+    /// Creates the regular file `name`, which must not exist, for writing.
+    pub fn create_file(&self, name: &CStr, mode: u32) -> Result<OwnedFd> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+            .map_err(|errno| self.entry_error("create", name, errno))
+    }
+
+    /// Makes the directory `name`, narrowed by the umask.
+    pub fn make_dir(&self, name: &CStr, mode: u32) -> Result<()> {
+        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+            .map_err(|errno| self.entry_error("make directory", name, errno))
+    }
+
+    /// Makes a symbolic link `name` that holds `target`.
+    pub fn make_symlink(&self, target: &CStr, name: &CStr) -> Result<()> {
+        rustix::fs::symlinkat(target, &self.fd, name)
+            .map_err(|errno| self.entry_error("make symbolic link", name, errno))
+    }
+
+    /// What the symbolic link `name` holds.
+    pub fn read_symlink(&self, name: &CStr) -> Result<CString> {
+        rustix::fs::readlinkat(&self.fd, name, Vec::new())
+            .map_err(|errno| self.entry_error("read symbolic link", name, errno))
+    }
+
+    /// Makes a device node, fifo or socket; `rdev` is (major, minor).
+    pub fn make_node(&self, name: &CStr, kind: Kind, mode: u32, rdev: (u32, u32)) -> Result<()> {
+        rustix::fs::mknodat(
+            &self.fd,
+            name,
+            rustix::fs::FileType::from_raw_mode(kind.bits()),
+            Mode::from_raw_mode(mode),
+            rustix::fs::makedev(rdev.0, rdev.1),
+        )
+        .map_err(|errno| self.entry_error("make node", name, errno))
+    }
+
+    /// Makes `name` in `to` a hard link of entry `from` of this directory.
+    pub fn hard_link(&self, from: &CStr, to: &Self, name: &CStr) -> Result<()> {
+        rustix::fs::linkat(&self.fd, from, &to.fd, name, AtFlags::empty())
+            .map_err(|errno| to.entry_error("make hard link", name, errno))
+    }
+
+    /// Renames `from` to `to` within this directory, replacing what is there.
+    pub fn rename(&self, from: &CStr, to: &CStr) -> Result<()> {
+        rustix::fs::renameat(&self.fd, from, &self.fd, to)
+            .map_err(|errno| self.entry_error("rename to", to, errno))
+    }
+
+    /// Renames `from` to `to` within this directory; fails with EEXIST if `to` exists.
+    pub fn rename_new(&self, from: &CStr, to: &CStr) -> Result<()> {
+        rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE)
+            .map_err(|errno| self.entry_error("rename to", to, errno))
+    }
+
+    /// Removes entry `name`, which is no directory.
+    pub fn remove_file(&self, name: &CStr) -> Result<()> {
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
+            .map_err(|errno| self.entry_error("remove", name, errno))
+    }
+
+    /// Removes the empty directory `name`.
+    pub fn remove_dir(&self, name: &CStr) -> Result<()> {
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
+            .map_err(|errno| self.entry_error("remove directory", name, errno))
+    }
+
+    /// Changes owner and group of entry `name` itself.
+    pub fn chown_entry(&self, name: &CStr, uid: u32, gid: u32) -> Result<()> {
+        let (uid, gid) = owner(uid, gid);
+        rustix::fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.entry_error("change owner of", name, errno))
+    }
+
+    /// Changes owner and group of the directory itself.
+    pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
+        let (uid, gid) = owner(uid, gid);
+        rustix::fs::fchown(&self.fd, uid, gid).map_err(|errno| self.error("change owner of", errno))
+    }
+
+    /// Changes the permission bits of the directory itself.
+    pub fn chmod(&self, mode: u32) -> Result<()> {
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
+            .map_err(|errno| self.error("change mode of", errno))
+    }
+
+    /// Changes the permission bits of entry `name` of any type but a symbolic link, whose mode Linux
+    /// does not keep. Needs /proc, the only way to a node that must not be opened.
+    pub fn chmod_entry(&self, name: &CStr, mode: u32) -> Result<()> {
+        let fail = |errno| self.entry_error("change mode of", name, errno);
+        let handle = self.open_handle(name)?;
+        let stat = rustix::fs::fstat(&handle).map_err(fail)?;
+        if Kind::from_mode(stat.st_mode) == Kind::Symlink {
+            return Err(fail(Errno::LOOP));
+        }
+        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(fail)
+    }
+
+    /// Sets access and modification time of entry `name` itself.
+    pub fn set_entry_times(&self, name: &CStr, times: &Timestamps) -> Result<()> {
+        rustix::fs::utimensat(&self.fd, name, times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.entry_error("set times of", name, errno))
+    }
+
+    /// Sets access and modification time of the directory itself.
+    pub fn set_times(&self, times: &Timestamps) -> Result<()> {
+        rustix::fs::futimens(&self.fd, times).map_err(|errno| self.error("set times of", errno))
+    }
+
+    /// Replaces the regular file `name` by a new inode with `bytes`: a temporary name, 0600 until
+    /// complete, then owner, `mode`, rename. What stood there is kept whole until then.
+    pub fn replace_file(
+        &self,
+        name: &CStr,
+        bytes: &[u8],
+        mode: u32,
+        owner_ids: Option<(u32, u32)>,
+    ) -> Result<()> {
+        use std::io::Write as _;
+        let temp = TempName::new();
+        let fd = self.create_file(temp.as_cstr(), 0o600)?;
+        let fill = || -> Result<()> {
+            let fail = |operation, errno| self.entry_error(operation, name, errno);
+            let mut file = std::fs::File::from(fd);
+            file.write_all(bytes).map_err(|error| {
+                fail("write", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            })?;
+            if let Some((uid, gid)) = owner_ids {
+                let (uid, gid) = owner(uid, gid);
+                rustix::fs::fchown(&file, uid, gid).map_err(|e| fail("change owner of", e))?;
+            }
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+                .map_err(|errno| fail("change mode of", errno))?;
+            self.rename(temp.as_cstr(), name)
+        };
+        fill().inspect_err(|_| {
+            // The first error is the one to report; the temporary file may be gone already.
+            let _ = self.remove_file(temp.as_cstr());
+        })
+    }
+
+    /// Says what stands in the way when the kernel refused `name` because it is a link or no
+    /// directory (ELOOP, ENOTDIR).
+    fn refused(&self, operation: &'static str, name: &CStr, errno: Errno) -> Error {
+        if matches!(errno, Errno::LOOP | Errno::NOTDIR)
+            && let Ok(Some(stat)) = self.stat_entry(name)
+            && stat.kind == Kind::Symlink
+        {
+            return Error::on(operation, self.join(name), "it is a symbolic link, not followed")
+                .hint("put a real directory or file there");
+        }
+        self.entry_error(operation, name, errno)
+    }
+}
+
+/// The form chown(2) takes; (u32::MAX would mean "leave as it is" and is no valid id).
+fn owner(uid: u32, gid: u32) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
+    (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))
+}
+
+/// The components of a relative path; "..", an absolute path and NUL are refused.
+fn components(path: &Path) -> Result<Vec<CString>> {
+    let refuse = |reason: &'static str| Error::on("use path", path, reason);
+    path.components()
+        .filter(|component| !matches!(component, Component::CurDir | Component::RootDir))
+        .map(|component| match component {
+            Component::Normal(name) => {
+                CString::new(name.as_bytes()).map_err(|_| refuse("it has a NUL byte"))
+            }
+            _ => Err(refuse("it has a \"..\" component")),
+        })
+        .collect()
+}
+
+/// A name for a file under construction: `.molecule-tools.PID.N`, unique in this process and
+/// recognisable to whoever finds one after a crash.
+#[derive(Debug)]
+pub struct TempName(CString);
+
+impl TempName {
+    /// What every temporary name starts with.
+    pub const PREFIX: &'static str = ".molecule-tools.";
+
+    /// The next name.
+    #[allow(clippy::new_without_default, reason = "each one is different")]
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}{}.{number}", Self::PREFIX, std::process::id());
+        Self(CString::new(name).unwrap_or_default())
+    }
+
+    /// The name.
+    pub fn as_cstr(&self) -> &CStr {
+        &self.0
+    }
+}

@@ -1,0 +1,12 @@
+//! Directories held by descriptor. Every step is one component, opened relative to a held
+//! descriptor, and follows no link; so whoever can rename entries below a directory can make an
+//! operation fail, but not make it land elsewhere.
+
+mod dir;
+mod listing;
+mod stat;
+pub mod xattr;
+
+pub use dir::{Dir, TempName};
+pub use listing::{Entry, Listing};
+pub use stat::{Kind, Stat};

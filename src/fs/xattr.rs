@@ -1,0 +1,106 @@
+//! Extended attributes (xattr(7)) of objects held by descriptor or named in a held directory.
+//!
+//! Objects that cannot be opened without side effects (links, fifos, sockets, devices) are reached
+//! through `/proc/self/fd/N/NAME`: the kernel jumps to the held directory and the last component is
+//! not followed. Without a mounted /proc those calls fail with ENOENT.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+/// Largest list of names and largest value the kernel hands out (XATTR_LIST_MAX, XATTR_SIZE_MAX).
+const LIMIT: usize = 64 * 1024;
+
+/// What an attribute belongs to.
+#[derive(Debug, Clone)]
+pub enum Target<'a> {
+    /// An open file or directory.
+    Fd(BorrowedFd<'a>),
+    /// `/proc/self/fd/N/NAME`; see [`Target::entry`].
+    Path(CString),
+}
+
+impl<'a> Target<'a> {
+    /// The open object itself.
+    pub fn fd(fd: &'a impl AsFd) -> Self {
+        Self::Fd(fd.as_fd())
+    }
+
+    /// The entry `name` of `dir`, not what it points to.
+    pub fn entry(dir: impl AsFd, name: &CStr) -> Self {
+        let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
+        path.extend_from_slice(name.to_bytes());
+        // A CStr has no inner NUL, so the default is never taken.
+        Self::Path(CString::new(path).unwrap_or_default())
+    }
+
+    /// Names of all attributes; empty on file systems without them.
+    pub fn list(&self) -> Result<Vec<CString>, Errno> {
+        let call = |buffer: &mut [u8]| match self {
+            Self::Fd(fd) => rustix::fs::flistxattr(fd, buffer),
+            Self::Path(path) => rustix::fs::llistxattr(path.as_c_str(), buffer),
+        };
+        let mut small = [0_u8; 256];
+        match call(&mut small) {
+            Ok(length) => Ok(split(&small[..length])),
+            Err(Errno::RANGE) => {
+                let mut large = vec![0; LIMIT];
+                let length = call(&mut large)?;
+                Ok(split(&large[..length]))
+            }
+            Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Value of attribute `name`, or none if it has none.
+    pub fn get(&self, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
+        let call = |buffer: &mut [u8]| match self {
+            Self::Fd(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            Self::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
+        };
+        let mut small = [0_u8; 256];
+        match call(&mut small) {
+            Ok(length) => Ok(Some(small[..length].to_vec())),
+            Err(Errno::RANGE) => {
+                let mut large = vec![0; LIMIT];
+                let length = call(&mut large)?;
+                large.truncate(length);
+                Ok(Some(large))
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Sets attribute `name`, replacing an old value.
+    pub fn set(&self, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+        match self {
+            Self::Fd(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Self::Path(path) => {
+                rustix::fs::lsetxattr(path.as_c_str(), name, value, XattrFlags::empty())
+            }
+        }
+    }
+
+    /// Removes attribute `name`; one that is not there is no error.
+    pub fn remove(&self, name: &CStr) -> Result<(), Errno> {
+        let result = match self {
+            Self::Fd(fd) => rustix::fs::fremovexattr(fd, name),
+            Self::Path(path) => rustix::fs::lremovexattr(path.as_c_str(), name),
+        };
+        match result {
+            Err(Errno::NODATA) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn split(list: &[u8]) -> Vec<CString> {
+    list.split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty())
+        .filter_map(|name| CString::new(name).ok())
+        .collect()
+}

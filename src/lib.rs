@@ -1,0 +1,14 @@
+//! The mechanisms behind the `molecule-tools` applets. No policy, no printing: what happens is
+//! returned, or told through `tracing` events that the applet's subscriber turns into lines.
+//!
+//! - [`error`]: the one error type, and how untrusted text is shown on one line
+//! - [`fs`]: directories held by descriptor; every step is one component that follows no link
+//! - [`log`]: the subscriber that prints log lines with their prefix, as text or JSON
+//! - [`process`]: what a process inherits, and handing it on through exec
+
+pub mod error;
+pub mod fs;
+pub mod log;
+pub mod process;
+
+pub use error::{Error, Result};

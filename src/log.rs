@@ -1,0 +1,225 @@
+//! The `tracing` subscriber: one line per event, with the prefix of the section it belongs to.
+//!
+//! Text: `PREFIX: message`, with `WARN` or `ERROR` after the prefix for those levels, which is the
+//! form the boot log has always had. JSON: one object per line with `time` (UTC, RFC 3339),
+//! `level`, `section`, `message` and the event's other fields.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, span};
+
+use crate::error::escape;
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `PREFIX: message`
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+#[derive(Debug)]
+struct Section {
+    prefix: &'static str,
+    stream: Stream,
+}
+
+static SECTION: Mutex<Section> =
+    Mutex::new(Section { prefix: "molecule-tools", stream: Stream::Stderr });
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Installs the subscriber. A second call only changes the form.
+pub fn init(format: Format) {
+    JSON.store(format == Format::Json, Ordering::Relaxed);
+    // Fails only when a subscriber is installed already, which is then this one.
+    let _ = tracing::subscriber::set_global_default(Lines);
+}
+
+/// Sets prefix and stream of all lines from here on, in every thread.
+pub fn section(prefix: &'static str, stream: Stream) {
+    if let Ok(mut section) = SECTION.lock() {
+        *section = Section { prefix, stream };
+    }
+}
+
+/// Writes one already complete line to `stream` in one call; a closed stream is no error.
+pub fn write_line(stream: Stream, line: &str) {
+    let mut bytes = Vec::with_capacity(line.len() + 1);
+    bytes.extend_from_slice(line.as_bytes());
+    bytes.push(b'\n');
+    // A reader that went away must not stop a boot.
+    let _ = match stream {
+        Stream::Stdout => std::io::stdout().lock().write_all(&bytes),
+        Stream::Stderr => std::io::stderr().lock().write_all(&bytes),
+    };
+}
+
+/// The current time as `YYYY-MM-DDThh:mm:ssZ` (RFC 3339, UTC).
+pub fn timestamp() -> String {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let (year, month, day) = civil_from_days(now.tv_sec.div_euclid(86_400));
+    let second = now.tv_sec.rem_euclid(86_400);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// Year, month (1..=12) and day (1..=31) of the day `days` after 1970-01-01, proleptic Gregorian.
+pub fn civil_from_days(days: i64) -> (i64, u32, u32) {
+    // Counted from 1 March of year 0, so that the leap day is the last of its year.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = (day_of_year - (153 * march_month + 2) / 5 + 1) as u32;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 } as u32;
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+struct Lines;
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let Ok(section) = SECTION.lock() else { return };
+        let level = *event.metadata().level();
+        let line = if JSON.load(Ordering::Relaxed) {
+            fields.json(section.prefix, level)
+        } else {
+            fields.text(section.prefix, level)
+        };
+        write_line(section.stream, &line);
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Map<String, Value>,
+}
+
+impl Fields {
+    fn text(&self, prefix: &str, level: Level) -> String {
+        let mark = match level {
+            Level::ERROR => "ERROR ",
+            Level::WARN => "WARN ",
+            _ => "",
+        };
+        format!("{prefix}: {mark}{}", OneLine(&self.message))
+    }
+
+    fn json(self, prefix: &str, level: Level) -> String {
+        let mut object = Map::new();
+        object.insert("time".into(), timestamp().into());
+        object.insert("level".into(), level.as_str().to_ascii_lowercase().into());
+        object.insert("section".into(), prefix.into());
+        object.insert("message".into(), self.message.into());
+        object.extend(self.others);
+        Value::Object(object).to_string()
+    }
+}
+
+/// The last guard of "one event, one line": a message is escaped by whoever puts foreign text into
+/// it, so only a control character is treated here and backslashes stay.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c.is_control() {
+                true => write!(f, "{}", escape(c.encode_utf8(&mut [0; 4])))?,
+                false => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => {
+                self.others.insert(name.into(), format!("{value:?}").into());
+            }
+        }
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.message = value.into(),
+            name => {
+                self.others.insert(name.into(), value.into());
+            }
+        }
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.others.insert(field.name().into(), value.into());
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.others.insert(field.name().into(), value.into());
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.others.insert(field.name().into(), value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn civil_dates_at_the_edges() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (-1, (1969, 12, 31)),
+            (11_016, (2000, 2, 29)),
+            (19_782, (2024, 2, 29)),
+            (47_540, (2100, 2, 28)),
+            (47_541, (2100, 3, 1)),
+            (-719_468, (0, 3, 1)),
+        ] {
+            assert_eq!(civil_from_days(days), date, "day {days}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_carries() {
+        let fields = Fields { message: "a\nb\\n".into(), others: Map::new() };
+        assert_eq!(fields.text("P", Level::WARN), "P: WARN a\\nb\\n");
+        let json = fields.json("P", Level::INFO);
+        assert!(json.ends_with(r#""level":"info","section":"P","message":"a\nb\\n"}"#), "{json}");
+    }
+}

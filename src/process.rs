@@ -1,0 +1,119 @@
+//! What this process inherited, and handing it on through exec(3) as it was.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use rustix::io::Errno;
+
+/// Inherited state that this program changes for itself and gives back at exec.
+#[derive(Debug)]
+pub struct Inherited {
+    sigpipe: SigAction,
+    /// argv, bytes as given.
+    pub arguments: Vec<CString>,
+}
+
+impl Inherited {
+    /// Takes note of what was inherited and makes the process safe to run in: closed standard
+    /// descriptors are held shut, so that no file opened later becomes "stdout", and a reader that
+    /// goes away does not kill a boot (SIGPIPE).
+    pub fn take(arguments: Vec<CString>) -> Self {
+        hold_closed_standard_descriptors();
+        let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+        // SAFETY: SIG_IGN installs no code.
+        #[allow(unsafe_code)]
+        let sigpipe = unsafe { sigaction(Signal::SIGPIPE, &ignore) }.unwrap_or(ignore);
+        Self { sigpipe, arguments }
+    }
+
+    /// Replaces the program. Returns only on failure, with the kernel's reason; the inherited
+    /// SIGPIPE disposition is back in force then. No descriptor, mask or limit is touched.
+    pub fn exec(&self, program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
+        // SAFETY: the action is the one the kernel reported at start: SIG_DFL or SIG_IGN.
+        #[allow(unsafe_code)]
+        let _ = unsafe { sigaction(Signal::SIGPIPE, &self.sigpipe) };
+        match nix::unistd::execve(program, arguments, environment) {
+            Err(errno) => Errno::from_raw_os_error(errno as i32),
+        }
+    }
+}
+
+/// Puts a path-only descriptor of "/" (close-on-exec, so the next program sees it closed again) on
+/// each of 0, 1 and 2 that is closed. It needs no /dev/null, and writes to it fail.
+fn hold_closed_standard_descriptors() {
+    use rustix::fs::{Mode, OFlags};
+    use std::os::fd::IntoRawFd as _;
+    // open(2) takes the lowest free number; stop at the first that is no standard descriptor.
+    while let Ok(fd) = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        use std::os::fd::AsRawFd as _;
+        if fd.as_raw_fd() > 2 {
+            break;
+        }
+        let _ = fd.into_raw_fd();
+    }
+}
+
+/// The environment as the kernel handed it over: entries that are not UTF-8, have no `=` or come
+/// twice are kept, which `std::env` does not do.
+pub fn environment() -> Vec<CString> {
+    #[allow(unsafe_code)]
+    unsafe extern "C" {
+        static environ: *const *const std::ffi::c_char;
+    }
+    let mut entries = Vec::new();
+    // SAFETY: `environ` is null or points to a null-terminated array of C strings (environ(7)); this
+    // program never changes it.
+    #[allow(unsafe_code)]
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            entries.push(CStr::from_ptr(*entry).to_owned());
+            entry = entry.add(1);
+        }
+    }
+    entries
+}
+
+/// The value of the first entry `name=` of `environment`.
+pub fn lookup<'a>(environment: &'a [CString], name: &str) -> Option<&'a OsStr> {
+    environment.iter().find_map(|entry| {
+        let value = entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(OsStr::from_bytes(value))
+    })
+}
+
+/// Sets `name` to `value`: the first entry of that name is replaced in place, others are dropped,
+/// and without one it is added at the end.
+pub fn set(environment: &mut Vec<CString>, name: &str, value: &OsStr) {
+    let mut entry = OsString::from(format!("{name}="));
+    entry.push(value);
+    let Ok(entry) = CString::new(entry.into_vec()) else { return };
+    let is_name = |entry: &CString| {
+        entry
+            .to_bytes()
+            .strip_prefix(name.as_bytes())
+            .is_some_and(|rest| rest.first() == Some(&b'='))
+    };
+    let place = environment.iter().position(is_name);
+    environment.retain(|entry| !is_name(entry));
+    match place {
+        Some(place) => environment.insert(place, entry),
+        None => environment.push(entry),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_replaces_every_entry_of_that_name_and_no_other() {
+        let mut environment: Vec<CString> =
+            [c"HOMER=x", c"HOME=/a", c"noequals", c"HOME=/b"].map(CStr::to_owned).into();
+        set(&mut environment, "HOME", OsStr::new("/c"));
+        assert_eq!(environment, [c"HOMER=x", c"HOME=/c", c"noequals"].map(CStr::to_owned));
+        assert_eq!(lookup(&environment, "HOME"), Some(OsStr::new("/c")));
+        assert_eq!(lookup(&environment, "noequals"), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! The table: names, symlinks, `--list`, `--install`, unknown names.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests lay out trees by path and fail loudly"
+)]
+
+mod support;
+
+use std::process::{Command, ExitCode};
+
+use support::{PROGRAM, case, ok, program};
+
+fn main() -> ExitCode {
+    support::run(vec![
+        case("an_unknown_name_lists_the_applets_and_exits_2", &[], unknown_name),
+        case("install_makes_a_symlink_per_applet_and_says_so", &[], install),
+        case("install_refuses_to_replace_what_is_no_symlink", &[], install_refuses),
+    ])
+}
+
+fn unknown_name() {
+    let output = program().arg("no\nsuch").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr.starts_with("molecule-tools: no applet named no\\nsuch\n"), "{stderr}");
+    for name in ok(program().arg("--list")).lines() {
+        assert!(stderr.contains(&format!("\n  {name} ")), "{name} is not listed: {stderr}");
+    }
+}
+
+fn install() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = ok(program().arg("--install").arg(directory.path()));
+    let names = ok(program().arg("--list"));
+    assert!(names.lines().count() > 0);
+    assert_eq!(said.lines().count(), names.lines().count());
+    for name in names.lines() {
+        let link = directory.path().join(name);
+        assert_eq!(std::fs::read_link(&link).unwrap().to_str(), Some(PROGRAM));
+        assert!(said.contains(&format!("{}: -> {PROGRAM}\n", link.display())), "{said}");
+        let through_link = Command::new(&link).arg("--no-such-option").output().unwrap();
+        let by_name = program().args([name, "--no-such-option"]).output().unwrap();
+        if name != "entrypoint" {
+            assert_eq!(through_link, by_name, "{name}");
+            assert!(!by_name.status.success(), "{name}");
+        }
+    }
+    let again = ok(program().arg("--install").arg(directory.path()));
+    assert!(again.lines().all(|line| line.contains(": already -> ")), "{again}");
+}
+
+fn install_refuses() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("restore"), "mine").unwrap();
+    let output = program().arg("--install").arg(directory.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("it is a regular file; remove it first"), "{stderr}");
+    assert_eq!(std::fs::read(directory.path().join("restore")).unwrap(), b"mine");
+}

@@ -1,0 +1,85 @@
+//! What every test binary shares: the harness that reports unmet needs as ignored, and the sandbox.
+//! Each test binary compiles its own copy and uses a part of it.
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::disallowed_methods, reason = "tests lay out trees by path")]
+
+pub mod needs;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+pub use needs::Need;
+
+/// One test: its name says what holds, its needs what the machine must have.
+pub struct Case {
+    name: &'static str,
+    needs: &'static [Need],
+    run: fn(),
+}
+
+/// A row of a test binary's table.
+pub fn case(name: &'static str, needs: &'static [Need], run: fn()) -> Case {
+    Case { name, needs, run }
+}
+
+/// Runs the table. A case with an unmet need is reported as ignored with the need in its name;
+/// with `MOLECULE_REQUIRE` set to `all` or to a comma-separated list that has the need, it fails.
+pub fn run(cases: Vec<Case>) -> ExitCode {
+    let required = std::env::var("MOLECULE_REQUIRE").unwrap_or_default();
+    let arguments = Arguments::from_args();
+    let trials = cases
+        .into_iter()
+        .map(|case| {
+            let unmet: Vec<&Need> = case.needs.iter().filter(|need| !need.met()).collect();
+            let missing: Vec<String> = unmet.iter().map(|need| need.label()).collect();
+            let must = unmet.iter().any(|need| need.required_by(&required));
+            let reason = format!("needs {}", missing.join(", "));
+            let failure = reason.clone();
+            let trial = Trial::test(case.name, move || match missing.is_empty() {
+                true => {
+                    (case.run)();
+                    Ok(())
+                }
+                false => Err(failure.into()),
+            });
+            match unmet.is_empty() {
+                true => trial,
+                false => trial.with_kind(reason).with_ignored_flag(!must),
+            }
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_molecule-tools");
+
+/// A command that runs the program under test with none of the caller's `MOLECULE_*` variables.
+pub fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("MOLECULE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs `command`, which must succeed; gives its standard output.
+pub fn ok(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
+    stdout
+}
+
+/// What rsync would still have to do to make `to` equal to `from`, content compared: empty when the
+/// copy is perfect.
+pub fn rsync_differences(from: &Path, to: &Path) -> String {
+    let slash = |path: &Path| format!("{}/", path.display());
+    ok(Command::new("rsync")
+        .args(["-aHAXn", "--checksum", "--delete", "--numeric-ids", "-i"])
+        .args([slash(from), slash(to)]))
+}
