@@ -1,9 +1,14 @@
 //! What every test binary shares: the harness that reports unmet needs as ignored, and the sandbox.
 //! Each test binary compiles its own copy and uses a part of it.
-#![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(clippy::disallowed_methods, reason = "tests lay out trees by path")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "tests lay out trees by path and fail loudly"
+)]
 
 pub mod needs;
+pub mod sandbox;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};

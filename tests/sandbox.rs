@@ -1,0 +1,105 @@
+//! The sandbox itself: what other tests rely on.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests lay out trees by path and fail loudly"
+)]
+
+mod support;
+
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use support::sandbox::{LoopDevice, Sandbox};
+use support::{Need, case};
+
+fn main() -> ExitCode {
+    support::run(vec![
+        case("a_root_of_its_own_with_user_agent", &[Need::Root], own_root),
+        case("a_process_inside_gets_exactly_what_was_asked_for", &[Need::Root], process),
+        case("a_loop_device_holds_a_snapshot_and_is_freed", &[Need::Root, Need::Loop], snapshot),
+        case("nothing_inside_outlives_it", &[Need::Root], background),
+    ])
+}
+
+fn own_root() {
+    let sandbox = Sandbox::with("echo outside > configs/a; chown 1000:1000 configs/a");
+    assert_eq!(
+        sandbox.sh("id agent"),
+        "uid=1000(agent) gid=1000(agent) groups=1000(agent),2375(docker),2376(extra)\n"
+    );
+    assert_eq!(
+        sandbox.sh("stat -c %U /configs/a; ls -A /root /workspace /mnt"),
+        "agent\n/mnt:\n\n/root:\n\n/workspace:\n"
+    );
+    assert_eq!(std::fs::read_to_string(sandbox.path("/configs/a")).unwrap(), "outside\n");
+    sandbox.sh("mount -t tmpfs inside /mnt; touch /mnt/here; ! touch /usr/here 2>/dev/null");
+    assert!(sandbox.path("/mnt/here").exists());
+    assert!(!std::path::Path::new("/mnt/here").exists());
+    assert!(sandbox.program().arg("--version").run().stdout().starts_with("molecule-tools "));
+}
+
+fn process() {
+    let sandbox = Sandbox::new();
+    let (read, write) = nix::unistd::pipe().unwrap();
+    drop(write);
+    let outcome = sandbox
+        .command("/bin/sh")
+        .args(["-c", "umask; id -u; id -G; pwd; env; ls /proc/$$/fd; exit 7"])
+        .env_clear()
+        .env("A", "b")
+        .umask(0o027)
+        .identity(1000, 1001, &[5, 6])
+        .directory("/tmp")
+        .block(Signal::SIGUSR1)
+        .ignore(Signal::SIGPIPE)
+        .descriptor(9, read)
+        .run();
+    assert_eq!(outcome.status, 7);
+    let expected = "0027\n1000\n1001 5 6\n/tmp\nA=b\nPWD=/tmp\n0\n1\n2\n9\n";
+    assert_eq!(outcome.stdout(), expected, "{outcome:?}");
+    // A shell would clear the mask.
+    let status = sandbox.command("/bin/cat").arg("/proc/self/status");
+    let status = status.block(Signal::SIGUSR1).ignore(Signal::SIGPIPE).run().stdout();
+    assert!(status.contains("\nSigBlk:\t0000000000000200\n"), "{status}");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0xffff, 0x1000);
+    let killed = sandbox.command("/bin/sh").args(["-c", "kill -TERM $$"]).run();
+    assert_eq!(killed.status, 128 + 15);
+    let powerless =
+        sandbox.command("/bin/mount").args(["-t", "tmpfs", "x", "/mnt"]).drop_capability(21).run();
+    assert_ne!(powerless.status, 0);
+    let deaf = sandbox.command("/bin/sh").args(["-c", "echo x"]).close(1).run();
+    assert_ne!(deaf.status, 0);
+}
+
+fn snapshot() {
+    let device = LoopDevice::ext4(16, "mkdir workspace; echo kept > workspace/file");
+    let backing = |number: (u32, u32)| {
+        std::path::PathBuf::from(format!("/sys/dev/block/{}:{}/loop", number.0, number.1))
+    };
+    let number = device.number();
+    let sandbox = Sandbox::new();
+    sandbox.add_device("xvdb", &device);
+    assert_eq!(sandbox.sh("blkid -s TYPE -o value /dev/xvdb; mkdir /mnt/r; mount -o ro /dev/xvdb /mnt/r; cat /mnt/r/workspace/file"), "ext4\nkept\n");
+    assert!(backing(number).exists());
+    let before = std::fs::read_to_string(backing(number).join("backing_file")).unwrap();
+    drop((device, sandbox));
+    let after = std::fs::read_to_string(backing(number).join("backing_file")).ok();
+    assert_ne!(after, Some(before), "still attached");
+}
+
+fn background() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("sleep 1000 & sleep 1000 & :");
+    let pids = sandbox.processes();
+    assert_eq!(pids.len(), 2);
+    drop(sandbox);
+    for pid in pids {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        assert!(
+            state.is_empty() || state.contains("State:\tZ") || state.contains("State:\tX"),
+            "{state}"
+        );
+    }
+}
