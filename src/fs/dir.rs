@@ -1,7 +1,7 @@
 //! [`Dir`]: a directory held by descriptor, and the verbs on its entries.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,11 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timestamps};
 use rustix::io::Errno;
 
+use super::at::{self, owner};
 use super::{Kind, Stat};
 use crate::error::{Error, Result};
-
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A directory held by descriptor. The path is for messages only.
 #[derive(Debug)]
@@ -33,7 +31,7 @@ impl Dir {
     /// followed.
     pub fn open_operator_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|errno| Error::os("open", path, errno))?;
         Ok(Self { fd, path: path.to_owned() })
@@ -72,15 +70,13 @@ impl Dir {
 
     /// Attributes of the directory itself.
     pub fn stat(&self) -> Result<Stat> {
-        rustix::fs::statx(&self.fd, c"", AtFlags::EMPTY_PATH | Stat::FLAGS, Stat::MASK)
-            .map(Stat::from)
-            .map_err(|errno| self.error("stat", errno))
+        at::stat_fd(&self.fd).map_err(|errno| self.error("stat", errno))
     }
 
     /// Attributes of entry `name`, not of what it points to; none if it does not exist.
     pub fn stat_entry(&self, name: &CStr) -> Result<Option<Stat>> {
-        match rustix::fs::statx(&self.fd, name, Stat::FLAGS, Stat::MASK) {
-            Ok(statx) => Ok(Some(statx.into())),
+        match at::stat(&self.fd, name) {
+            Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.entry_error("stat", name, errno)),
         }
@@ -88,7 +84,7 @@ impl Dir {
 
     /// Opens the directory `name`; a link there is refused with a message that says so.
     pub fn open_dir(&self, name: &CStr) -> Result<Self> {
-        let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())
+        let fd = at::open_dir(&self.fd, name)
             .map_err(|errno| self.refused("open directory", name, errno))?;
         Ok(Self { fd, path: self.join(name) })
     }
@@ -164,9 +160,7 @@ impl Dir {
     /// A handle of entry `name` that allows metadata calls through its descriptor but no data
     /// (O_PATH); works for every type and has no side effect.
     pub fn open_handle(&self, name: &CStr) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, Mode::empty())
-            .map_err(|errno| self.entry_error("open", name, errno))
+        at::open_handle(&self.fd, name).map_err(|errno| self.entry_error("open", name, errno))
     }
 
     /// Creates the regular file `name`, which must not exist, for writing.
@@ -179,7 +173,7 @@ impl Dir {
 
     /// Makes the directory `name`, narrowed by the umask.
     pub fn make_dir(&self, name: &CStr, mode: u32) -> Result<()> {
-        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+        at::make_dir(&self.fd, name, mode)
             .map_err(|errno| self.entry_error("make directory", name, errno))
     }
 
@@ -191,20 +185,14 @@ impl Dir {
 
     /// What the symbolic link `name` holds.
     pub fn read_symlink(&self, name: &CStr) -> Result<CString> {
-        rustix::fs::readlinkat(&self.fd, name, Vec::new())
+        at::read_link(&self.fd, name)
             .map_err(|errno| self.entry_error("read symbolic link", name, errno))
     }
 
     /// Makes a device node, fifo or socket; `rdev` is (major, minor).
     pub fn make_node(&self, name: &CStr, kind: Kind, mode: u32, rdev: (u32, u32)) -> Result<()> {
-        rustix::fs::mknodat(
-            &self.fd,
-            name,
-            rustix::fs::FileType::from_raw_mode(kind.bits()),
-            Mode::from_raw_mode(mode),
-            rustix::fs::makedev(rdev.0, rdev.1),
-        )
-        .map_err(|errno| self.entry_error("make node", name, errno))
+        at::make_node(&self.fd, name, kind, mode, rdev)
+            .map_err(|errno| self.entry_error("make node", name, errno))
     }
 
     /// Makes `name` in `to` a hard link of entry `from` of this directory.
@@ -227,20 +215,18 @@ impl Dir {
 
     /// Removes entry `name`, which is no directory.
     pub fn remove_file(&self, name: &CStr) -> Result<()> {
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
-            .map_err(|errno| self.entry_error("remove", name, errno))
+        at::unlink(&self.fd, name).map_err(|errno| self.entry_error("remove", name, errno))
     }
 
     /// Removes the empty directory `name`.
     pub fn remove_dir(&self, name: &CStr) -> Result<()> {
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
+        at::remove_dir(&self.fd, name)
             .map_err(|errno| self.entry_error("remove directory", name, errno))
     }
 
     /// Changes owner and group of entry `name` itself.
     pub fn chown_entry(&self, name: &CStr, uid: u32, gid: u32) -> Result<()> {
-        let (uid, gid) = owner(uid, gid);
-        rustix::fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+        at::chown(&self.fd, name, uid, gid)
             .map_err(|errno| self.entry_error("change owner of", name, errno))
     }
 
@@ -265,8 +251,7 @@ impl Dir {
         if Kind::from_mode(stat.st_mode) == Kind::Symlink {
             return Err(fail(Errno::LOOP));
         }
-        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(fail)
+        at::chmod_handle(&handle, mode).map_err(fail)
     }
 
     /// Sets access and modification time of entry `name` itself.
@@ -324,11 +309,6 @@ impl Dir {
         }
         self.entry_error(operation, name, errno)
     }
-}
-
-/// The form chown(2) takes; (u32::MAX would mean "leave as it is" and is no valid id).
-fn owner(uid: u32, gid: u32) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
-    (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))
 }
 
 /// The components of a relative path; "..", an absolute path and NUL are refused.

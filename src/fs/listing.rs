@@ -3,10 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 
-use rustix::fs::{FileType, RawDir};
-use rustix::io::Errno;
-
-use super::{Dir, Kind};
+use super::{Dir, Kind, at};
 use crate::error::{Error, Result};
 
 /// Bytes per getdents64 call; the kernel reads this much of the directory ahead of us.
@@ -31,19 +28,9 @@ pub struct Listing;
 impl Listing {
     /// Calls `each` for every entry. Stops at the first error the kernel reports; entries seen until
     /// then have been handed over.
-    pub fn for_each(dir: &Dir, mut each: impl FnMut(&CStr, Option<Kind>, u64)) -> Result<()> {
-        let fail = |errno: Errno| Error::os("list", dir.path(), errno);
-        rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0)).map_err(fail)?;
+    pub fn for_each(dir: &Dir, each: impl FnMut(&CStr, Option<Kind>, u64)) -> Result<()> {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
-        let mut raw = RawDir::new(dir, &mut buffer);
-        while let Some(entry) = raw.next() {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name();
-            if name != c"." && name != c".." {
-                each(name, kind(entry.file_type()), entry.ino());
-            }
-        }
-        Ok(())
+        at::list(dir, &mut buffer, each).map_err(|errno| Error::os("list", dir.path(), errno))
     }
 
     /// All entries, unsorted.
@@ -54,17 +41,4 @@ impl Listing {
         })?;
         Ok(entries)
     }
-}
-
-fn kind(file_type: FileType) -> Option<Kind> {
-    Some(match file_type {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Dir,
-        FileType::Symlink => Kind::Symlink,
-        FileType::BlockDevice => Kind::Block,
-        FileType::CharacterDevice => Kind::Char,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Socket,
-        FileType::Unknown => return None,
-    })
 }

@@ -1,0 +1,153 @@
+//! System calls on one component relative to a descriptor, or on a descriptor itself, that follow no
+//! link. Errors are bare numbers, for callers that build their own messages; [`super::Dir`] is the
+//! form with messages.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Timestamps, Uid};
+use rustix::io::Errno;
+
+use super::{Kind, Stat};
+
+/// Result of a bare system call.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+const OPEN_FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// Attributes of entry `name`.
+pub fn stat(dir: impl AsFd, name: &CStr) -> Result<Stat> {
+    rustix::fs::statx(dir, name, Stat::FLAGS, Stat::MASK).map(Stat::from)
+}
+
+/// Attributes of an open object (O_PATH will do).
+pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
+    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH | Stat::FLAGS, Stat::MASK).map(Stat::from)
+}
+
+/// Opens the directory `name`.
+pub fn open_dir(dir: impl AsFd, name: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// Opens `name` for reading without ever blocking in the open; the caller checks the type. The
+/// access time is left alone where the kernel allows it (owner or CAP_FOWNER).
+pub fn open_read(dir: impl AsFd, name: &CStr) -> Result<OwnedFd> {
+    match rustix::fs::openat(&dir, name, OPEN_FILE | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(&dir, name, OPEN_FILE, Mode::empty()),
+        other => other,
+    }
+}
+
+/// A handle of `name` for metadata only (O_PATH).
+pub fn open_handle(dir: impl AsFd, name: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// Creates the regular file `name`, which must not exist, for writing.
+pub fn create(dir: impl AsFd, name: &CStr, mode: u32) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))
+}
+
+/// Makes the directory `name`, narrowed by the umask.
+pub fn make_dir(dir: impl AsFd, name: &CStr, mode: u32) -> Result<()> {
+    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))
+}
+
+/// Makes a device node, fifo or socket; `rdev` is (major, minor).
+pub fn make_node(
+    dir: impl AsFd,
+    name: &CStr,
+    kind: Kind,
+    mode: u32,
+    rdev: (u32, u32),
+) -> Result<()> {
+    let file_type = FileType::from_raw_mode(kind.bits());
+    let device = rustix::fs::makedev(rdev.0, rdev.1);
+    rustix::fs::mknodat(dir, name, file_type, Mode::from_raw_mode(mode), device)
+}
+
+/// What the symbolic link `name` holds.
+pub fn read_link(dir: impl AsFd, name: &CStr) -> Result<CString> {
+    rustix::fs::readlinkat(dir, name, Vec::new())
+}
+
+/// Removes `name`, which is no directory.
+pub fn unlink(dir: impl AsFd, name: &CStr) -> Result<()> {
+    rustix::fs::unlinkat(dir, name, AtFlags::empty())
+}
+
+/// Removes the empty directory `name`.
+pub fn remove_dir(dir: impl AsFd, name: &CStr) -> Result<()> {
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+/// Changes owner and group of an open object of any type (O_PATH will do).
+pub fn chown_fd(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = owner(uid, gid);
+    rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Changes owner and group of entry `name` itself.
+pub fn chown(dir: impl AsFd, name: &CStr, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = owner(uid, gid);
+    rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Changes the permission bits of an object held by an O_PATH handle, which fchmod(2) refuses; the
+/// way through /proc jumps to the object itself. Symbolic links have no mode on Linux (EOPNOTSUPP).
+pub fn chmod_handle(handle: impl AsFd, mode: u32) -> Result<()> {
+    let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode))
+}
+
+/// Sets the times of an open object of any type (O_PATH will do).
+pub fn set_times_fd(fd: impl AsFd, times: &Timestamps) -> Result<()> {
+    rustix::fs::utimensat(fd, c"", times, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// The form chown(2) takes.
+pub(super) fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+}
+
+/// Calls `each` with name, recorded type (none where the file system records none) and recorded
+/// inode number of every entry but "." and ".."; `buffer` is what one getdents64(2) may fill.
+/// Entries seen before an error have been handed over.
+pub fn list(
+    dir: impl AsFd,
+    buffer: &mut [MaybeUninit<u8>],
+    mut each: impl FnMut(&CStr, Option<Kind>, u64),
+) -> Result<()> {
+    rustix::fs::seek(&dir, rustix::fs::SeekFrom::Start(0))?;
+    let mut raw = RawDir::new(&dir, buffer);
+    while let Some(entry) = raw.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            each(name, kind(entry.file_type()), entry.ino());
+        }
+    }
+    Ok(())
+}
+
+fn kind(file_type: FileType) -> Option<Kind> {
+    Some(match file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        FileType::BlockDevice => Kind::Block,
+        FileType::CharacterDevice => Kind::Char,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::Unknown => return None,
+    })
+}
