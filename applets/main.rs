@@ -4,12 +4,14 @@
 // standard descriptors, and the runtime we exec must inherit neither.
 #![no_main]
 
+mod gosu;
 mod install;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use molecule_tools::error::escape;
+use molecule_tools::identity::refuse_set_id;
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process::Inherited;
 
@@ -48,7 +50,8 @@ pub struct Applet {
     pub run: fn(&Context) -> u8,
 }
 
-static APPLETS: &[Applet] = &[];
+static APPLETS: &[Applet] =
+    &[Applet { name: "gosu", summary: "become a user and exec a command", run: gosu::run }];
 
 fn find(name: &OsStr) -> Option<&'static Applet> {
     APPLETS.iter().find(|applet| name == applet.name)
@@ -60,6 +63,10 @@ fn dispatch(mut arguments: Vec<CString>) -> u8 {
         .map(|argument| OsStr::from_bytes(argument.to_bytes()).to_owned())
         .collect();
     let inherited = Inherited::take(std::mem::take(&mut arguments));
+    if let Err(error) = refuse_set_id() {
+        log::write_line(Stream::Stderr, &format!("molecule-tools: {error}"));
+        return 1;
+    }
     let called_as = words.first().map(std::path::Path::new).and_then(|p| p.file_name());
     if let Some(applet) = called_as.and_then(find) {
         return (applet.run)(&Context { inherited, arguments: words[1..].to_vec() });

@@ -3,11 +3,13 @@
 //!
 //! - [`error`]: the one error type, and how untrusted text is shown on one line
 //! - [`fs`]: directories held by descriptor; every step is one component that follows no link
+//! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
 //! - [`log`]: the subscriber that prints log lines with their prefix, as text or JSON
 //! - [`process`]: what a process inherits, and handing it on through exec
 
 pub mod error;
 pub mod fs;
+pub mod identity;
 pub mod log;
 pub mod process;
 

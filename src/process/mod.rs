@@ -1,10 +1,14 @@
 //! What this process inherited, and handing it on through exec(3) as it was.
 
+mod search;
+
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use rustix::io::Errno;
+
+pub use search::{DEFAULT_PATH, NotStarted, RelativeEntries, find_program};
 
 /// Inherited state that this program changes for itself and gives back at exec.
 #[derive(Debug)]
@@ -20,23 +24,28 @@ impl Inherited {
     /// goes away does not kill a boot (SIGPIPE).
     pub fn take(arguments: Vec<CString>) -> Self {
         hold_closed_standard_descriptors();
-        let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-        // SAFETY: SIG_IGN installs no code.
-        #[allow(unsafe_code)]
-        let sigpipe = unsafe { sigaction(Signal::SIGPIPE, &ignore) }.unwrap_or(ignore);
-        Self { sigpipe, arguments }
+        Self { sigpipe: ignore_sigpipe(), arguments }
     }
 
-    /// Replaces the program. Returns only on failure, with the kernel's reason; the inherited
-    /// SIGPIPE disposition is back in force then. No descriptor, mask or limit is touched.
+    /// Replaces the program, which gets the inherited SIGPIPE disposition. Returns only on failure,
+    /// with the kernel's reason. No descriptor, mask or limit is touched.
     pub fn exec(&self, program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
         // SAFETY: the action is the one the kernel reported at start: SIG_DFL or SIG_IGN.
         #[allow(unsafe_code)]
         let _ = unsafe { sigaction(Signal::SIGPIPE, &self.sigpipe) };
-        match nix::unistd::execve(program, arguments, environment) {
-            Err(errno) => Errno::from_raw_os_error(errno as i32),
-        }
+        let Err(errno) = nix::unistd::execve(program, arguments, environment);
+        // What is said about the failure must not be lost to a reader that went away.
+        ignore_sigpipe();
+        Errno::from_raw_os_error(errno as i32)
     }
+}
+
+/// Ignores SIGPIPE; gives what was in force.
+fn ignore_sigpipe() -> SigAction {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: SIG_IGN installs no code.
+    #[allow(unsafe_code)]
+    unsafe { sigaction(Signal::SIGPIPE, &ignore) }.unwrap_or(ignore)
 }
 
 /// Puts a path-only descriptor of "/" (close-on-exec, so the next program sees it closed again) on

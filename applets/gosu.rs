@@ -1,0 +1,76 @@
+//! `gosu USER[:GROUP] COMMAND [ARG]...`: become that user for good and exec the command.
+
+use std::convert::Infallible;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::fs::Dir;
+use molecule_tools::identity::{Database, Identity, UserSpec};
+use molecule_tools::log::{self, Stream};
+use molecule_tools::process::{self, RelativeEntries};
+
+use crate::Context;
+
+const USAGE: &str = "\
+usage: gosu USER[:GROUP] COMMAND [ARG]...
+       gosu --help | --version
+
+Becomes USER and execs COMMAND: same process, no shell, no session. USER and GROUP are names or
+decimal ids; an empty USER is the caller's. Without GROUP the process gets the user's primary group
+and exactly the groups that list the user as a member; with it, that group alone. HOME is set from
+/etc/passwd, nothing else in the environment changes. COMMAND is looked up in PATH as the new user.
+
+Every failure before COMMAND runs is one line on standard error and status 1.
+
+  gosu agent molecule-runtime
+  gosu 1000:1000 id
+  gosu nobody:root sh -c 'whoami && id'";
+
+pub fn run(context: &Context) -> u8 {
+    match context.arguments.first().and_then(|first| first.to_str()) {
+        Some("--help" | "-h" | "-?") => {
+            log::write_line(Stream::Stdout, USAGE);
+            return 0;
+        }
+        Some("--version" | "-v") => {
+            let version = concat!("gosu (molecule-tools) ", env!("CARGO_PKG_VERSION"));
+            log::write_line(Stream::Stdout, version);
+            return 0;
+        }
+        _ => {}
+    }
+    if context.arguments.len() < 2 {
+        log::write_line(Stream::Stderr, USAGE);
+        return 1;
+    }
+    let Err(complaint) = switch_and_exec(context);
+    log::write_line(Stream::Stderr, &format!("gosu: {complaint}"));
+    1
+}
+
+/// Returns only on failure, with what to say.
+fn switch_and_exec(context: &Context) -> Result<Infallible, String> {
+    let [spec, name, ..] = context.arguments.as_slice() else { return Err(USAGE.into()) };
+    let typed = &context.inherited.arguments;
+    let command = &typed[typed.len() - (context.arguments.len() - 1)..];
+
+    let identity =
+        assume(spec).map_err(|error| format!("cannot become {}: {error}", escape(spec)))?;
+
+    let mut environment = process::environment();
+    let path = process::lookup(&environment, "PATH");
+    let program = process::find_program(name, path, RelativeEntries::Refuse)
+        .map_err(|error| error.to_string())?;
+    process::set(&mut environment, "HOME", identity.home.as_os_str());
+    let errno = context.inherited.exec(&program, command, &environment);
+    let program = OsStr::from_bytes(program.to_bytes());
+    Err(Error::os("run", program, errno).to_string())
+}
+
+fn assume(spec: &OsStr) -> Result<Identity> {
+    let spec = UserSpec::parse(spec)?;
+    let identity = spec.resolve(&Database::read(&Dir::open_operator_path("/")?)?)?;
+    identity.assume()?;
+    Ok(identity)
+}
