@@ -7,8 +7,12 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
+pub mod compare;
+pub mod mounts;
 pub mod needs;
+pub mod pair;
 pub mod sandbox;
+pub mod tree;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
