@@ -6,11 +6,13 @@
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
 //! - [`log`]: the subscriber that prints log lines with their prefix, as text or JSON
 //! - [`process`]: what a process inherits, and handing it on through exec
+//! - [`volume`]: what lies on a device: superblocks, partition tables
 
 pub mod error;
 pub mod fs;
 pub mod identity;
 pub mod log;
 pub mod process;
+pub mod volume;
 
 pub use error::{Error, Result};

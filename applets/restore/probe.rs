@@ -1,0 +1,50 @@
+//! `restore --probe`: says as JSON what is on a device or in an image file, and changes nothing.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use molecule_tools::log::{self, Stream};
+use molecule_tools::volume::partitions::Table;
+use molecule_tools::volume::probe::{self, Partition, Probe};
+use serde_json::{Value, json};
+
+/// Prints one JSON object; gives the exit status.
+pub fn run(device: &OsStr) -> u8 {
+    let path = Path::new(device);
+    match probe::open(path).and_then(|fd| probe::probe(&fd)) {
+        Ok(found) => {
+            log::write_line(Stream::Stdout, &format!("{:#}", object(path, &found)));
+            0
+        }
+        Err(error) => {
+            log::write_line(Stream::Stderr, &format!("restore: {error}"));
+            1
+        }
+    }
+}
+
+fn object(device: &Path, found: &Probe) -> Value {
+    let mut object = json!({
+        "device": device.to_string_lossy(),
+        "fstype": found.fstype,
+        "uuid": found.uuid,
+        "label": found.label,
+        "partition_table": found.table.map(Table::name),
+        "partitions": found.partitions.iter().map(partition).collect::<Vec<_>>(),
+    });
+    if let (false, Some(object)) = (found.ambivalent.is_empty(), object.as_object_mut()) {
+        object.insert("ambivalent".into(), found.ambivalent.clone().into());
+    }
+    object
+}
+
+fn partition(found: &Partition) -> Value {
+    json!({
+        "number": found.number,
+        "fstype": found.fstype,
+        "uuid": found.uuid,
+        "label": found.label,
+        "start_bytes": found.start_bytes,
+        "size_bytes": found.size_bytes,
+    })
+}

@@ -1,0 +1,56 @@
+//! The checksums that superblocks and partition tables carry.
+
+use std::ops::Range;
+
+use crc::{Algorithm, CRC_32_ISCSI, CRC_32_ISO_HDLC, CRC_64_WE, Crc, Table};
+
+type Crc32 = Crc<u32, Table<16>>;
+
+static CRC32C: Crc32 = Crc32::new(&CRC_32_ISCSI);
+static CRC32: Crc32 = Crc32::new(&CRC_32_ISO_HDLC);
+static BCACHE: Crc<u64, Table<1>> = Crc::<u64, Table<1>>::new(&CRC_64_WE);
+static LVM: Crc32 = Crc32::new(&LVM_ALGORITHM);
+
+/// CRC-32 that starts from a number of LVM's own and is not inverted at the end.
+static LVM_ALGORITHM: Algorithm<u32> =
+    Algorithm { init: 0xf597_a6cf_u32.reverse_bits(), xorout: 0, ..CRC_32_ISO_HDLC };
+
+/// CRC-32C (Castagnoli) with the usual inversions.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    CRC32C.checksum(bytes)
+}
+
+/// CRC-32C with the bytes of `hole`, where the checksum itself stands, taken as zero.
+pub(crate) fn crc32c_without(bytes: &[u8], hole: Range<usize>) -> Option<u32> {
+    without(&CRC32C, bytes, hole)
+}
+
+/// CRC-32 of Ethernet and zlib, with the bytes of `hole` taken as zero.
+pub(crate) fn crc32_without(bytes: &[u8], hole: Range<usize>) -> Option<u32> {
+    without(&CRC32, bytes, hole)
+}
+
+/// CRC-32 of Ethernet and zlib.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    CRC32.checksum(bytes)
+}
+
+/// The checksum of an LVM label.
+pub(crate) fn lvm(bytes: &[u8]) -> u32 {
+    LVM.checksum(bytes)
+}
+
+/// The checksum of a bcache superblock.
+pub(crate) fn bcache(bytes: &[u8]) -> u64 {
+    BCACHE.checksum(bytes)
+}
+
+fn without(crc: &'static Crc32, bytes: &[u8], hole: Range<usize>) -> Option<u32> {
+    let mut digest = crc.digest();
+    digest.update(bytes.get(..hole.start)?);
+    for _ in hole.clone() {
+        digest.update(&[0]);
+    }
+    digest.update(bytes.get(hole.end..)?);
+    Some(digest.finalize())
+}

@@ -1,0 +1,188 @@
+//! What is on a device: file system type, identifier, label, partitions, told from its bytes alone
+//! as blkid(8) tells it. Nothing is written, each byte is read at most once, less than 1 MiB in all,
+//! and no byte of the device can cause a panic.
+
+mod btrfs;
+pub(crate) mod bytes;
+pub(crate) mod checksum;
+mod ext;
+mod format;
+mod member;
+pub(crate) mod read;
+mod xfs;
+
+pub use ext::ExtBackup;
+pub use read::{ReadAt, open};
+
+use super::partitions;
+pub use super::partitions::{Kind, Table};
+use crate::error::{Error, Result};
+use format::{FORMATS, Found, Usage};
+use read::{Extent, Source};
+
+/// What [`probe`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// blkid's TYPE of the whole device; none when there is no signature, or more than one.
+    pub fstype: Option<&'static str>,
+    /// As blkid prints it.
+    pub uuid: Option<String>,
+    /// Volume name.
+    pub label: Option<String>,
+    /// The types found when there is more than one and none can be trusted; empty otherwise.
+    pub ambivalent: Vec<&'static str>,
+    /// A sound copy of an ext superblock, looked for where no type was found.
+    pub ext_backup: Option<ExtBackup>,
+    /// Partition table of the device.
+    pub table: Option<Table>,
+    /// Its partitions by number.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// The number the kernel gives it.
+    pub number: u32,
+    /// What its entry says it is for.
+    pub kind: Kind,
+    /// Name in its entry (GPT).
+    pub name: Option<String>,
+    /// Start in bytes from the start of the device.
+    pub start_bytes: u64,
+    /// Size in bytes by its entry; it may reach beyond the end of the device.
+    pub size_bytes: u64,
+    /// blkid's TYPE of the content.
+    pub fstype: Option<&'static str>,
+    /// As blkid prints it.
+    pub uuid: Option<String>,
+    /// Volume name.
+    pub label: Option<String>,
+    /// See [`Probe::ambivalent`].
+    pub ambivalent: Vec<&'static str>,
+    /// See [`Probe::ext_backup`].
+    pub ext_backup: Option<ExtBackup>,
+}
+
+/// Probes a device or an image. Partitions are probed too, the largest first. An error only if
+/// reading failed and nothing was found.
+pub fn probe(device: &impl ReadAt) -> Result<Probe> {
+    let source = Source::new(device);
+    let layout = partitions::read(&source);
+    let ranges: Vec<(u64, u64)> = layout
+        .iter()
+        .flat_map(|layout| &layout.entries)
+        .map(|entry| (entry.start_bytes, entry.size_bytes))
+        .collect();
+    let whole = search(&Extent::whole(&source, &ranges));
+    let mut result = Probe {
+        fstype: whole.fstype,
+        uuid: whole.uuid,
+        label: whole.label,
+        ambivalent: whole.ambivalent,
+        ext_backup: whole.ext_backup,
+        ..Probe::default()
+    };
+    if let Some(layout) = layout.filter(|_| !whole.is_raid) {
+        result.table = Some(layout.table);
+        result.partitions = layout.entries.into_iter().map(Partition::from).collect();
+        let mut order: Vec<&mut Partition> = result.partitions.iter_mut().collect();
+        order.sort_by_key(|partition| std::cmp::Reverse(partition.size_bytes));
+        for partition in order {
+            partition.search(&source);
+        }
+    }
+    if source.exhausted() {
+        tracing::warn!(
+            "the probe stopped after {} bytes; some partitions may show no type",
+            Source::LIMIT
+        );
+    }
+    match source.failure() {
+        Some(errno) if result.fstype.is_none() && result.table.is_none() => {
+            Err(Error::plain("read the device", crate::error::describe(errno))
+                .hint("see the kernel log; nothing was found in what could be read"))
+        }
+        _ => Ok(result),
+    }
+}
+
+impl From<partitions::Entry> for Partition {
+    fn from(entry: partitions::Entry) -> Self {
+        Self {
+            number: entry.number,
+            kind: entry.kind,
+            name: entry.name,
+            start_bytes: entry.start_bytes,
+            size_bytes: entry.size_bytes,
+            fstype: None,
+            uuid: None,
+            label: None,
+            ambivalent: Vec::new(),
+            ext_backup: None,
+        }
+    }
+}
+
+impl Partition {
+    fn search(&mut self, source: &Source<'_>) {
+        if self.kind == Kind::Extended {
+            return;
+        }
+        let content = search(&Extent::part(source, self.start_bytes, self.size_bytes));
+        self.fstype = content.fstype;
+        self.uuid = content.uuid;
+        self.label = content.label;
+        self.ambivalent = content.ambivalent;
+        self.ext_backup = content.ext_backup;
+    }
+}
+
+/// What one extent holds.
+#[derive(Default)]
+struct Content {
+    fstype: Option<&'static str>,
+    uuid: Option<String>,
+    label: Option<String>,
+    ambivalent: Vec<&'static str>,
+    ext_backup: Option<ExtBackup>,
+    is_raid: bool,
+}
+
+/// Goes through the table as libblkid's safe probing does: a RAID or crypto member ends the search,
+/// on a floppy-sized extent the first hit does, otherwise two hits are ambivalent unless both may
+/// share a device.
+fn search(extent: &Extent<'_>) -> Content {
+    const FLOPPY: u64 = 1440 * 1024;
+    const LEAST: u64 = 1024;
+    if extent.size() <= LEAST {
+        return Content::default();
+    }
+    let mut hits: Vec<(Usage, Found)> = Vec::new();
+    for format in FORMATS {
+        if format.usage == Usage::Raid && extent.size() <= FLOPPY {
+            continue;
+        }
+        if let Some(found) = format.find(extent) {
+            hits.push((format.usage, found));
+            if extent.size() <= FLOPPY || matches!(format.usage, Usage::Raid | Usage::Crypto) {
+                break;
+            }
+        }
+    }
+    let ambivalent = hits.len() > 1 && hits.iter().any(|(usage, _)| *usage != Usage::Tolerant);
+    if ambivalent {
+        let names = hits.iter().map(|(_, found)| found.name).collect();
+        return Content { ambivalent: names, ..Content::default() };
+    }
+    match hits.into_iter().next() {
+        None => Content { ext_backup: ext::backup(extent), ..Content::default() },
+        Some((usage, found)) => Content {
+            fstype: Some(found.name),
+            uuid: found.uuid,
+            label: found.label,
+            is_raid: usage == Usage::Raid,
+            ..Content::default()
+        },
+    }
+}

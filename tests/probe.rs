@@ -1,0 +1,21 @@
+//! `volume::probe` against real images, with blkid as the oracle.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests lay out trees by path and fail loudly"
+)]
+
+#[path = "probe/image.rs"]
+mod image;
+#[path = "probe/made.rs"]
+mod made;
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut cases = Vec::new();
+    cases.extend(made::cases());
+    support::run(cases)
+}
