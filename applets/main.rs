@@ -4,6 +4,7 @@
 // standard descriptors, and the runtime we exec must inherit neither.
 #![no_main]
 
+mod entrypoint;
 mod gosu;
 mod install;
 
@@ -50,8 +51,10 @@ pub struct Applet {
     pub run: fn(&Context) -> u8,
 }
 
-static APPLETS: &[Applet] =
-    &[Applet { name: "gosu", summary: "become a user and exec a command", run: gosu::run }];
+static APPLETS: &[Applet] = &[
+    Applet { name: "gosu", summary: "become a user and exec a command", run: gosu::run },
+    Applet { name: "entrypoint", summary: "boot the container: all of it", run: entrypoint::run },
+];
 
 fn find(name: &OsStr) -> Option<&'static Applet> {
     APPLETS.iter().find(|applet| name == applet.name)

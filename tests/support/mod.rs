@@ -8,9 +8,11 @@
 )]
 
 pub mod compare;
+pub mod manifest;
 pub mod mounts;
 pub mod needs;
 pub mod pair;
+pub mod runtime;
 pub mod sandbox;
 pub mod tree;
 
@@ -24,12 +26,16 @@ pub use needs::Need;
 pub struct Case {
     name: &'static str,
     needs: &'static [Need],
-    run: fn(),
+    run: Box<dyn FnOnce() + Send>,
 }
 
 /// A row of a test binary's table.
-pub fn case(name: &'static str, needs: &'static [Need], run: fn()) -> Case {
-    Case { name, needs, run }
+pub fn case(
+    name: &'static str,
+    needs: &'static [Need],
+    run: impl FnOnce() + Send + 'static,
+) -> Case {
+    Case { name, needs, run: Box::new(run) }
 }
 
 /// Runs the table. A case with an unmet need is reported as ignored with the need in its name;

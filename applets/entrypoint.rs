@@ -1,0 +1,61 @@
+//! `entrypoint [ARG]...`: the boot of a workspace container. Everything that may fail is attempted and
+//! told; only a missing user or a missing runtime ends it.
+
+use std::ffi::{CString, OsStr, OsString};
+
+use molecule_tools::error::Result;
+use molecule_tools::fs::Dir;
+use molecule_tools::identity::{Database, Identity, UserSpec};
+use molecule_tools::log::{self, Stream};
+use molecule_tools::process;
+
+use crate::Context;
+
+/// The steps of the boot, in the order of the contract.
+pub fn run(context: &Context) -> u8 {
+    let mut environment = process::environment();
+    if rustix::process::geteuid().is_root() {
+        let agent = setting(&environment, "MOLECULE_AGENT", "agent");
+        match assume(&agent) {
+            Ok(identity) => process::set(&mut environment, "HOME", identity.home.as_os_str()),
+            Err(error) => {
+                complain(&error.to_string());
+                return 1;
+            }
+        }
+    }
+    exec_runtime(context, &environment)
+}
+
+/// Becomes `user` for good.
+fn assume(user: &OsStr) -> Result<Identity> {
+    let database = Database::read(&Dir::open_operator_path("/")?)?;
+    let identity = UserSpec::parse(user)?.resolve(&database)?;
+    identity.assume()?;
+    Ok(identity)
+}
+
+/// Hands everything over to the runtime: its bare name as `argv[0]`, then every argument untouched.
+/// Returns only on failure.
+fn exec_runtime(context: &Context, environment: &[CString]) -> u8 {
+    let runtime = setting(environment, "MOLECULE_RUNTIME", "molecule-runtime");
+    let typed = &context.inherited.arguments;
+    let passed = &typed[typed.len() - context.arguments.len()..];
+    let name = CString::new(runtime.as_encoded_bytes()).unwrap_or_default();
+    let arguments: Vec<CString> = [name].into_iter().chain(passed.iter().cloned()).collect();
+    let failure = context.inherited.exec_as_shell(&runtime, &arguments, environment);
+    complain(&failure.error.to_string());
+    failure.status
+}
+
+/// The value of variable `name`; set-but-empty counts as unset.
+fn setting(environment: &[CString], name: &str, default: &str) -> OsString {
+    process::lookup(environment, name)
+        .filter(|value| !value.is_empty())
+        .unwrap_or(OsStr::new(default))
+        .to_owned()
+}
+
+fn complain(what: &str) {
+    log::write_line(Stream::Stderr, &format!("entrypoint: {what}"));
+}
