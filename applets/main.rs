@@ -4,9 +4,11 @@
 // standard descriptors, and the runtime we exec must inherit neither.
 #![no_main]
 
+mod boot_audit;
 mod entrypoint;
 mod gosu;
 mod install;
+mod token_refresh;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -52,7 +54,17 @@ pub struct Applet {
 }
 
 static APPLETS: &[Applet] = &[
+    Applet {
+        name: "boot-audit",
+        summary: "show what a container started with, no secret in it",
+        run: boot_audit::run,
+    },
     Applet { name: "gosu", summary: "become a user and exec a command", run: gosu::run },
+    Applet {
+        name: "token-refresh",
+        summary: "keep the GitHub token refresh script running",
+        run: token_refresh::run,
+    },
     Applet { name: "entrypoint", summary: "boot the container: all of it", run: entrypoint::run },
 ];
 

@@ -1,6 +1,7 @@
 //! The mechanisms behind the `molecule-tools` applets. No policy, no printing: what happens is
 //! returned, or told through `tracing` events that the applet's subscriber turns into lines.
 //!
+//! - [`audit`]: what a boot log says of the container, names of variables only
 //! - [`error`]: the one error type, and how untrusted text is shown on one line
 //! - [`fs`]: directories held by descriptor; every step is one component that follows no link
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
@@ -8,6 +9,7 @@
 //! - [`process`]: what a process inherits, and handing it on through exec
 //! - [`volume`]: what lies on a device: superblocks, partition tables
 
+pub mod audit;
 pub mod error;
 pub mod fs;
 pub mod identity;

@@ -1,6 +1,9 @@
 //! What this process inherited, and handing it on through exec(3) as it was.
 
+mod bounded_log;
+mod daemon;
 mod search;
+mod supervise;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,7 +11,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use rustix::io::Errno;
 
+pub use bounded_log::BoundedLog;
+pub use daemon::become_daemon;
 pub use search::{DEFAULT_PATH, NotStarted, RelativeEntries, find_program};
+pub use supervise::{End, Supervisor};
 
 /// Inherited state that this program changes for itself and gives back at exec.
 #[derive(Debug)]

@@ -1,0 +1,126 @@
+//! `boot-audit`: what `docker logs` shows of every start, without a secret in it.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use clap::Parser;
+use molecule_tools::audit::{Facts, Names};
+use molecule_tools::fs::Dir;
+use molecule_tools::identity::Database;
+use molecule_tools::log::{self, Stream};
+use molecule_tools::process;
+
+use crate::Context;
+
+/// Variables that are always in the block.
+const VARIABLES: [&str; 8] = [
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BASE_URL",
+    "MINIMAX_API_KEY",
+    "GLM_API_KEY",
+    "KIMI_API_KEY",
+    "DEEPSEEK_API_KEY",
+];
+
+/// Where further names come from.
+const MORE: &str = "MOLECULE_AUDIT_ENV";
+
+/// Prints who this process runs as, what /configs and /workspace look like, and which variables are
+/// set: their names, never a value. A variable that is set but empty counts as unset.
+#[derive(Parser)]
+#[command(after_help = "Environment: MOLECULE_AUDIT_ENV names further variables to look for, \
+                        separated by commas, colons or white space. They follow those that are \
+                        always there; --env comes last.")]
+struct Options {
+    /// Look at the tree below DIR, with its user names
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Look for the variable NAME too; may be given several times
+    #[arg(long, value_name = "NAME")]
+    env: Vec<String>,
+    /// Print one JSON object instead of the block
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(context: &Context) -> u8 {
+    let options: Options = match context.parse("boot-audit") {
+        Ok(options) => options,
+        Err(status) => return status,
+    };
+    // Not left to clap: its complaint would repeat the word, which may be a value.
+    if !options.env.iter().all(|name| is_variable_name(name)) {
+        let line = "boot-audit: --env takes a name: letters, digits and underscores only";
+        log::write_line(Stream::Stderr, line);
+        return 2;
+    }
+    let root = match Dir::open_operator_path(&options.root) {
+        Ok(root) => root,
+        Err(error) => {
+            log::write_line(Stream::Stderr, &format!("boot-audit: {error}"));
+            return 1;
+        }
+    };
+    let facts = gather(&root, options.env);
+    let text = if options.json { facts.to_json().to_string() } else { facts.to_string() };
+    log::write_line(Stream::Stdout, &text);
+    0
+}
+
+/// Prints the block for this process and the tree at `/`.
+#[allow(dead_code, reason = "the entrypoint calls it")]
+pub fn boot() {
+    match Dir::open_operator_path("/") {
+        Ok(root) => log::write_line(Stream::Stdout, &gather(&root, Vec::new()).to_string()),
+        Err(error) => log::write_line(Stream::Stderr, &format!("boot-audit: {error}")),
+    }
+}
+
+fn gather(root: &Dir, asked: Vec<String>) -> Facts {
+    let environment = process::environment();
+    let mut variables: Vec<String> = VARIABLES.map(str::to_owned).into();
+    for name in more(&environment).into_iter().chain(asked) {
+        if !variables.contains(&name) {
+            variables.push(name);
+        }
+    }
+    // Without a readable user database ids are shown as numbers, which is what an audit is for.
+    Facts::gather(root, &Users(Database::read(root).ok()), &environment, variables)
+}
+
+/// The names in [`MORE`]. A word that is no name is not repeated in the complaint: it may be a value.
+fn more(environment: &[CString]) -> Vec<String> {
+    let list = process::lookup(environment, MORE).unwrap_or_default();
+    let separator = |byte: &u8| byte.is_ascii_whitespace() || b",:".contains(byte);
+    let mut names = Vec::new();
+    for word in list.as_bytes().split(separator).filter(|word| !word.is_empty()) {
+        match str::from_utf8(word) {
+            Ok(name) if is_variable_name(name) => names.push(name.to_owned()),
+            _ => log::write_line(
+                Stream::Stderr,
+                &format!("boot-audit: a word in {MORE} is no name of a variable, left out"),
+            ),
+        }
+    }
+    names
+}
+
+/// Whether a shell could set it: letters, digits and underscores, no digit first.
+fn is_variable_name(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| word(c) && !c.is_ascii_digit()) && name.chars().all(word)
+}
+
+struct Users(Option<Database>);
+
+impl Names for Users {
+    fn user(&self, uid: u32) -> Option<OsString> {
+        Some(self.0.as_ref()?.user_by_uid(uid)?.name().to_owned())
+    }
+    fn group(&self, gid: u32) -> Option<OsString> {
+        Some(self.0.as_ref()?.group_by_gid(gid)?.name().to_owned())
+    }
+}

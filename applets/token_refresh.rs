@@ -1,0 +1,162 @@
+//! `token-refresh`: keeps the script running that refreshes the GitHub token.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use molecule_tools::error::Result;
+use molecule_tools::fs::Dir;
+use molecule_tools::identity::Database;
+use molecule_tools::log::{self, Stream};
+use molecule_tools::process::{self, BoundedLog, End, Supervisor};
+
+use crate::Context;
+
+const SCRIPT: &str = "/app/scripts/molecule-gh-token-refresh.sh";
+/// Variable that names another command.
+const COMMAND: &str = "MOLECULE_REFRESH_COMMAND";
+const PAUSE: Duration = Duration::from_secs(30);
+/// The daemon's log takes this much, and what was logged before it as much again.
+const LOG_LIMIT: u64 = 1 << 20;
+
+/// Runs the command that refreshes the GitHub token, and again 30 seconds after each end of it, with
+/// a line on standard error that gives its status (128 plus the number for a signal).
+#[derive(Parser)]
+#[command(after_help = "SIGTERM, SIGINT, SIGHUP and SIGQUIT end it: the command and all its \
+descendants get SIGTERM, what is left of them 5 seconds later or at a second such signal gets \
+SIGKILL, and the exit status is 128 plus the signal's number. SIGINT, SIGHUP and SIGQUIT stay \
+ignored if they were when it was started, as with nohup. Should it be killed by SIGKILL, the command \
+is killed too. The command runs in a session of its own.")]
+struct Options {
+    /// The program to run, without arguments
+    #[arg(long, value_name = "CMD", env = COMMAND, default_value = SCRIPT)]
+    command: OsString,
+    /// Run it once, end what it leaves behind, and give its exit status
+    #[arg(long)]
+    once: bool,
+}
+
+pub fn run(context: &Context) -> u8 {
+    let options: Options = match context.parse("token-refresh") {
+        Ok(options) => options,
+        Err(status) => return status,
+    };
+    // The kernel gives no argument with a NUL byte.
+    let program = CString::new(options.command.into_vec()).unwrap_or_default();
+    match supervise(&program, &process::environment(), None, options.once) {
+        Ok(status) => status,
+        Err(error) => {
+            log::write_line(Stream::Stderr, &format!("token-refresh: {error}"));
+            1
+        }
+    }
+}
+
+/// Whether the boot starts the daemon: mirror credentials are asked for, and this process may execute
+/// the command.
+#[allow(dead_code, reason = "the entrypoint calls it")]
+pub fn wanted(environment: &[CString]) -> bool {
+    mirror_credentials(environment) && executable(command(environment))
+}
+
+/// Whether the operator asked for GitHub mirror credentials.
+pub fn mirror_credentials(environment: &[CString]) -> bool {
+    process::lookup(environment, "ENABLE_GITHUB_MIRROR_CREDENTIALS") == Some(OsStr::new("true"))
+}
+
+/// Whether this process may execute `path`, as `test -x` says it.
+pub fn executable(path: &OsStr) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// Starts the supervisor in the background, with `environment` for the command. It is a child of this
+/// process, which has one thread, and lives on when this process execs. On failure a warning is
+/// printed, and there is no daemon.
+#[allow(dead_code, reason = "the entrypoint calls it")]
+pub fn start_daemon(environment: &[CString]) {
+    let log = match open_log() {
+        Ok(log) => log,
+        Err(error) => {
+            let line = format!("token-refresh: WARN not started: {error}");
+            return log::write_line(Stream::Stderr, &line);
+        }
+    };
+    // SAFETY: this process has one thread, so the child may do all that the parent may.
+    #[allow(unsafe_code)]
+    match unsafe { nix::unistd::fork() } {
+        Ok(nix::unistd::ForkResult::Parent { .. }) => {}
+        Ok(nix::unistd::ForkResult::Child) => be_daemon(log, environment),
+        Err(errno) => {
+            let line = format!("token-refresh: WARN not started: fork: {}", errno.desc());
+            log::write_line(Stream::Stderr, &line);
+        }
+    }
+}
+
+fn command(environment: &[CString]) -> &OsStr {
+    process::lookup(environment, COMMAND)
+        .filter(|command| !command.is_empty())
+        .unwrap_or(OsStr::new(SCRIPT))
+}
+
+fn open_log() -> Result<BoundedLog> {
+    use users::os::unix::UserExt as _;
+    let uid = rustix::process::geteuid().as_raw();
+    let database = Dir::open_operator_path("/").and_then(|root| Database::read(&root));
+    let home = database
+        .ok()
+        .and_then(|database| Some(database.user_by_uid(uid)?.home_dir().to_owned()))
+        .unwrap_or_else(|| PathBuf::from("/home/agent"));
+    // Links on the way are followed with this user's own rights only.
+    BoundedLog::create(Dir::open_operator_path(home)?, c".gh-token-refresh.log", LOG_LIMIT)
+}
+
+/// The daemon's whole life.
+fn be_daemon(log: BoundedLog, environment: &[CString]) -> ! {
+    let program = CString::new(command(environment).as_bytes()).unwrap_or_default();
+    let status = match process::become_daemon(c"token-refresh", &log.descriptors()) {
+        Ok(()) => supervise(&program, environment, Some(log), false).unwrap_or(1),
+        Err(error) => {
+            log::write_line(Stream::Stderr, &format!("token-refresh: WARN not started: {error}"));
+            1
+        }
+    };
+    // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
+    #[allow(unsafe_code)]
+    unsafe {
+        nix::libc::_exit(status.into())
+    }
+}
+
+fn supervise(
+    program: &CString,
+    environment: &[CString],
+    log: Option<BoundedLog>,
+    once: bool,
+) -> Result<u8> {
+    let mut supervisor = Supervisor::start(log)?;
+    loop {
+        let status = match supervisor.run(program, environment) {
+            Ok(End::Status(status)) => status,
+            Ok(End::Stopped(signal)) => return Ok(128 + signal as u8),
+            Err(error) if once => return Err(error),
+            // No process to be had just now; there may be one later.
+            Err(error) => {
+                supervisor.say(&format!("token-refresh: {error}"));
+                1
+            }
+        };
+        if once {
+            supervisor.end_all();
+            return Ok(status);
+        }
+        supervisor.say(&format!(
+            "[molecule-gh-token-refresh] daemon exited rc={status} — respawning in 30s"
+        ));
+        if let Some(signal) = supervisor.pause(PAUSE)? {
+            return Ok(128 + signal as u8);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! One object in the form of `ls -ld` in the C locale and in UTC (POSIX.1-2024, ls, "long format").
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::error::escape;
+use crate::fs::xattr::Target;
+use crate::fs::{Dir, Kind, Stat};
+use crate::log::civil_from_days;
+
+/// Half of the mean Gregorian year (365.2425 days) in seconds: what is older, or in the future, is
+/// shown with its year in place of the time of day.
+const HALF_YEAR: i64 = 31_556_952 / 2;
+
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// Where numeric ids get their names; none leaves the number.
+pub trait Names {
+    /// Name of a user id.
+    fn user(&self, uid: u32) -> Option<OsString>;
+    /// Name of a group id.
+    fn group(&self, gid: u32) -> Option<OsString>;
+}
+
+/// The line for entry `name` of `root`, shown as `/name` and escaped so that it stays one line; none
+/// if it is missing. `now` is the time (seconds, nanoseconds since 1970) that "recent" refers to.
+pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) -> Option<String> {
+    let stat = root.stat_entry(name).ok()??;
+    let or_number = |name: Option<OsString>, id: u32| name.unwrap_or_else(|| id.to_string().into());
+    let mut line = format!(
+        "{}{} {} {} {} {} {} {}",
+        permissions(&stat),
+        mark(root, name),
+        stat.nlink,
+        escape(&or_number(names.user(stat.uid), stat.uid)),
+        escape(&or_number(names.group(stat.gid), stat.gid)),
+        match stat.kind {
+            Kind::Block | Kind::Char => format!("{}, {}", stat.rdev.0, stat.rdev.1),
+            _ => stat.size.to_string(),
+        },
+        date(stat.mtime, now),
+        escape(&Path::new("/").join(OsStr::from_bytes(name.to_bytes()))),
+    );
+    if stat.kind == Kind::Symlink
+        && let Ok(target) = root.read_symlink(name)
+    {
+        line.push_str(&format!(" -> {}", escape(OsStr::from_bytes(target.to_bytes()))));
+    }
+    Some(line)
+}
+
+/// `drwxr-sr-t` and the like.
+fn permissions(stat: &Stat) -> String {
+    let kind = match stat.kind {
+        Kind::File => '-',
+        Kind::Dir => 'd',
+        Kind::Symlink => 'l',
+        Kind::Block => 'b',
+        Kind::Char => 'c',
+        Kind::Fifo => 'p',
+        Kind::Socket => 's',
+    };
+    let mut text = String::from(kind);
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = stat.mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (bits & 1 != 0, stat.mode & special != 0) {
+            (true, true) => letter,
+            (false, true) => letter.to_ascii_uppercase(),
+            (true, false) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+/// `+` for an access or default ACL, else `.` for a security context alone, else nothing.
+fn mark(root: &Dir, name: &CStr) -> &'static str {
+    let target = Target::entry(root, name);
+    let has = |attribute: &CStr| matches!(target.get(attribute), Ok(Some(_)));
+    if has(c"system.posix_acl_access") || has(c"system.posix_acl_default") {
+        "+"
+    } else if has(c"security.selinux") {
+        "."
+    } else {
+        ""
+    }
+}
+
+/// `Nov 23 21:15` within the last half year, else `Nov 23  2020`.
+fn date(mtime: (i64, u32), now: (i64, u32)) -> String {
+    let (year, month, day) = civil_from_days(mtime.0.div_euclid(86_400));
+    let month = MONTHS[(month as usize - 1) % 12];
+    let recent = mtime > (now.0 - HALF_YEAR, now.1) && mtime <= now;
+    if recent {
+        let second = mtime.0.rem_euclid(86_400);
+        format!("{month} {day:>2} {:02}:{:02}", second / 3600, second / 60 % 60)
+    } else {
+        format!("{month} {day:>2}  {year}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_change_form_at_half_a_year_and_at_now() {
+        let now = (1_800_000_000, 500);
+        for (mtime, form) in [
+            ((1_800_000_000, 500), "Jan 15 08:00"),
+            ((1_800_000_000, 501), "Jan 15  2027"),
+            ((1_799_500_000, 0), "Jan  9 13:06"),
+            ((1_800_000_000 - HALF_YEAR, 500), "Jul 16  2026"),
+            ((1_800_000_000 - HALF_YEAR, 501), "Jul 16 17:05"),
+            ((0, 0), "Jan  1  1970"),
+            ((-1, 0), "Dec 31  1969"),
+        ] {
+            assert_eq!(date(mtime, now), form, "{mtime:?}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A command that is kept running: its end, the pause before the next start, and an end of both on
+//! request that leaves no process behind.
+//!
+//! Signals arrive as data (signalfd(2)), so that none is lost between two steps. Every command gets a
+//! session of its own, and what it leaves behind is re-parented to this process
+//! (PR_SET_CHILD_SUBREAPER, prctl(2)); so all its descendants are found as children of this process,
+//! whatever groups or sessions they made, and no signal ever goes to the caller's group.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{kill, killpg, sigaction, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::pipe::PipeFlags;
+
+use super::bounded_log::BoundedLog;
+use crate::error::{Error, Result};
+use crate::fs::Dir;
+
+/// How long descendants have to end after SIGTERM before SIGKILL.
+const GRACE: Duration = Duration::from_secs(5);
+/// Requests to end. One that is ignored when this process starts stays ignored, SIGTERM excepted.
+const REQUESTS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// How one run of the command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself: its exit status, or 128 plus the number of the signal that killed it.
+    Status(u8),
+    /// This process was asked to end by this signal; the command and its descendants are gone.
+    Stopped(Signal),
+}
+
+/// What there is to collect of the children.
+enum Reaped {
+    /// One has ended: its id and status.
+    Ended(Pid, u8),
+    /// All that are left live.
+    Running,
+    /// There is none.
+    Childless,
+}
+
+/// This process as the keeper of a command; at most one per process, which has one thread.
+#[derive(Debug)]
+pub struct Supervisor {
+    signals: SignalFd,
+    inherited_mask: SigSet,
+    inherited_sigchld: SigAction,
+    leader: Option<Pid>,
+    output: Option<Output>,
+}
+
+/// A log, and the pipe from the command's standard output and error to it.
+#[derive(Debug)]
+struct Output {
+    log: BoundedLog,
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Supervisor {
+    /// Takes over the signals. With a log, the command's output goes there, else where this process's
+    /// own goes.
+    pub fn start(log: Option<BoundedLog>) -> Result<Self> {
+        let fail = |errno: Errno| Error::plain("take over signals", errno.desc());
+        let mut mask: SigSet = REQUESTS.into_iter().collect();
+        mask.add(Signal::SIGCHLD);
+        let mut inherited_mask = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut inherited_mask)).map_err(fail)?;
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: SIG_DFL installs no code.
+        #[allow(unsafe_code)]
+        let swap = |signal| unsafe { sigaction(signal, &default) }.map_err(fail);
+        for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+            let inherited = swap(signal)?;
+            if matches!(inherited.handler(), SigHandler::SigIgn) {
+                // SAFETY: SIG_IGN installs no code.
+                #[allow(unsafe_code)]
+                unsafe { sigaction(signal, &inherited) }.map_err(fail)?;
+                mask.remove(signal);
+                // Where it was blocked before it stays so; the command gets both as they were.
+                if !inherited_mask.contains(signal) {
+                    let one = SigSet::from(signal);
+                    sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&one), None).map_err(fail)?;
+                }
+            }
+        }
+        // Ignored, it would let the kernel throw the exit status away.
+        let inherited_sigchld = swap(Signal::SIGCHLD)?;
+        prctl::set_child_subreaper(true).map_err(fail)?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&mask, flags).map_err(fail)?;
+        let output = log.map(Output::new).transpose()?;
+        Ok(Self { signals, inherited_mask, inherited_sigchld, leader: None, output })
+    }
+
+    /// Runs `program` (a path) without arguments to its end, or until this process is asked to end.
+    pub fn run(&mut self, program: &CStr, environment: &[CString]) -> Result<End> {
+        let leader = self.spawn(program, environment)?;
+        loop {
+            while let Reaped::Ended(pid, status) = self.reap()? {
+                if pid == leader {
+                    self.drain();
+                    return Ok(End::Status(status));
+                }
+            }
+            if let Some(signal) = self.wait(None)? {
+                self.end_all();
+                return Ok(End::Stopped(signal));
+            }
+        }
+    }
+
+    /// Waits for `duration`, taking care of what descendants still write and of their ends. A request
+    /// to end cuts it short: that signal, once all descendants are gone.
+    pub fn pause(&mut self, duration: Duration) -> Result<Option<Signal>> {
+        let until = Instant::now() + duration;
+        loop {
+            while let Reaped::Ended(..) = self.reap()? {}
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            if let Some(signal) = self.wait(Some(until))? {
+                self.end_all();
+                return Ok(Some(signal));
+            }
+        }
+    }
+
+    /// Writes a line of this process's own where the command's standard error goes.
+    pub fn say(&mut self, line: &str) {
+        match &mut self.output {
+            Some(output) => output.log.append(format!("{line}\n").as_bytes()),
+            None => crate::log::write_line(crate::log::Stream::Stderr, line),
+        }
+    }
+
+    /// Ends every descendant: SIGTERM to the children and their groups, to those too that become
+    /// children when their parents end; SIGKILL after a grace period or on a second request.
+    pub fn end_all(&mut self) {
+        let mut signal = Signal::SIGTERM;
+        let mut until = Instant::now() + GRACE;
+        let mut signalled = Vec::new();
+        loop {
+            self.signal_children(signal, &mut signalled);
+            loop {
+                match self.reap() {
+                    Ok(Reaped::Ended(..)) => {}
+                    Ok(Reaped::Running) => break,
+                    Ok(Reaped::Childless) | Err(_) => return self.drain(),
+                }
+            }
+            if Instant::now() >= until {
+                if signal == Signal::SIGKILL {
+                    // Stuck in the kernel, where no signal reaches them.
+                    return self.drain();
+                }
+                signal = Signal::SIGKILL;
+                signalled.clear();
+                until = Instant::now() + GRACE;
+                continue;
+            }
+            // The end of a parent that is no child of this process goes unnoticed: look again soon.
+            let soon = Instant::now() + Duration::from_millis(50);
+            if let Ok(Some(_)) = self.wait(Some(until.min(soon)))
+                && signal == Signal::SIGTERM
+            {
+                until = Instant::now();
+            }
+        }
+    }
+
+    /// Sends `signal` to every child that is not yet in `signalled`, and to its group unless that is
+    /// this process's own (a child that has not come to its setsid(2) yet).
+    fn signal_children(&self, signal: Signal, signalled: &mut Vec<Pid>) {
+        let own = nix::unistd::getpgrp();
+        for child in self.children() {
+            if signalled.contains(&child) {
+                continue;
+            }
+            signalled.push(child);
+            // An unreaped child keeps its own number and its group's from being given to others.
+            let _ = match nix::unistd::getpgid(Some(child)) {
+                Ok(group) if group != own && group.as_raw() > 1 => killpg(group, signal),
+                _ => kill(child, signal),
+            };
+        }
+    }
+
+    /// The children of this process, ended ones that are not reaped included. The kernel's list needs
+    /// CONFIG_PROC_CHILDREN and /proc (proc_pid_children(5)); else only the command itself is known.
+    fn children(&self) -> Vec<Pid> {
+        let list = Dir::open_operator_path("/proc/thread-self")
+            .and_then(|task| task.read_file(c"children", 1 << 20));
+        match list {
+            Ok(Some(list)) => String::from_utf8_lossy(&list)
+                .split_ascii_whitespace()
+                .filter_map(|number| number.parse().ok().map(Pid::from_raw))
+                .collect(),
+            _ => self.leader.into_iter().collect(),
+        }
+    }
+
+    /// One ended child, and its status as the shell gives it.
+    fn reap(&mut self) -> Result<Reaped> {
+        let (pid, status) = loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, status)) => break (pid, status as u8),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => break (pid, 128 + signal as u8),
+                Ok(WaitStatus::StillAlive) => return Ok(Reaped::Running),
+                Err(Errno::ECHILD) => return Ok(Reaped::Childless),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::plain("wait for a child", errno.desc())),
+            }
+        };
+        if self.leader == Some(pid) {
+            self.leader = None;
+        }
+        Ok(Reaped::Ended(pid, status))
+    }
+
+    /// Sleeps until a child ends, the log pipe has bytes (which are copied), a request arrives (which
+    /// is returned) or `until` is reached.
+    fn wait(&mut self, until: Option<Instant>) -> Result<Option<Signal>> {
+        let timeout = until.map(|until| {
+            let left = until.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+        });
+        let signals = PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN);
+        let result = match &self.output {
+            Some(output) => {
+                let output = PollFd::new(&output.reader, PollFlags::IN);
+                rustix::event::poll(&mut [signals, output], timeout.as_ref())
+            }
+            None => rustix::event::poll(&mut [signals], timeout.as_ref()),
+        };
+        match result {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(Error::plain("wait", crate::error::describe(errno))),
+        }
+        self.drain();
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = Signal::try_from(info.ssi_signo.cast_signed());
+            if let Ok(signal) = signal
+                && signal != Signal::SIGCHLD
+            {
+                return Ok(Some(signal));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies what is in the pipe to the log; a writer faster than this does not keep it here.
+    fn drain(&mut self) {
+        let Some(output) = &mut self.output else { return };
+        let mut buffer = [0; 16 * 1024];
+        for _ in 0..16 {
+            match rustix::io::read(&output.reader, &mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(length) => output.log.append(&buffer[..length]),
+            }
+        }
+    }
+
+    fn spawn(&mut self, program: &CStr, environment: &[CString]) -> Result<Pid> {
+        let parent = nix::unistd::getpid();
+        // SAFETY: this process has one thread, so the child may do all that the parent may.
+        #[allow(unsafe_code)]
+        match unsafe { nix::unistd::fork() } {
+            Ok(ForkResult::Parent { child }) => {
+                self.leader = Some(child);
+                Ok(child)
+            }
+            Ok(ForkResult::Child) => self.become_command(program, environment, parent),
+            Err(errno) => Err(Error::plain("start a process", errno.desc())),
+        }
+    }
+
+    /// The child's part: never returns.
+    fn become_command(&self, program: &CStr, environment: &[CString], parent: Pid) -> ! {
+        let prepare = || -> nix::Result<()> {
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if nix::unistd::getppid() != parent {
+                return Err(Errno::ESRCH);
+            }
+            nix::unistd::setsid()?;
+            if let Some(output) = &self.output {
+                let os = |errno: rustix::io::Errno| Errno::from_raw(errno.raw_os_error());
+                rustix::stdio::dup2_stdout(&output.writer).map_err(os)?;
+                rustix::stdio::dup2_stderr(&output.writer).map_err(os)?;
+            }
+            let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+            // SAFETY: the actions are SIG_DFL, and SIG_DFL or SIG_IGN as inherited.
+            #[allow(unsafe_code)]
+            unsafe {
+                sigaction(Signal::SIGPIPE, &default)?;
+                sigaction(Signal::SIGCHLD, &self.inherited_sigchld)?;
+            }
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.inherited_mask), None)
+        };
+        let result = prepare()
+            .and_then(|()| nix::unistd::execve(program, &[program], environment))
+            .or_else(|errno| match errno {
+                // A script without "#!", which a shell would run itself.
+                Errno::ENOEXEC => nix::unistd::execve(c"/bin/sh", &[c"sh", program], environment),
+                other => Err(other),
+            });
+        let Err(errno) = result;
+        let path = std::ffi::OsStr::from_bytes(program.to_bytes());
+        let error = Error::os("run", path, rustix::io::Errno::from_raw_os_error(errno as i32));
+        crate::log::write_line(crate::log::Stream::Stderr, &error.to_string());
+        let status = if errno == Errno::ENOENT { 127 } else { 126 };
+        // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
+        #[allow(unsafe_code)]
+        unsafe {
+            nix::libc::_exit(status)
+        }
+    }
+}
+
+impl Output {
+    fn new(log: BoundedLog) -> Result<Self> {
+        let fail = |errno| Error::plain("make a pipe", crate::error::describe(errno));
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
+        // Only the reading end: the command's writes shall wait when it is faster than the log.
+        rustix::io::ioctl_fionbio(&reader, true).map_err(fail)?;
+        Ok(Self { log, reader, writer })
+    }
+}
