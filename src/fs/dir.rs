@@ -42,6 +42,12 @@ impl Dir {
         Self { fd, path: path.into() }
     }
 
+    /// The same directory under another path in messages.
+    #[must_use]
+    pub fn shown_as(self, path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), ..self }
+    }
+
     /// A second descriptor of the same directory.
     pub fn try_clone(&self) -> Result<Self> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 3)

@@ -1,4 +1,16 @@
-//! Volumes: what lies on a device, found by reading it.
+//! A volume, from "which device is it" to a read-only mount. Nothing here writes to a device, but for
+//! the journal replay that the kernel does when a file system with a dirty journal is mounted.
+//!
+//! - [`device`]: one open block device or image file, and device nodes made where /dev has none
+//! - [`discover`]: which disk is meant: sysfs, the NVMe controller's own record, identifiers
+//! - [`loopdev`]: loop devices over a device or a part of it
+//! - [`mount`]: the attempts to mount, what the kernel says, and where the mount is put
+//! - [`partitions`]: GPT and MBR, read from a disk's bytes
+//! - [`probe`]: file system types, told from a device's bytes
 
+pub mod device;
+pub mod discover;
+pub mod loopdev;
+pub mod mount;
 pub mod partitions;
 pub mod probe;

@@ -1,0 +1,153 @@
+//! What an NVMe controller says of itself: Identify Controller (NVM Express Base Specification,
+//! Identify command, CNS 01h) and the field in which EC2 puts the name a volume was attached under.
+
+use std::os::fd::AsFd;
+
+use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+
+/// The part of an Identify Controller page that tells which volume it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identify {
+    /// Model number, padding removed.
+    pub model: String,
+    /// Serial number, padding removed; EC2: the volume id without its dash.
+    pub serial: String,
+    /// The device name the volume was attached under, without `/dev/`; only EBS volumes have it.
+    pub requested: Option<String>,
+}
+
+/// PCI vendor id of Amazon.
+const AMAZON: [u8; 2] = [0x0f, 0x1d];
+/// Model number of EBS volumes.
+pub const EBS_MODEL: &str = "Amazon Elastic Block Store";
+
+impl Identify {
+    /// Length of the page in bytes.
+    pub const LENGTH: usize = 4096;
+
+    /// Reads the page; none if it is too short. Any bytes will do.
+    pub fn parse(page: &[u8]) -> Option<Self> {
+        let serial = text(page.get(4..24)?);
+        let model = text(page.get(24..64)?);
+        let name = text(page.get(3072..3104)?);
+        let ours = page.get(..2)? == AMAZON && model == EBS_MODEL;
+        let name = name.strip_prefix("/dev/").unwrap_or(&name);
+        let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        Some(Self { requested: (ours && plain).then(|| name.to_owned()), model, serial })
+    }
+}
+
+/// Text padded with spaces or NUL; nothing after a NUL counts.
+fn text(field: &[u8]) -> String {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    String::from_utf8_lossy(&field[..end]).trim().to_owned()
+}
+
+/// Asks the controller of an open NVMe namespace; none if it is no NVMe device or does not answer.
+/// Kernels before 6.2 want CAP_SYS_ADMIN.
+pub fn identify(device: impl AsFd) -> Option<Identify> {
+    const NVME_IOCTL_ADMIN_CMD: Opcode = opcode::read_write::<AdminCommand>(b'N', 0x41);
+    let mut page = vec![0_u8; Identify::LENGTH];
+    let mut command = AdminCommand {
+        opcode: 6,
+        address: page.as_mut_ptr().expose_provenance() as u64,
+        data_length: u32::try_from(page.len()).ok()?,
+        // CNS: the controller's own page.
+        cdw10: 1,
+        timeout_ms: 2000,
+        ..AdminCommand::default()
+    };
+    // SAFETY: the opcode takes struct nvme_admin_cmd (linux/nvme_ioctl.h); the controller fills
+    // `data_length` bytes at `address`, which `page` has. A kernel driver other than NVMe answers
+    // ENOTTY.
+    #[allow(unsafe_code)]
+    unsafe {
+        ioctl(device, Updater::<NVME_IOCTL_ADMIN_CMD, AdminCommand>::new(&mut command)).ok()?;
+    }
+    // A refused command leaves the page empty.
+    Identify::parse(&page).filter(|identify| !identify.model.is_empty())
+}
+
+/// struct nvme_passthru_cmd of linux/nvme_ioctl.h.
+#[repr(C)]
+#[derive(Default)]
+struct AdminCommand {
+    opcode: u8,
+    flags: u8,
+    reserved: u16,
+    namespace: u32,
+    cdw2: u32,
+    cdw3: u32,
+    metadata: u64,
+    address: u64,
+    metadata_length: u32,
+    data_length: u32,
+    cdw10: u32,
+    cdw11: u32,
+    cdw12: u32,
+    cdw13: u32,
+    cdw14: u32,
+    cdw15: u32,
+    timeout_ms: u32,
+    result: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn page(vendor: u16, serial: &str, model: &str, name: &[u8]) -> Vec<u8> {
+        let mut page = vec![0; Identify::LENGTH];
+        page[..2].copy_from_slice(&vendor.to_le_bytes());
+        page[4..24].copy_from_slice(format!("{serial:<20}").as_bytes());
+        page[24..64].copy_from_slice(format!("{model:<40}").as_bytes());
+        page[3072..3072 + name.len()].copy_from_slice(name);
+        page
+    }
+
+    #[test]
+    fn the_opcode_is_that_of_the_header() {
+        assert_eq!(std::mem::size_of::<AdminCommand>(), 72);
+        assert_eq!(opcode::read_write::<AdminCommand>(b'N', 0x41), 0xC048_4E41);
+    }
+
+    #[test]
+    fn ec2_pages_tell_volume_and_requested_name() {
+        let serial = "vol0fe1d2c3b4a596878";
+        for (bytes, expected) in [
+            (&b"/dev/xvdb                       "[..], Some("xvdb")),
+            (b"sdb\0\0\0", Some("sdb")),
+            (b"xvdb   \0junk", Some("xvdb")),
+            (b"", None),
+            (b"   ", None),
+            (b"../../etc", None),
+            (b"/dev/", None),
+            (b"\xff\xfe", None),
+        ] {
+            let identify = Identify::parse(&page(0x1d0f, serial, EBS_MODEL, bytes)).unwrap();
+            assert_eq!(identify.requested.as_deref(), expected, "{bytes:?}");
+            assert_eq!((&*identify.serial, &*identify.model), (serial, EBS_MODEL));
+        }
+    }
+
+    #[test]
+    fn other_vendors_and_instance_storage_have_no_requested_name() {
+        let storage = "Amazon EC2 NVMe Instance Storage";
+        for page in [page(0x8086, "S1", EBS_MODEL, b"xvdb"), page(0x1d0f, "AWS1", storage, b"xvdb")]
+        {
+            assert_eq!(Identify::parse(&page).unwrap().requested, None);
+        }
+        assert_eq!(Identify::parse(&[0; 3103]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed(mut bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
+            let _ = Identify::parse(&bytes);
+            bytes.resize(Identify::LENGTH, 0xa5);
+            prop_assert!(Identify::parse(&bytes).is_some());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Choosing one disk, or saying why none.
+
+use super::nvme::{EBS_MODEL, Identify};
+use super::sysfs::Disk;
+use crate::error::escape;
+
+/// The outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// This one.
+    Taken(Disk, Why),
+    /// There is none.
+    None,
+    /// These could be meant; none is taken.
+    Several(Vec<Disk>),
+}
+
+/// Why a disk was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The kernel has a disk of that name, though /dev has no node of it.
+    KernelName,
+    /// Its controller was told that name when the volume was attached.
+    Record(String),
+    /// Its serial number is the volume id.
+    Serial,
+    /// It is the only EBS disk that nothing uses; its controller's record of its name, if any.
+    OnlySpare(Option<String>),
+}
+
+/// Finds the disk attached as `name` (no `/dev/`). `identify` asks a disk's controller; `busy` asks
+/// the kernel whether a disk is in use by anything, other mount namespaces included.
+pub fn by_name(
+    name: &str,
+    disks: &[Disk],
+    identify: &dyn Fn(&Disk) -> Option<Identify>,
+    busy: &dyn Fn(&Disk) -> bool,
+) -> Selection {
+    // Xen gives the disk requested as sdb the name xvdb, never the other way round.
+    let xen = name.strip_prefix("sd").map(|rest| format!("xvd{rest}"));
+    let known = |disk: &&Disk| disk.name == name || Some(&disk.name) == xen.as_ref();
+    if let Some(disk) = disks.iter().find(known) {
+        return Selection::Taken(disk.clone(), Why::KernelName);
+    }
+    let asked: Vec<(&Disk, Option<Identify>)> = disks
+        .iter()
+        .filter(|disk| disk.name.starts_with("nvme"))
+        .map(|disk| (disk, identify(disk)))
+        .collect();
+    let record = |identify: &Option<Identify>| identify.as_ref()?.requested.clone();
+    let named: Vec<&(&Disk, Option<Identify>)> = asked
+        .iter()
+        .filter(|(_, page)| record(page).is_some_and(|it| canonical(&it) == canonical(name)))
+        .collect();
+    match named[..] {
+        [] => {}
+        [(disk, page)] => {
+            let why = Why::Record(record(page).unwrap_or_default());
+            return Selection::Taken(named_by(disk, page), why);
+        }
+        _ => return Selection::Several(named.iter().map(|(d, page)| named_by(d, page)).collect()),
+    }
+    let ebs: Vec<(Disk, Option<String>)> = asked
+        .iter()
+        .map(|(disk, page)| (named_by(disk, page), record(page)))
+        .filter(|(disk, _)| disk.model == EBS_MODEL)
+        .map(|(mut disk, record)| {
+            if disk.in_use.is_none() && busy(&disk) {
+                disk.in_use = Some("in use".into());
+            }
+            (disk, record)
+        })
+        .collect();
+    let spare: Vec<&(Disk, Option<String>)> =
+        ebs.iter().filter(|(disk, _)| disk.in_use.is_none()).collect();
+    match spare[..] {
+        [] => Selection::None,
+        [(disk, record)] => Selection::Taken(disk.clone(), Why::OnlySpare(record.clone())),
+        _ => Selection::Several(ebs.into_iter().map(|(disk, _)| disk).collect()),
+    }
+}
+
+/// Finds the disk whose serial number is `id` (`vol-0abc...`, with or without the dash).
+pub fn by_volume_id(
+    id: &str,
+    disks: &[Disk],
+    identify: &dyn Fn(&Disk) -> Option<Identify>,
+) -> Selection {
+    let plain = |text: &str| text.replace('-', "").to_ascii_lowercase();
+    let found: Vec<Disk> = disks
+        .iter()
+        .map(|disk| match disk.serial.is_empty() && disk.name.starts_with("nvme") {
+            true => named_by(disk, &identify(disk)),
+            false => disk.clone(),
+        })
+        .filter(|disk| plain(&disk.serial) == plain(id))
+        .collect();
+    match found.len() {
+        0 => Selection::None,
+        1 => Selection::Taken(found[0].clone(), Why::Serial),
+        _ => Selection::Several(found),
+    }
+}
+
+/// The disk with what its controller says filled in where sysfs is silent.
+fn named_by(disk: &Disk, page: &Option<Identify>) -> Disk {
+    let mut disk = disk.clone();
+    if let Some(page) = page {
+        if disk.model.is_empty() {
+            disk.model.clone_from(&page.model);
+        }
+        if disk.serial.is_empty() {
+            disk.serial.clone_from(&page.serial);
+        }
+    }
+    disk
+}
+
+/// `sdb` and `xvdb` are the same request.
+fn canonical(name: &str) -> &str {
+    name.strip_prefix("xvd").or(name.strip_prefix("sd")).unwrap_or(name)
+}
+
+/// One line about a disk: size, model, serial, use.
+pub fn describe(disk: &Disk) -> String {
+    let unknown = |text: &str| match text.is_empty() {
+        true => "unknown".to_owned(),
+        false => escape(text).to_string(),
+    };
+    format!(
+        "/dev/{}: {}, model {}, serial {}, {}",
+        escape(&disk.name),
+        size(disk.size_bytes),
+        unknown(&disk.model),
+        unknown(&disk.serial),
+        disk.in_use.as_deref().unwrap_or("not mounted"),
+    )
+}
+
+/// Bytes in the largest binary unit that leaves a number of at least one.
+pub fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{value:.1} {}", units[unit]),
+    }
+}

@@ -1,0 +1,186 @@
+//! Loop devices over a device, a part of it, or an image file (drivers/block/loop.c, loop(4)).
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl};
+
+use super::device::{Node, Nodes};
+use crate::error::{Error, Result};
+use crate::fs::Kind;
+
+const LOOP_CONFIGURE: Opcode = 0x4C0A;
+const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
+const READ_ONLY: u32 = 1;
+const AUTOCLEAR: u32 = 4;
+
+/// Others take loop devices too: between asking for a free one and taking it, it may be gone.
+const TRIES: usize = 100;
+
+/// A part of a device: first byte and length; a length of 0 is "to the end".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Range {
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes, 0 for all that follows.
+    pub length: u64,
+}
+
+/// A loop device that the kernel frees when nothing uses it any more: neither this value nor a mount.
+#[derive(Debug)]
+pub struct LoopDevice {
+    _file: File,
+    node: Node,
+    name: String,
+}
+
+impl LoopDevice {
+    /// Sets one up over `range` of `backing`. It is read-only unless `backing` is open for writing
+    /// and `writable` is set.
+    pub fn attach(backing: impl AsFd, range: Range, writable: bool, nodes: &Nodes) -> Result<Self> {
+        let control = open(nodes, "loop-control", Path::new("/dev/loop-control"), OFlags::RDWR)
+            .map_err(|error| error.hint("load the kernel's loop module"))?
+            .0;
+        let flags = if writable { AUTOCLEAR } else { AUTOCLEAR | READ_ONLY };
+        let config = LoopConfig {
+            fd: u32::try_from(backing.as_fd().as_raw_fd()).unwrap_or(u32::MAX),
+            info: LoopInfo64 {
+                offset: range.offset,
+                sizelimit: range.length,
+                flags,
+                ..LoopInfo64::default()
+            },
+            ..LoopConfig::default()
+        };
+        let mut last = Errno::BUSY;
+        for _ in 0..TRIES {
+            // SAFETY: LOOP_CTL_GET_FREE takes no argument and answers with its return value.
+            #[allow(unsafe_code)]
+            let index = unsafe { ioctl(&control, GetFree) }.map_err(|errno| {
+                Error::os("ask for a loop device at", "/dev/loop-control", errno)
+            })?;
+            let name = format!("loop{index}");
+            let path = Path::new("/dev").join(&name);
+            let mode = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+            let (file, node) = match open(nodes, &name, &path, mode) {
+                Ok(opened) => opened,
+                Err(error) if error.errno() == Some(Errno::NOENT) => continue,
+                Err(error) => return Err(error),
+            };
+            // SAFETY: the opcode takes a pointer to struct loop_config (linux/loop.h), laid out below.
+            #[allow(unsafe_code)]
+            match unsafe { ioctl(&file, Setter::<LOOP_CONFIGURE, LoopConfig>::new(config)) } {
+                Ok(()) => return Ok(Self { _file: file, node, name }),
+                Err(errno @ (Errno::BUSY | Errno::AGAIN | Errno::NXIO)) => last = errno,
+                Err(errno) => return Err(Error::os("set up loop device", path, errno)),
+            }
+        }
+        Err(Error::plain("find a free loop device", crate::error::describe(last)))
+    }
+
+    /// The block device.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// `loopN`, which is how the kernel's messages name it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Opens the device node at `usual`, or one made from what sysfs says about `name`: /dev of a
+/// container has only the loop devices of the moment it was started.
+fn open(nodes: &Nodes, name: &str, usual: &Path, mode: OFlags) -> Result<(File, Node)> {
+    let flags = mode | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let class = if name == "loop-control" { "misc" } else { "block" };
+    let number = super::discover::number(Path::new("/sys"), class, name);
+    let mut path = PathBuf::from(usual);
+    let opened = match rustix::fs::open(usual, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::ACCESS) => {
+            let kind = if class == "misc" { Kind::Char } else { Kind::Block };
+            let number = number.ok_or_else(|| Error::os("open", usual, Errno::NOENT))?;
+            path = nodes.make(name, kind, number)?.path;
+            rustix::fs::open(&path, flags, Mode::empty())
+        }
+        other => other,
+    };
+    let file = File::from(opened.map_err(|errno| Error::os("open", usual, errno))?);
+    let stat = rustix::fs::fstat(&file).map_err(|errno| Error::os("stat", usual, errno))?;
+    let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    Ok((file, Node { number, path }))
+}
+
+/// LOOP_CTL_GET_FREE: the answer is the return value.
+struct GetFree;
+
+// SAFETY: see the opcode in drivers/block/loop.c (loop_control_ioctl): no argument is read.
+#[allow(unsafe_code)]
+unsafe impl Ioctl for GetFree {
+    type Output = i32;
+    const IS_MUTATING: bool = false;
+    fn opcode(&self) -> Opcode {
+        LOOP_CTL_GET_FREE
+    }
+    fn as_ptr(&mut self) -> *mut std::ffi::c_void {
+        std::ptr::null_mut()
+    }
+    unsafe fn output_from_ptr(
+        output: IoctlOutput,
+        _: *mut std::ffi::c_void,
+    ) -> rustix::io::Result<i32> {
+        Ok(output)
+    }
+}
+
+/// struct loop_info64 of linux/loop.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopInfo64 {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    sizelimit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+impl Default for LoopInfo64 {
+    fn default() -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            sizelimit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags: 0,
+            file_name: [0; 64],
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        }
+    }
+}
+
+/// struct loop_config of linux/loop.h (since Linux 5.8).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo64,
+    reserved: [u64; 8],
+}

@@ -1,0 +1,117 @@
+//! One mount: fsopen(2), fsconfig(2), fsmount(2), and mount(2) where those are missing or filtered.
+
+use std::borrow::Cow;
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
+
+use super::place::{self, Place};
+use crate::error::Result;
+use crate::fs::Dir;
+
+/// A mount option of a file system driver.
+#[derive(Debug, Clone)]
+pub struct MountOption {
+    name: &'static str,
+    value: Option<Cow<'static, str>>,
+}
+
+impl MountOption {
+    /// An option without value.
+    pub fn flag(name: &'static str) -> Self {
+        Self { name, value: None }
+    }
+
+    /// An option with a value.
+    pub fn value(name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        Self { name, value: Some(value.into()) }
+    }
+}
+
+impl fmt::Display for MountOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            None => f.write_str(self.name),
+            Some(value) => write!(f, "{}={value}", self.name),
+        }
+    }
+}
+
+/// A mount and how it is held.
+#[derive(Debug)]
+pub enum Mount {
+    /// In no mount namespace; it ends with the descriptor unless it is moved to a directory.
+    Detached(OwnedFd),
+    /// On a directory.
+    Attached(Place),
+}
+
+impl Mount {
+    /// The root directory of the mounted file system; `shown` is its path in messages.
+    pub fn open_root(&self, shown: &Path) -> Result<Dir> {
+        match self {
+            Self::Detached(fd) => place::open_root(fd, shown),
+            Self::Attached(place) => place.open(),
+        }
+    }
+}
+
+/// Mounts block device `source` read-only, `nosuid,nodev,noexec`. Falls back to mount(2) on
+/// `fallback`, or next to it where that is a mount point, when the kernel knows no fsopen(2) (before
+/// 5.2) or a filter refuses it.
+pub fn mount(
+    fstype: &str,
+    source: &Path,
+    options: &[MountOption],
+    fallback: Option<&Place>,
+) -> Result<Mount, Errno> {
+    match (detached(fstype, source, options), fallback) {
+        (Err(Errno::NOSYS | Errno::PERM), Some(place)) => {
+            attached(fstype, source, options, place).map(Mount::Attached)
+        }
+        (other, _) => other.map(Mount::Detached),
+    }
+}
+
+fn detached(fstype: &str, source: &Path, options: &[MountOption]) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "source", source)?;
+    rustix::mount::fsconfig_set_flag(&context, "ro")?;
+    for option in options {
+        match &option.value {
+            None => rustix::mount::fsconfig_set_flag(&context, option.name)?,
+            Some(value) => {
+                rustix::mount::fsconfig_set_string(&context, option.name, value.as_ref())?;
+            }
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn attached(
+    fstype: &str,
+    source: &Path,
+    options: &[MountOption],
+    place: &Place,
+) -> Result<Place, Errno> {
+    let errno = |error: crate::Error| error.errno().unwrap_or(Errno::IO);
+    let place = match place.is_free().map_err(errno)? {
+        true => place.try_clone().map_err(errno)?,
+        false => place.next_free().map_err(errno)?,
+    };
+    let words: Vec<String> = options.iter().map(MountOption::to_string).collect();
+    let data = CString::new(words.join(",")).map_err(|_| Errno::INVAL)?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount(source, place.by_descriptor(), fstype, flags, data.as_c_str())?;
+    place.make_private();
+    Ok(place)
+}

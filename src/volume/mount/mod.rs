@@ -1,0 +1,255 @@
+//! Read-only mounts of a file system that nobody vouches for: with journal replay if the device
+//! allows it, else without, else from a backup superblock.
+
+mod api;
+mod kmsg;
+mod place;
+
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use super::device::{Device, Node, Nodes};
+use super::loopdev::{LoopDevice, Range};
+use crate::error::{Error, Result, describe, escape};
+use crate::fs::Dir;
+use api::{Mount, MountOption};
+pub use kmsg::KernelLog;
+pub use place::{Place, unmount};
+
+/// One file system to be mounted.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// What it is on.
+    pub device: &'a Device,
+    /// Where on it.
+    pub range: Range,
+    /// The block device that is exactly this range, with its kernel name, where there is one.
+    pub node: Option<(String, Node)>,
+    /// Type as blkid(8) names it.
+    pub fstype: &'a str,
+    /// Where a sound copy of the superblock is (ext2, ext3, ext4), in units of 1 KiB, if the first one
+    /// is of no use.
+    pub backup_superblock: Option<u64>,
+    /// The name in log lines.
+    pub shown: &'a Path,
+}
+
+/// A mounted file system.
+#[derive(Debug)]
+pub struct Mounted {
+    mount: Mount,
+    /// Its root.
+    pub root: Dir,
+    /// False when it was mounted without replaying its journal: recent changes may be missing.
+    pub replayed: bool,
+    // The kernel frees a loop device with the mount, at the latest with this value.
+    _device: Option<LoopDevice>,
+}
+
+/// What one way to mount needs.
+struct Attempt {
+    options: Vec<MountOption>,
+    /// Whether the journal may be replayed, which writes to a device that allows it.
+    replay: bool,
+}
+
+/// Mounts `target`, trying each way in turn. `fallback` is where mount(2) puts it on kernels without
+/// detached mounts. Each failure is told as it happens; the error is that of the last attempt.
+pub fn mount(target: &Target<'_>, nodes: &Nodes, fallback: Option<&Place>) -> Result<Mounted> {
+    if let Some(why) = why_not_mountable(target.fstype) {
+        warn!("mount: {}: {why}", escape(target.shown));
+        return Err(Error::on("mount", target.shown, why));
+    }
+    let mut log = KernelLog::from_now(nodes);
+    let mut last = Errno::INVAL;
+    for attempt in attempts(target) {
+        let (name, node, device) = match view(target, attempt.replay, nodes) {
+            Ok(view) => view,
+            Err(error) => {
+                info!("mount: {error}");
+                continue;
+            }
+        };
+        let shown = options_shown(&attempt.options);
+        match api::mount(kernel_type(target.fstype), &node.path, &attempt.options, fallback) {
+            Ok(mount) => {
+                let root = mount.open_root(target.shown)?;
+                if !attempt.replay {
+                    warn!(
+                        "{} is mounted without its journal ({shown}): changes made shortly before \
+                         the snapshot may be missing or damaged, nothing will be deleted",
+                        escape(target.shown)
+                    );
+                }
+                return Ok(Mounted { mount, root, replayed: attempt.replay, _device: device });
+            }
+            Err(errno) => {
+                last = errno;
+                info!(
+                    "mount: {} ({name}, {shown}): {}",
+                    escape(target.shown),
+                    reason(errno, target)
+                );
+                for line in log.complaints(&name) {
+                    info!("mount: kernel: {}", escape(&line));
+                }
+                // Another mount has it open for writing, or another mount is in the way: what a view
+                // without the journal shows of a file system in use is not what anybody wrote.
+                if errno == Errno::BUSY {
+                    break;
+                }
+            }
+        }
+    }
+    Err(Error::os("mount", target.shown, last))
+}
+
+impl Mounted {
+    /// Puts the mount where others can see it. If `place` is taken, and by the same file system
+    /// mounted read-only, that one is used; if by anything else, the next free directory. Gives the
+    /// path, none when there is no way to show the mount (it can be read all the same).
+    pub fn show_at(&mut self, place: &Place) -> Result<std::path::PathBuf> {
+        let fd = match &self.mount {
+            Mount::Attached(place) => return Ok(place.shown().to_owned()),
+            Mount::Detached(fd) => fd,
+        };
+        if place.is_free()? {
+            place.attach(fd)?;
+            return Ok(place.shown().to_owned());
+        }
+        let there = place.open()?;
+        let (old, new) = (there.stat()?, self.root.stat()?);
+        if old.same_inode(&new) && place::is_read_only(&there) {
+            self.root = there;
+            return Ok(place.shown().to_owned());
+        }
+        let next = place.next_free()?;
+        warn!(
+            "{} is a mount point of something else (device {}:{}), mounting at {}",
+            escape(place.shown()),
+            old.dev.0,
+            old.dev.1,
+            escape(next.shown())
+        );
+        next.attach(fd)?;
+        Ok(next.shown().to_owned())
+    }
+
+    /// The root, under the path where the mount is shown. It keeps a mount that is shown nowhere.
+    pub fn into_root(self, shown: &Path) -> Dir {
+        self.root.shown_as(shown)
+    }
+
+    /// Unmounts it again.
+    pub fn discard(self) {
+        let Self { mount, root, .. } = self;
+        drop(root);
+        // A detached mount ends with its descriptor.
+        if let Mount::Attached(place) = mount
+            && let Err(error) = place.unmount()
+        {
+            warn!("{error}");
+        }
+    }
+}
+
+/// The block device to mount: its own node, or a loop device over the range. Without replay always a
+/// read-only loop device, as the kernel writes to a writable device even when told not to replay.
+fn view(
+    target: &Target<'_>,
+    replay: bool,
+    nodes: &Nodes,
+) -> Result<(String, Node, Option<LoopDevice>)> {
+    if let (Some((name, node)), true) = (&target.node, replay) {
+        return Ok((name.clone(), node.clone(), None));
+    }
+    let writable = match target.device.node() {
+        Some(node) if replay && !target.device.read_only() => {
+            let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            rustix::fs::open(&node.path, flags, Mode::empty()).ok()
+        }
+        _ => None,
+    };
+    let device = match &writable {
+        Some(fd) => LoopDevice::attach(fd, target.range, true, nodes)?,
+        None => LoopDevice::attach(target.device, target.range, false, nodes)?,
+    };
+    Ok((device.name().to_owned(), device.node().clone(), Some(device)))
+}
+
+fn attempts(target: &Target<'_>) -> Vec<Attempt> {
+    let flag = |name: &'static str| MountOption::flag(name);
+    let (first, second) = match target.fstype {
+        "ext2" | "ext3" | "ext4" => (vec![], Some(vec![flag("noload")])),
+        "xfs" => (vec![flag("nouuid")], Some(vec![flag("nouuid"), flag("norecovery")])),
+        "btrfs" => {
+            // The top of all subvolumes, whatever the default one is.
+            let top = || MountOption::value("subvolid", "5");
+            (vec![top()], Some(vec![MountOption::value("rescue", "nologreplay"), top()]))
+        }
+        _ => (vec![], None),
+    };
+    let mut attempts = Vec::new();
+    if target.backup_superblock.is_none() {
+        attempts.push(Attempt { options: first, replay: true });
+        attempts.extend(second.map(|options| Attempt { options, replay: false }));
+    }
+    if target.fstype.starts_with("ext") {
+        let copies = match target.backup_superblock {
+            Some(copy) => vec![copy],
+            None => FIRST_COPIES.to_vec(),
+        };
+        attempts.extend(copies.into_iter().map(|copy| Attempt {
+            options: vec![flag("noload"), MountOption::value("sb", copy.to_string())],
+            replay: false,
+        }));
+    }
+    attempts
+}
+
+/// Where mke2fs(8) puts the first copy of the superblock for blocks of 4 KiB and 1 KiB, in units of
+/// 1 KiB. The kernel refuses a wrong guess for want of the magic number.
+const FIRST_COPIES: [u64; 2] = [131_072, 8_193];
+
+/// The driver: ext4 mounts all three generations, and is the one whose options are used here.
+fn kernel_type(fstype: &str) -> &str {
+    match fstype {
+        "ext2" | "ext3" => "ext4",
+        other => other,
+    }
+}
+
+/// Why no mount of this type can work; none if it can.
+pub fn why_not_mountable(fstype: &str) -> Option<&'static str> {
+    Some(match fstype {
+        "crypto_LUKS" => "it is encrypted with LUKS, no key is known",
+        "LVM2_member" => "it is a physical volume of LVM, no file system",
+        "linux_raid_member" => "it is a member of a RAID array (md), no file system",
+        "bcache" => "it is a bcache backing or cache device, no file system",
+        "zfs_member" => "it is a member of a ZFS pool",
+        "swap" => "it is swap space, no file system",
+        _ => return None,
+    })
+}
+
+fn reason(errno: Errno, target: &Target<'_>) -> String {
+    match errno {
+        Errno::NODEV => format!("unknown filesystem type '{}'", escape(target.fstype)),
+        Errno::PERM | Errno::ACCESS => {
+            format!("{}; mounting needs CAP_SYS_ADMIN (a privileged container)", describe(errno))
+        }
+        errno => describe(errno),
+    }
+}
+
+fn options_shown(options: &[MountOption]) -> String {
+    let mut shown = String::from("ro");
+    for option in options {
+        shown.push(',');
+        shown.push_str(&option.to_string());
+    }
+    shown
+}
