@@ -6,6 +6,7 @@
 
 mod boot_audit;
 mod entrypoint;
+mod fix_perms;
 mod gosu;
 mod install;
 mod token_refresh;
@@ -58,6 +59,11 @@ static APPLETS: &[Applet] = &[
         name: "boot-audit",
         summary: "show what a container started with, no secret in it",
         run: boot_audit::run,
+    },
+    Applet {
+        name: "fix-perms",
+        summary: "give the agent user its directories",
+        run: fix_perms::run,
     },
     Applet { name: "gosu", summary: "become a user and exec a command", run: gosu::run },
     Applet {

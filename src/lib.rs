@@ -6,6 +6,7 @@
 //! - [`fs`]: directories held by descriptor; every step is one component that follows no link
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
 //! - [`log`]: the subscriber that prints log lines with their prefix, as text or JSON
+//! - [`ownership`]: trees given to a user, changing only what differs
 //! - [`process`]: what a process inherits, and handing it on through exec
 //! - [`volume`]: what lies on a device: superblocks, partition tables
 
@@ -14,6 +15,7 @@ pub mod error;
 pub mod fs;
 pub mod identity;
 pub mod log;
+pub mod ownership;
 pub mod process;
 pub mod volume;
 

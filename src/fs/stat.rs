@@ -1,6 +1,9 @@
 //! What statx(2) says of one object, in the form the mechanisms compare.
 
+use std::os::fd::AsFd;
+
 use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, Timestamps};
+use rustix::io::Errno;
 use rustix::time::Timespec;
 
 /// The type of a file system object (inode(7)).
@@ -90,6 +93,8 @@ pub struct Stat {
     pub atime: (i64, u32),
     /// Modification time: seconds, nanoseconds.
     pub mtime: (i64, u32),
+    /// Time of the last change of the inode (owner, mode, links, content): seconds, nanoseconds.
+    pub ctime: (i64, u32),
     /// Mount the object was reached through (since Linux 5.8), else 0.
     pub mount_id: u64,
     /// Whether the object is the root of a mount.
@@ -101,6 +106,11 @@ impl Stat {
     pub(super) const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
     /// Never trigger automounts, never follow.
     pub(super) const FLAGS: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+
+    /// Attributes of an open object, a handle (O_PATH) included.
+    pub fn of(fd: impl AsFd) -> Result<Self, Errno> {
+        rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH | Self::FLAGS, Self::MASK).map(Self::from)
+    }
 
     /// True when both are the same inode of the same file system.
     pub fn same_inode(&self, other: &Self) -> bool {
@@ -131,6 +141,7 @@ impl From<Statx> for Stat {
             rdev: (x.stx_rdev_major, x.stx_rdev_minor),
             atime: (x.stx_atime.tv_sec, x.stx_atime.tv_nsec),
             mtime: (x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec),
+            ctime: (x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec),
             mount_id: x.stx_mnt_id,
             mount_root: x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         }

@@ -1,0 +1,172 @@
+//! `fix-perms`: gives the user what the platform made for it as root, in the order of the boot.
+
+mod sessions;
+mod steps;
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use molecule_tools::error::{Error, Result};
+use molecule_tools::fs::Dir;
+use molecule_tools::identity::{Database, Identity, UserSpec};
+use molecule_tools::log::{self, Format, Stream};
+use molecule_tools::ownership::{self, Mode, Owner};
+use tracing::{info, warn};
+
+use crate::Context;
+use steps::Steps;
+
+/// Give the agent user its directories: owner and group are changed only where they differ, absent
+/// directories are made, no link is followed.
+///
+/// Without PATH: /configs, /workspace (below it only if its first entry belongs to root) with
+/// .molecule/chat-uploads, and in the user's home .claude, .molecule-token-cache and Downloads;
+/// .claude/sessions becomes a link to /root/.claude/sessions where that exists. With PATH: those
+/// trees instead. Exit status: 0, 1 if anything could not be done, 2 for bad usage.
+#[derive(Debug, clap::Parser)]
+struct Options {
+    /// Where /configs, /workspace, /home, /root and /etc/passwd are; PATH is not looked up there
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// USER[:GROUP]; without GROUP the group named like the user
+    #[arg(long, value_name = "SPEC", env = "MOLECULE_AGENT", default_value = "agent")]
+    user: OsString,
+    /// Say what would be changed and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the totals as a JSON object on stdout; log lines go to stderr
+    #[arg(long)]
+    json: bool,
+    /// Trees to give to the user; a path with a symbolic link in it is refused
+    paths: Vec<PathBuf>,
+}
+
+pub fn run(context: &Context) -> u8 {
+    let options: Options = match context.parse("fix-perms") {
+        Ok(options) => options,
+        Err(status) => return status,
+    };
+    log::init(Format::Text);
+    let stream = if options.json { Stream::Stderr } else { Stream::Stdout };
+    log::section("MOLECULE-PERMS", stream);
+    let mode = if options.dry_run { Mode::DryRun } else { Mode::Apply };
+    let root = match Dir::open_operator_path(&options.root) {
+        Ok(root) => root,
+        Err(error) => {
+            warn!("{error}");
+            return 1;
+        }
+    };
+    let mut steps = prepare(&root, &options.user, mode);
+    match options.paths.is_empty() {
+        true => steps.boot(),
+        false => options.paths.iter().for_each(|path| give_path(&mut steps, path)),
+    }
+    summarise(&steps);
+    if options.json {
+        let tally = steps.tally;
+        let report = serde_json::json!({
+            "user": options.user.to_string_lossy(),
+            "uid": steps.owner.map(|owner| owner.uid),
+            "gid": steps.owner.map(|owner| owner.gid),
+            "dry_run": options.dry_run,
+            "examined": tally.examined,
+            "changed": tally.changed,
+            "made": steps.made,
+            "failed": tally.failed,
+        });
+        log::write_line(Stream::Stdout, &report.to_string());
+    }
+    u8::from(steps.tally.failed > 0)
+}
+
+/// The ownership part of a boot below `root`. Whatever goes wrong is a warning line.
+#[allow(dead_code, reason = "the entrypoint calls it")]
+pub fn boot(root: &Dir, user: &OsStr) {
+    log::section("MOLECULE-PERMS", Stream::Stdout);
+    let mut steps = prepare(root, user, Mode::Apply);
+    steps.boot();
+    summarise(&steps);
+}
+
+fn summarise(steps: &Steps<'_>) {
+    let tally = steps.tally;
+    if tally.changed + steps.made == 0 {
+        return;
+    }
+    let verb = if steps.mode == Mode::DryRun { "would change" } else { "changed" };
+    let (changed, made, failed) = (tally.changed, steps.made, tally.failed);
+    info!("{verb} {changed} entries, made {made}, {failed} failed");
+}
+
+/// Looks the user up. Without one, directories are still made, but nothing is given to anybody.
+fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode) -> Steps<'a> {
+    // An empty spec would mean whoever calls: root.
+    let user = if user.is_empty() { OsStr::new("agent") } else { user };
+    let mut steps = Steps::new(root, mode);
+    let looked_up = Database::read(root)
+        .and_then(|database| Ok((UserSpec::parse(user)?.resolve(&database)?, database)));
+    match looked_up {
+        Ok((identity, database)) => {
+            match owner(user, &identity, &database) {
+                Ok(owner) => steps.owner = Some(owner),
+                Err(error) => steps.failed(&error),
+            }
+            steps.home = identity.home;
+            steps.groups = identity.groups;
+            steps.groups.push(identity.gid);
+        }
+        Err(error) => {
+            // Where a user of that name would have its home; the boot goes on to the point where it
+            // has to become that user.
+            let name = user.as_bytes().split(|&byte| byte == b':').next().unwrap_or_default();
+            steps.home = Path::new("/home").join(OsStr::from_bytes(name));
+            steps.failed(&error.hint("nothing is given to that user"));
+        }
+    }
+    steps
+}
+
+/// The uid of the user, and the gid of the group that was asked for or else of the group that has the
+/// user's name, which need not be the user's primary group.
+fn owner(spec: &OsStr, identity: &Identity, database: &Database) -> Result<Owner> {
+    let names_group =
+        spec.as_bytes().split(|&byte| byte == b':').nth(1).is_some_and(|group| !group.is_empty());
+    let gid = match (&identity.name, names_group) {
+        (_, true) => Some(identity.gid),
+        (Some(name), false) => database.group_by_name(name).map(|group| group.gid()),
+        (None, false) => None,
+    };
+    match gid {
+        Some(gid) => Ok(Owner { uid: identity.uid, gid }),
+        None => Err(Error::plain("find the user's group", "no group has the user's name")
+            .hint("nothing is given to that user; name one as USER:GROUP")),
+    }
+}
+
+/// Gives the tree at `path`. Not even the operator's path is followed through links: it may lead
+/// through directories in which somebody else makes them.
+fn give_path(steps: &mut Steps<'_>, path: &Path) {
+    let Some(owner) = steps.owner else { return };
+    let start = if path.is_absolute() { "/" } else { "." };
+    let outcome = Dir::open_operator_path(start).and_then(|start| {
+        let Some(name) = path.file_name() else {
+            return Err(Error::on("give", path, "it has no last component")
+                .hint("name the directory by its own name"));
+        };
+        let name = CString::new(name.as_bytes())
+            .map_err(|_| Error::on("give", path, "it has a NUL byte"))?;
+        let parent = start.open_beneath(path.parent().unwrap_or(Path::new("")))?;
+        let absent = || Error::on("give", path, "it does not exist");
+        let parent = parent.ok_or_else(absent)?;
+        parent.stat_entry(&name)?.ok_or_else(absent)?;
+        Ok((parent, name))
+    });
+    match outcome {
+        Ok((parent, name)) => {
+            steps.tally += ownership::give_tree(&parent, &name, owner, steps.mode);
+        }
+        Err(error) => steps.failed(&error),
+    }
+}

@@ -1,0 +1,130 @@
+//! ~/.claude/sessions: a link to the volume that the platform mounts at /root/.claude/sessions, or
+//! a plain directory where there is no such volume.
+
+use std::ffi::CStr;
+use std::path::Path;
+
+use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::fs::{Dir, Kind, Listing};
+use molecule_tools::ownership::acl;
+use rustix::io::Errno;
+use tracing::info;
+
+use super::steps::Steps;
+
+const NAME: &CStr = c"sessions";
+const VOLUME: &CStr = c"/root/.claude/sessions";
+
+impl Steps<'_> {
+    /// Without a volume: a directory. The link of an earlier boot (it may come from a restored
+    /// snapshot) leads nowhere then, and is replaced.
+    pub(super) fn plain_sessions(&mut self, claude: &Dir) {
+        if is_link_to_volume(claude, NAME) {
+            if self.dry() {
+                self.making(&claude.join(NAME));
+                return;
+            }
+            if self.attempt(claude.remove_file(NAME)).is_none() {
+                return;
+            }
+        }
+        self.directory(claude, Path::new("sessions"));
+    }
+
+    /// Makes the link where nothing is lost by it: nothing there, another link, an empty directory,
+    /// or one that holds only the link that earlier boots put inside it.
+    pub(super) fn link_sessions(&mut self, claude: &Dir) {
+        if is_link_to_volume(claude, NAME) {
+            return;
+        }
+        let Some(clear) = self.attempt(may_be_replaced(claude)) else { return };
+        self.making(&claude.join(NAME));
+        if self.dry() {
+            return;
+        }
+        let owner = self.owner;
+        let made = clear.remove(claude).and_then(|()| {
+            claude.make_symlink(VOLUME, NAME)?;
+            match owner {
+                Some(owner) => claude.chown_entry(NAME, owner.uid, owner.gid),
+                None => Ok(()),
+            }
+        });
+        if self.attempt(made).is_some() {
+            info!("linked {} to the sessions volume", escape(&claude.join(NAME)));
+        }
+    }
+
+    /// Gives /root/.claude, as the boot always has, and lets the user pass through /root (which
+    /// nobody but root may search) and through nothing else.
+    pub(super) fn give_persistent(&mut self) {
+        let Some(Some(root)) = self.attempt(self.root.open_beneath(Path::new("root"))) else {
+            return;
+        };
+        self.give_tree(&root, c".claude");
+        if let Some(owner) = self.owner {
+            let granted = acl::let_search(&root, owner.uid, &self.groups, self.mode);
+            if self.attempt(granted) == Some(true) {
+                self.tally.changed += 1;
+            }
+        }
+    }
+}
+
+/// What has to go before the link can be made.
+enum Obstacle {
+    Nothing,
+    Link,
+    Directory { stray: bool },
+}
+
+impl Obstacle {
+    /// rmdir(2) itself makes sure that nothing is lost: it fails on a directory that is not empty.
+    fn remove(self, claude: &Dir) -> Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Link => claude.remove_file(NAME),
+            Self::Directory { stray } => {
+                if stray {
+                    let sessions = claude.open_dir(NAME)?;
+                    if is_link_to_volume(&sessions, NAME) {
+                        sessions.remove_file(NAME)?;
+                    }
+                }
+                match claude.remove_dir(NAME) {
+                    Err(error) if error.errno() == Some(Errno::NOTEMPTY) => Err(kept(claude)),
+                    other => other,
+                }
+            }
+        }
+    }
+}
+
+fn may_be_replaced(claude: &Dir) -> Result<Obstacle> {
+    match claude.stat_entry(NAME)?.map(|stat| stat.kind) {
+        None => Ok(Obstacle::Nothing),
+        Some(Kind::Symlink) => Ok(Obstacle::Link),
+        Some(Kind::Dir) => {
+            let sessions = claude.open_dir(NAME)?;
+            match Listing::read(&sessions)?.as_slice() {
+                [] => Ok(Obstacle::Directory { stray: false }),
+                [only] if *only.name == *NAME && is_link_to_volume(&sessions, NAME) => {
+                    Ok(Obstacle::Directory { stray: true })
+                }
+                _ => Err(kept(claude)),
+            }
+        }
+        Some(kind) => Err(Error::on("link", claude.join(NAME), format!("it is {}", kind.noun()))
+            .hint("remove it, so that sessions are kept on their volume")),
+    }
+}
+
+fn kept(claude: &Dir) -> Error {
+    Error::on("link", claude.join(NAME), "the directory is not empty and stays").hint(
+        "sessions in it are not on the volume; move them to /root/.claude/sessions and remove it",
+    )
+}
+
+fn is_link_to_volume(dir: &Dir, name: &CStr) -> bool {
+    dir.read_symlink(name).is_ok_and(|target| *target == *VOLUME)
+}

@@ -1,0 +1,82 @@
+//! Whether a regular file carries file capabilities (capabilities(7)), asked for every file of a
+//! tree: the one cheap way for each situation.
+
+use std::ffi::CStr;
+use std::io::Write as _;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::Errno;
+
+use crate::fs::Dir;
+
+const NAME: &CStr = c"security.capability";
+
+/// How entries of a directory are named to the xattr calls, which know no directory descriptor
+/// before Linux 6.13.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    /// The thread has a working directory of its own, which is the directory being walked.
+    WorkingDirectory,
+    /// `/proc/self/fd/N/NAME`, built in this buffer; N/ ends at the mark. Twice as expensive.
+    Proc { path: Vec<u8>, mark: usize },
+}
+
+impl Lookup {
+    /// For any thread.
+    pub(super) fn shared() -> Self {
+        Self::Proc { path: Vec::new(), mark: 0 }
+    }
+
+    /// For a thread that does nothing else: it stops sharing its working directory with the rest of
+    /// the process, where the kernel (or a container's system call filter) lets it.
+    pub(super) fn of_this_thread() -> Self {
+        match nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS) {
+            Ok(()) => Self::WorkingDirectory,
+            Err(_) => Self::shared(),
+        }
+    }
+
+    /// Turns to the entries of `dir`.
+    pub(super) fn enter(&mut self, dir: &Dir) {
+        if matches!(self, Self::WorkingDirectory) {
+            match rustix::process::fchdir(dir) {
+                Ok(()) => return,
+                Err(_) => *self = Self::shared(),
+            }
+        }
+        if let Self::Proc { path, mark } = self {
+            path.clear();
+            // Writing to a vector cannot fail.
+            let _ = write!(path, "/proc/self/fd/{}/", dir.as_fd().as_raw_fd());
+            *mark = path.len();
+        }
+    }
+
+    /// Whether regular file `name` of the entered directory `dir` has file capabilities. What cannot
+    /// be found out counts as none: a file system without the attribute, a file that just went.
+    pub(super) fn has_capabilities(&mut self, dir: &Dir, name: &CStr) -> bool {
+        let result = match self {
+            Self::WorkingDirectory => size(name),
+            Self::Proc { path, mark } => {
+                path.truncate(*mark);
+                path.extend_from_slice(name.to_bytes_with_nul());
+                match CStr::from_bytes_with_nul(path) {
+                    Ok(path) => size(path),
+                    Err(_) => Err(Errno::INVAL),
+                }
+            }
+        };
+        match result {
+            Ok(_) | Err(Errno::RANGE) => true,
+            // No /proc here. The file is opened then, which works but costs more.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => dir
+                .open_file(name)
+                .is_ok_and(|fd| rustix::fs::fgetxattr(fd, NAME, &mut [0_u8; 64][..]).is_ok()),
+            Err(_) => false,
+        }
+    }
+}
+
+fn size(path: &CStr) -> Result<usize, Errno> {
+    rustix::fs::lgetxattr(path, NAME, &mut [0_u8; 0][..])
+}

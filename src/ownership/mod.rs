@@ -1,0 +1,115 @@
+//! Giving trees to a user: owner and group are changed only where they differ, and set-id bits and
+//! file capabilities go from regular files, which is what chown(2) does to a file on every call.
+//!
+//! The trees belong to a user who may rename, link and replace entries while they are walked. So
+//! nothing is reached by a path of more than one component, no link is followed, and an entry that
+//! needs a change is opened first (`O_PATH`), judged by what that handle shows, and changed through
+//! the same handle. Files with more than one name are settled last, see [`links`].
+//!
+//! Mounts below a tree are entered, as `chown -R` does: volumes are mounted below the workspace.
+//!
+//! Failures are warnings (`tracing`), counted in the [`Tally`]; the walk goes on.
+
+pub mod acl;
+mod capability;
+mod links;
+mod walk;
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Gid, Uid};
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use crate::error::{Error, Result, escape};
+use crate::fs::{Dir, Stat};
+
+/// Who entries are given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// What to do where something differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Change it.
+    Apply,
+    /// Say so, one event per entry, and change nothing.
+    DryRun,
+}
+
+/// What was seen and done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Entries looked at.
+    pub examined: u64,
+    /// Entries changed, or in a dry run: that would be.
+    pub changed: u64,
+    /// Entries that could not be looked at or changed, or were refused.
+    pub failed: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.examined += other.examined;
+        self.changed += other.changed;
+        self.failed += other.failed;
+    }
+}
+
+/// Gives entry `name` of `parent` and everything below it. A link is given itself and not followed.
+/// An absent entry is nothing to do.
+pub fn give_tree(parent: &Dir, name: &CStr, owner: Owner, mode: Mode) -> Tally {
+    walk::run(parent, name, owner, mode)
+}
+
+/// Gives the open directory itself and nothing below it.
+pub fn give_directory(dir: &Dir, owner: Owner, mode: Mode) -> Tally {
+    let mut tally = Tally { examined: 1, ..Tally::default() };
+    match change_directory(dir, owner, mode) {
+        Ok(changed) => tally.changed += u64::from(changed),
+        Err(error) => {
+            tally.failed += 1;
+            warn!("{error}");
+        }
+    }
+    tally
+}
+
+/// True if the directory's owner was not right.
+fn change_directory(dir: &Dir, owner: Owner, mode: Mode) -> Result<bool> {
+    if owner.owns(&dir.stat()?) {
+        return Ok(false);
+    }
+    change(dir, dir.path(), owner, mode)?;
+    Ok(true)
+}
+
+impl Owner {
+    fn owns(self, stat: &Stat) -> bool {
+        stat.uid == self.uid && stat.gid == self.gid
+    }
+}
+
+/// Changes what `handle` refers to, found at `path`. This is done also for a file that has the right
+/// owner already: chown(2) takes set-id bits and capabilities away.
+fn change(handle: impl AsFd, path: &Path, owner: Owner, mode: Mode) -> Result<()> {
+    if mode == Mode::DryRun {
+        info!("would give {} to {}:{}", escape(path), owner.uid, owner.gid);
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    rustix::fs::chownat(handle, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(|errno| {
+        let error = Error::os("change owner of", path, errno);
+        match errno {
+            Errno::PERM => error.hint("it is immutable (see lsattr), or CAP_CHOWN is missing"),
+            _ => error,
+        }
+    })
+}
