@@ -71,7 +71,6 @@ pub fn run(context: &Context) -> u8 {
 }
 
 /// Prints the block for this process and the tree at `/`.
-#[allow(dead_code, reason = "the entrypoint calls it")]
 pub fn boot() {
     match Dir::open_operator_path("/") {
         Ok(root) => log::write_line(Stream::Stdout, &gather(&root, Vec::new()).to_string()),

@@ -9,11 +9,12 @@ use molecule_tools::identity::{Database, Identity, UserSpec};
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process;
 
-use crate::Context;
+use crate::{Context, boot_audit, token_refresh};
 
 /// The steps of the boot, in the order of the contract.
 pub fn run(context: &Context) -> u8 {
     let mut environment = process::environment();
+    boot_audit::boot();
     if rustix::process::geteuid().is_root() {
         let agent = setting(&environment, "MOLECULE_AGENT", "agent");
         match assume(&agent) {
@@ -23,6 +24,10 @@ pub fn run(context: &Context) -> u8 {
                 return 1;
             }
         }
+        boot_audit::boot();
+    }
+    if token_refresh::wanted(&environment) {
+        token_refresh::start_daemon(&environment);
     }
     exec_runtime(context, &environment)
 }

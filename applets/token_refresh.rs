@@ -56,7 +56,6 @@ pub fn run(context: &Context) -> u8 {
 
 /// Whether the boot starts the daemon: mirror credentials are asked for, and this process may execute
 /// the command.
-#[allow(dead_code, reason = "the entrypoint calls it")]
 pub fn wanted(environment: &[CString]) -> bool {
     mirror_credentials(environment) && executable(command(environment))
 }
@@ -74,7 +73,6 @@ pub fn executable(path: &OsStr) -> bool {
 /// Starts the supervisor in the background, with `environment` for the command. It is a child of this
 /// process, which has one thread, and lives on when this process execs. On failure a warning is
 /// printed, and there is no daemon.
-#[allow(dead_code, reason = "the entrypoint calls it")]
 pub fn start_daemon(environment: &[CString]) {
     let log = match open_log() {
         Ok(log) => log,
