@@ -62,6 +62,33 @@ impl Image {
     }
 }
 
+/// A loop device over an image.
+pub struct Loop {
+    path: String,
+}
+
+impl Loop {
+    pub fn over(image: &Path) -> Self {
+        let mut command = Command::new("losetup");
+        command.args(["--find", "--show"]).arg(image).env("PATH", PATH);
+        Self { path: support::ok(&mut command).trim().to_owned() }
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached =
+            Command::new("losetup").args(["--detach", &self.path]).env("PATH", PATH).status();
+        if !std::thread::panicking() {
+            assert!(detached.unwrap().success());
+        }
+    }
+}
+
 /// Where the formatting tools are.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -113,7 +140,10 @@ impl Blkid {
         let mut values: BTreeMap<&str, String> = text
             .lines()
             .filter_map(|line| line.split_once('='))
-            .map(|(name, value)| (name, unescaped(value)))
+            .map(|(name, value)| match name {
+                "LABEL" => (name, unescaped(value)),
+                _ => (name, value.to_owned()),
+            })
             .collect();
         Self {
             fstype: values.remove("TYPE"),

@@ -53,6 +53,12 @@ pub(crate) fn guid(bytes: &[u8], at: usize) -> Option<String> {
     uuid(&swapped, 0)
 }
 
+/// The four bytes at `at` as the serial number of a FAT volume: `ABCD-EF01`; none when zero.
+pub(crate) fn serial(bytes: &[u8], at: usize) -> Option<String> {
+    let number = le32(bytes, at)?;
+    (number != 0).then(|| format!("{:04X}-{:04X}", number >> 16, number & 0xffff))
+}
+
 /// A name of at most `length` bytes: up to the first NUL, without white space at its end; none when
 /// nothing is left. Bytes that are no UTF-8 become U+FFFD.
 pub(crate) fn label(bytes: &[u8], at: usize, length: usize) -> Option<String> {

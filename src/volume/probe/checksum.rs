@@ -9,11 +9,10 @@ type Crc32 = Crc<u32, Table<16>>;
 static CRC32C: Crc32 = Crc32::new(&CRC_32_ISCSI);
 static CRC32: Crc32 = Crc32::new(&CRC_32_ISO_HDLC);
 static BCACHE: Crc<u64, Table<1>> = Crc::<u64, Table<1>>::new(&CRC_64_WE);
-static LVM: Crc32 = Crc32::new(&LVM_ALGORITHM);
+static PLAIN: Crc32 = Crc32::new(&PLAIN_ALGORITHM);
 
-/// CRC-32 that starts from a number of LVM's own and is not inverted at the end.
-static LVM_ALGORITHM: Algorithm<u32> =
-    Algorithm { init: 0xf597_a6cf_u32.reverse_bits(), xorout: 0, ..CRC_32_ISO_HDLC };
+/// CRC-32 that is not inverted at the end.
+static PLAIN_ALGORITHM: Algorithm<u32> = Algorithm { xorout: 0, ..CRC_32_ISO_HDLC };
 
 /// CRC-32C (Castagnoli) with the usual inversions.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
@@ -35,9 +34,11 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     CRC32.checksum(bytes)
 }
 
-/// The checksum of an LVM label.
-pub(crate) fn lvm(bytes: &[u8]) -> u32 {
-    LVM.checksum(bytes)
+/// CRC-32 that starts from `seed` and is not inverted at the end (f2fs, LVM, NILFS2).
+pub(crate) fn crc32_from(seed: u32, bytes: &[u8]) -> u32 {
+    let mut digest = PLAIN.digest_with_initial(seed.reverse_bits());
+    digest.update(bytes);
+    digest.finalize()
 }
 
 /// The checksum of a bcache superblock.

@@ -1,7 +1,7 @@
 //! The table of signatures, in the order of libblkid, which decides when several are there.
 
 use super::read::Extent;
-use super::{btrfs, ext, member, xfs};
+use super::{btrfs, ext, fat, linux, member, optical, swap, windows, xfs, zfs};
 
 /// A signature: `bytes` stand `at` bytes into the structure that begins at `base`.
 pub(super) struct Magic {
@@ -21,7 +21,7 @@ impl Magic {
     }
 
     /// libblkid compares within a whole KiB, so what is cut off in the middle of one is not found.
-    fn is_in(&self, extent: &Extent<'_>) -> bool {
+    pub(super) fn is_in(&self, extent: &Extent<'_>) -> bool {
         let offset = self.base + self.at;
         let window = offset - offset % 1024;
         let Some(bytes) = extent.bytes(window, 1024) else { return false };
@@ -101,10 +101,18 @@ const fn row(
 }
 
 const BCACHE: &[u8] = b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81";
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
 
 pub(super) static FORMATS: &[Format] = &[
     row("linux_raid_member", Usage::Raid, 0, &[], member::md),
-    row("bcache", Usage::Content, 8192, &[Magic::new(4096, 0x18, BCACHE)], member::bcache_device),
+    row(
+        "bcache",
+        Usage::Content,
+        8 * KIB,
+        &[Magic::new(4 * KIB, 0x18, BCACHE)],
+        member::bcache_device,
+    ),
     row(
         "LVM2_member",
         Usage::Raid,
@@ -112,14 +120,54 @@ pub(super) static FORMATS: &[Format] = &[
         &[
             Magic::new(0, 0x218, b"LVM2 001"),
             Magic::new(0, 0x018, b"LVM2 001"),
-            Magic::new(1024, 0x018, b"LVM2 001"),
-            Magic::new(1024, 0x218, b"LVM2 001"),
+            Magic::new(KIB, 0x018, b"LVM2 001"),
+            Magic::new(KIB, 0x218, b"LVM2 001"),
         ],
         member::lvm2,
     ),
     row("crypto_LUKS", Usage::Crypto, 0, &[], member::luks),
+    row("BitLocker", Usage::Crypto, 0, &[], member::bitlocker),
+    row("vfat", Usage::Content, 0, fat::MAGICS, fat::check),
+    row("swsuspend", Usage::Content, swap::LEAST, swap::SUSPENDED, swap::suspended),
+    row("swap", Usage::Content, swap::LEAST, swap::MAGICS, swap::check),
     row("xfs", Usage::Content, 0, &[Magic::new(0, 0, b"XFSB")], xfs::check),
     row("ext4dev", Usage::Content, 0, &[ext::MAGIC], ext::check_development),
     row("ext4", Usage::Content, 0, &[ext::MAGIC], ext::check),
-    row("btrfs", Usage::Content, 1 << 20, &[Magic::new(65536, 0x40, b"_BHRfS_M")], btrfs::check),
+    row(
+        "reiserfs",
+        Usage::Content,
+        128 * KIB,
+        &[
+            Magic::new(8 * KIB, 0x34, b"ReIsErFs"),
+            Magic::new(64 * KIB, 0x34, b"ReIsEr2Fs"),
+            Magic::new(64 * KIB, 0x34, b"ReIsEr3Fs"),
+            Magic::new(64 * KIB, 0x34, b"ReIsErFs"),
+            Magic::new(8 * KIB, 20, b"ReIsErFs"),
+        ],
+        linux::reiserfs,
+    ),
+    row("jfs", Usage::Content, 16 * MIB, &[Magic::new(32 * KIB, 0, b"JFS1")], linux::jfs),
+    row("udf", Usage::Tolerant, 0, optical::UDF_MAGICS, optical::udf),
+    row(
+        "iso9660",
+        Usage::Tolerant,
+        0,
+        &[Magic::new(32 * KIB, 1, b"CD001"), Magic::new(32 * KIB, 9, b"CDROM")],
+        optical::iso9660,
+    ),
+    row("zfs_member", Usage::Content, zfs::LEAST, &[], zfs::check),
+    row("ntfs", Usage::Content, 0, &[Magic::new(0, 3, b"NTFS    ")], windows::ntfs),
+    row("squashfs", Usage::Content, 0, &[Magic::new(0, 0, b"hsqs")], linux::squashfs),
+    row(
+        "squashfs3",
+        Usage::Content,
+        0,
+        &[Magic::new(0, 0, b"sqsh"), Magic::new(0, 0, b"hsqs")],
+        linux::squashfs3,
+    ),
+    row("btrfs", Usage::Content, MIB, &[Magic::new(64 * KIB, 0x40, b"_BHRfS_M")], btrfs::check),
+    row("nilfs2", Usage::Content, MIB, &[], linux::nilfs2),
+    row("exfat", Usage::Content, 0, &[Magic::new(0, 3, b"EXFAT   ")], windows::exfat),
+    row("f2fs", Usage::Content, 0, &[Magic::new(KIB, 0, b"\x10\x20\xf5\xf2")], linux::f2fs),
+    row("erofs", Usage::Content, 0, &[Magic::new(KIB, 0, b"\xe2\xe1\xf5\xe0")], linux::erofs),
 ];

@@ -1,7 +1,7 @@
 //! Members of something larger: Linux RAID, LVM, bcache, LUKS.
 
 use super::bytes::{be16, be32, field, has, label, le16, le32, le64, uuid};
-use super::checksum::{bcache, lvm};
+use super::checksum::{bcache, crc32_from};
 use super::format::{Found, Magic};
 use super::read::Extent;
 
@@ -95,13 +95,14 @@ fn folded(sum: u64) -> u32 {
 
 /// Physical volume of LVM 2 (lvm2 sources, format_text/layout.h): the label names its own sector.
 pub(super) fn lvm2(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+    const SEED: u32 = 0xf597_a6cf;
     let bytes = extent.bytes(magic.base(), 1024)?;
     let (label, within) = [0, 512].into_iter().find_map(|at| {
         let sector = field(&bytes, at, 512)?;
         has(sector, 0, b"LABELONE").then_some((sector, at as u64))
     })?;
     let sector = (magic.base() + within) / 512;
-    if le64(label, 8)? != sector || le32(label, 16)? != lvm(label.get(20..)?) {
+    if le64(label, 8)? != sector || le32(label, 16)? != crc32_from(SEED, label.get(20..)?) {
         return None;
     }
     Some(Found::new(lvm_uuid(label), None))
@@ -131,4 +132,27 @@ pub(super) fn bcache_device(extent: &Extent<'_>, magic: &Magic) -> Option<Found>
         && keys <= 256
         && bcache(field(&bytes, 8, 0xc8 + keys * 8)?) == le64(&bytes, 0)?;
     sound.then(|| Found::new(uuid(&bytes, 40), None))
+}
+
+/// BitLocker (libbde, BitLocker Drive Encryption format): the boot sector of Vista, of Windows 7 and
+/// later, or of a removable volume that looks like FAT.
+pub(super) fn is_bitlocker(extent: &Extent<'_>) -> bool {
+    let Some(boot) = extent.bytes(0, 512) else { return false };
+    let place = if has(&boot, 0, b"\xeb\x52\x90-FVE-FS-") {
+        return true;
+    } else if has(&boot, 0, b"\xeb\x58\x90-FVE-FS-") {
+        le64(&boot, 176)
+    } else if has(&boot, 0, b"\xeb\x58\x90MSWIN4.1") {
+        le64(&boot, 440)
+    } else {
+        None
+    };
+    place
+        .filter(|place| *place != 0)
+        .and_then(|place| extent.bytes(place, 12))
+        .is_some_and(|header| has(&header, 0, b"-FVE-FS-"))
+}
+
+pub(super) fn bitlocker(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
+    is_bitlocker(extent).then(|| Found::new(None, None))
 }

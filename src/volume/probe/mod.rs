@@ -6,10 +6,16 @@ mod btrfs;
 pub(crate) mod bytes;
 pub(crate) mod checksum;
 mod ext;
+mod fat;
 mod format;
+mod linux;
 mod member;
+mod optical;
 pub(crate) mod read;
+mod swap;
+mod windows;
 mod xfs;
+mod zfs;
 
 pub use ext::ExtBackup;
 pub use read::{ReadAt, open};
@@ -68,7 +74,11 @@ pub struct Partition {
 /// reading failed and nothing was found.
 pub fn probe(device: &impl ReadAt) -> Result<Probe> {
     let source = Source::new(device);
-    let layout = partitions::read(&source);
+    let boot_sector = Extent::whole(&source, &[]);
+    let layout = partitions::read(&source).filter(|layout| {
+        // The boot sector of these ends like a master boot record.
+        layout.table == Table::Gpt || !(fat::is_fat(&boot_sector) || windows::is_ntfs(&boot_sector))
+    });
     let ranges: Vec<(u64, u64)> = layout
         .iter()
         .flat_map(|layout| &layout.entries)
