@@ -82,7 +82,6 @@ pub fn run(context: &Context) -> u8 {
 }
 
 /// The ownership part of a boot below `root`. Whatever goes wrong is a warning line.
-#[allow(dead_code, reason = "the entrypoint calls it")]
 pub fn boot(root: &Dir, user: &OsStr) {
     log::section("MOLECULE-PERMS", Stream::Stdout);
     let mut steps = prepare(root, user, Mode::Apply);
