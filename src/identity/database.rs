@@ -16,7 +16,7 @@ const LIMIT: u64 = 128 << 20;
 
 /// One line of the passwd file.
 #[derive(Debug, Clone)]
-pub enum Record {
+pub(super) enum Record {
     /// A complete line.
     Good(User),
     /// A line whose ids or home cannot be used. It is kept because the first line of a name or uid

@@ -7,11 +7,13 @@
 mod database;
 mod privileges;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use database::{Database, Record};
+pub use database::Database;
 pub use privileges::refuse_set_id;
 pub use spec::UserSpec;
 

@@ -1,0 +1,174 @@
+//! Who may change identity, and that the change is real.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::support::sandbox::{Outcome, PROGRAM_INSIDE, Sandbox};
+use crate::support::{PROGRAM, ok};
+
+fn assert_refused(outcome: &Outcome, reason: &str) {
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    assert!(outcome.stdout.is_empty(), "the command ran: {outcome:?}");
+    assert_eq!(outcome.stderr().lines().count(), 1, "{outcome:?}");
+    assert!(outcome.stderr().contains(reason), "{outcome:?}");
+}
+
+pub fn look_up() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("mkdir /first /second
+        for d in first second; do printf '#!/bin/sh\necho %s\n' $d > /$d/prog; done
+        chmod 700 /first/prog
+        chown agent: /second/prog; chmod 500 /second/prog");
+    let run = |user| sandbox.program().args(["gosu", user, "prog"]).env("PATH", "/first:/second");
+    let path = |user| run(user).env("PATH", "/first:/second:/bin").run();
+    // A script needs its interpreter to read it, not PATH.
+    assert_eq!(path("agent").stdout(), "second\n");
+    assert_eq!(path("root").stdout(), "first\n");
+    assert_refused(&path("nobody"), "no executable file of that name in PATH");
+}
+
+pub fn order_of_errors() {
+    let sandbox = Sandbox::new();
+    let outcome = sandbox.program().args(["gosu", "no\nbody", "/no/such/command"]).run();
+    assert_refused(&outcome, "find user no\\nbody: no such user");
+    let outcome = sandbox.program().args(["gosu", "agent", "/no/such\ncommand"]).run();
+    assert_refused(&outcome, "run /no/such\\ncommand: No such file or directory");
+}
+
+pub fn not_root() {
+    let sandbox = Sandbox::new();
+    for spec in ["root", "0", "nobody", "agent", "agent:docker", "1000:1000", ":0"] {
+        let outcome = sandbox.program().args(["gosu", spec, "id"]).identity(1000, 1000, &[]).run();
+        match spec {
+            // Ids are those of the caller, who has no supplementary groups.
+            "1000:1000" => assert_eq!(outcome.status, 0, "{outcome:?}"),
+            _ => assert_refused(&outcome, "run it as root"),
+        }
+    }
+    // Nor with the capabilities that the kernel would ask for.
+    for spec in ["root", "nobody", "1000:1000"] {
+        let outcome = sandbox
+            .command("/usr/bin/setpriv")
+            .args(["--reuid", "1000", "--regid", "1000", "--clear-groups"])
+            .args(["--inh-caps", "+setuid,+setgid", "--ambient-caps", "+setuid,+setgid"])
+            .args([PROGRAM_INSIDE, "gosu", spec, "id"])
+            .run();
+        match spec {
+            "1000:1000" => assert_refused(&outcome, "capabilities are left"),
+            _ => assert_refused(&outcome, "run it as root"),
+        }
+    }
+}
+
+pub fn already() {
+    let sandbox = Sandbox::new();
+    let run = |spec, uid, gid, groups: &[u32]| {
+        let command = ["sh", "-c", "id -u; id -g; echo $HOME"];
+        sandbox.program().args(["gosu", spec]).args(command).identity(uid, gid, groups).run()
+    };
+    for spec in ["agent", "1000", "", ":"] {
+        let outcome = run(spec, 1000, 1000, &[2376, 2375]);
+        assert_eq!(
+            (outcome.status, &*outcome.stdout()),
+            (0, "1000\n1000\n/home/agent\n"),
+            "{spec}"
+        );
+    }
+    assert_eq!(run("1234:5", 1234, 5, &[]).stdout(), "1234\n5\n/\n");
+    for (gid, groups) in [
+        (1000, &[2375][..]),
+        (1000, &[]),
+        (1000, &[2375, 2376, 0]),
+        (1000, &[2375, 2376, 2376]),
+        (0, &[2375, 2376]),
+    ] {
+        assert_refused(&run("agent", 1000, gid, groups), "run it as root");
+    }
+}
+
+pub fn set_id_copy() {
+    let sandbox = Sandbox::new();
+    let applets = ok(Command::new(PROGRAM).arg("--list"));
+    for mode in [0o4755, 0o2755, 0o6755] {
+        let copy = sandbox.path("/usr/local/bin/copy");
+        std::fs::copy(PROGRAM, &copy).unwrap();
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(mode)).unwrap();
+        for (uid, groups) in [(0, &[][..]), (1000, &[2375, 2376])] {
+            let run = |arguments: &[&str]| {
+                let run = sandbox.command("/usr/local/bin/copy").args(arguments);
+                run.identity(uid, uid, groups).run()
+            };
+            for arguments in [
+                &["gosu", "root", "id"][..],
+                &["gosu", "agent", "id"],
+                &["gosu", "--help"],
+                &["--list"],
+            ] {
+                assert_refused(&run(arguments), "installed set-user-ID or set-group-ID");
+            }
+            for applet in applets.lines() {
+                assert_refused(&run(&[applet]), "installed set-user-ID or set-group-ID");
+            }
+        }
+    }
+    let set_uid = sandbox.command("/usr/local/bin/copy").arg0("gosu").args(["root", "id"]);
+    assert_refused(&set_uid.identity(1000, 1000, &[]).run(), "remove the bit: chmod ug-s");
+}
+
+pub fn ineffective_calls() {
+    let sandbox = Sandbox::new();
+    let run = |calls: &str, spec: &str| {
+        sandbox
+            .command("/usr/bin/strace")
+            .args(["-f", "-o", "/dev/null", "-e", &format!("inject={calls}"), "--"])
+            .args([PROGRAM_INSIDE, "gosu", spec, "id", "-u"])
+            .run()
+    };
+    for call in ["setgroups", "setresgid", "setresuid"] {
+        // The call is not made, and success is reported.
+        assert_refused(&run(&format!("{call}:retval=0"), "agent"), "it is not what was asked for");
+        assert_refused(&run(&format!("{call}:error=EPERM"), "agent"), "Operation not permitted");
+    }
+    for read in ["getresuid", "getresgid", "getgroups"] {
+        assert_refused(
+            &run(&format!("{read}:error=EPERM:when=2+"), "agent"),
+            "Operation not permitted",
+        );
+    }
+    assert_refused(&run("capget:error=EPERM", "agent"), "Operation not permitted");
+    // The second one asks for root back and must fail.
+    assert_refused(&run("setresuid:retval=0:when=2", "agent"), "root can be regained");
+    assert_refused(&run("setresuid:error=EAGAIN:when=2", "agent"), "verify that root cannot be");
+    // The injections do not simply break everything.
+    assert_eq!(run("setresuid:retval=0:when=3", "agent").stdout(), "1000\n");
+}
+
+pub fn capabilities_left() {
+    let sandbox = Sandbox::new();
+    let run = |spec| {
+        sandbox
+            .command("/usr/bin/setpriv")
+            .args(["--securebits", "+no_setuid_fixup", PROGRAM_INSIDE, "gosu", spec, "id", "-u"])
+            .run()
+    };
+    assert_refused(&run("agent"), "capabilities are left");
+    assert_eq!(run("root").stdout(), "0\n");
+}
+
+pub fn bare_root() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("etc")).unwrap();
+    std::fs::write(root.path().join("etc/passwd"), "agent:x:1000:1000::/:/x\n").unwrap();
+    std::fs::copy(PROGRAM, root.path().join("tools")).unwrap();
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |spec| {
+        let mut command = Command::new("chroot");
+        command.arg(root.path()).args(["/tools", "gosu", spec, "/tools", "gosu", "1000:1000"]);
+        command.args(["/tools", "--version"]).output().unwrap()
+    };
+    // The inner gosu accepts only the identity that it has, so it tells what the outer one did.
+    let output = run("agent");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.starts_with(b"molecule-tools "), "{output:?}");
+    assert_eq!(run("agent:7").status.code(), Some(1));
+}
