@@ -8,7 +8,7 @@ use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::identity::{Database, Identity, UserSpec};
 use molecule_tools::log::{self, Stream};
-use molecule_tools::process::{self, RelativeEntries};
+use molecule_tools::process;
 
 use crate::Context;
 
@@ -60,8 +60,7 @@ fn switch_and_exec(context: &Context) -> Result<Infallible, String> {
 
     let mut environment = process::environment();
     let path = process::lookup(&environment, "PATH");
-    let program = process::find_program(name, path, RelativeEntries::Refuse)
-        .map_err(|error| error.to_string())?;
+    let program = process::find_program(name, path).map_err(|error| error.to_string())?;
     process::set(&mut environment, "HOME", identity.home.as_os_str());
     let errno = context.inherited.exec(&program, command, &environment);
     let program = OsStr::from_bytes(program.to_bytes());

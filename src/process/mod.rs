@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 pub use bounded_log::BoundedLog;
 pub use daemon::become_daemon;
-pub use search::{DEFAULT_PATH, NotStarted, RelativeEntries, find_program};
+pub use search::{DEFAULT_PATH, NotStarted, find_program};
 pub use supervise::{End, Supervisor};
 
 /// Inherited state that this program changes for itself and gives back at exec.

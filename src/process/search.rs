@@ -16,23 +16,11 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// The shell that runs a script without a `#!` line.
 const SHELL: &std::ffi::CStr = c"/bin/sh";
 
-/// What an entry of PATH that is no absolute directory is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RelativeEntries {
-    /// Searched like any other; an empty entry is the current directory (POSIX 8.3).
-    Search,
-    /// A hit there is an error, so that a directory's owner cannot choose the program.
-    Refuse,
-}
-
 /// Finds the program `name`: itself if it has a slash, else the first hit in `path`, a list of
 /// directories with colons between. Directories and files that this process may not execute are
-/// no hits. Without a `path` nothing is found.
-pub fn find_program(
-    name: &OsStr,
-    path: Option<&OsStr>,
-    relative: RelativeEntries,
-) -> Result<CString> {
+/// no hits. A hit in a relative directory is an error, so that the owner of the current directory
+/// cannot choose the program. Without a `path` nothing is found.
+pub fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<CString> {
     if name.as_bytes().contains(&b'/') {
         let program = c_string(name.as_bytes())?;
         return match executable(&program) {
@@ -40,35 +28,26 @@ pub fn find_program(
             Err(errno) => Err(Error::os("run", name, errno)),
         };
     }
-    let path = path.filter(|path| relative == RelativeEntries::Search || !path.is_empty());
+    let Some(path) = path else { return Err(Error::on("run", name, "PATH is not set")) };
     for candidate in candidates(name, path) {
         let program = c_string(&candidate)?;
-        if executable(&program).is_ok() {
-            if relative == RelativeEntries::Refuse && candidate.first() != Some(&b'/') {
-                return Err(Error::on("run", name, "PATH finds it in a relative directory")
-                    .hint("make that entry of PATH absolute"));
-            }
-            return Ok(program);
+        if executable(&program).is_err() {
+            continue;
         }
+        if candidate.first() != Some(&b'/') {
+            return Err(Error::on("run", name, "PATH finds it in a relative directory")
+                .hint("make that entry of PATH absolute"));
+        }
+        return Ok(program);
     }
-    Err(Error::on(
-        "run",
-        name,
-        match path {
-            Some(_) => "no executable file of that name in PATH",
-            None => "PATH is not set",
-        },
-    ))
+    Err(Error::on("run", name, "no executable file of that name in PATH"))
 }
 
-/// `name` in each directory of `path`.
-fn candidates(name: &OsStr, path: Option<&OsStr>) -> impl Iterator<Item = Vec<u8>> {
-    let entries = path.map(|path| path.as_bytes().split(|&byte| byte == b':'));
-    // An empty name is no name of a file.
-    let entries = entries.filter(|_| !name.is_empty());
-    entries.into_iter().flatten().map(|entry| {
-        let mut candidate = if entry.is_empty() { b".".to_vec() } else { entry.to_vec() };
-        if candidate.last() != Some(&b'/') {
+/// `name` in each directory of `path`; an empty entry is the current directory (POSIX XBD 8.3).
+fn candidates(name: &OsStr, path: &OsStr) -> impl Iterator<Item = Vec<u8>> {
+    path.as_bytes().split(|&byte| byte == b':').map(|entry| {
+        let mut candidate = entry.to_vec();
+        if candidate.last().is_some_and(|&byte| byte != b'/') {
             candidate.push(b'/');
         }
         candidate.extend_from_slice(name.as_bytes());
@@ -111,7 +90,7 @@ impl Inherited {
         let path = super::lookup(environment, "PATH").unwrap_or(OsStr::new(DEFAULT_PATH));
         let programs: Vec<Vec<u8>> = match name.as_bytes().contains(&b'/') {
             true => vec![name.as_bytes().to_vec()],
-            false => candidates(name, Some(path)).collect(),
+            false => candidates(name, path).collect(),
         };
         let mut failure: Option<(CString, Errno)> = None;
         for program in programs {

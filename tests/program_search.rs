@@ -1,0 +1,168 @@
+//! `Inherited::exec_as_shell` beside the shell's own `exec`: what is found, what it is given, and the
+//! exit status when nothing can be run.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests lay out trees by path and fail loudly"
+)]
+
+mod support;
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode, Output};
+
+use molecule_tools::process::{self, Inherited};
+use support::case;
+
+/// First argument that makes this test program exec the rest of its arguments.
+const EXEC: &str = "--exec-as-shell";
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == EXEC) {
+        return exec();
+    }
+    support::run(vec![
+        case("what_a_shell_finds_is_found_and_started_alike", &[], like_a_shell),
+        case("without_path_the_shells_default_is_searched_and_path_stays_unset", &[], no_path),
+        case("the_message_says_what_is_wrong_with_which_file", &[], messages),
+    ])
+}
+
+fn exec() -> ExitCode {
+    let words: Vec<CString> =
+        std::env::args_os().skip(2).map(|word| CString::new(word.as_bytes()).unwrap()).collect();
+    let inherited = Inherited::take(words.clone());
+    let name = OsStr::from_bytes(words[0].to_bytes());
+    let failure = inherited.exec_as_shell(name, &words, &process::environment());
+    eprintln!("{}", failure.error);
+    failure.status.into()
+}
+
+/// Directories with programs of every kind; all of it goes away with the result.
+fn tree() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let file = |name: &str, mode, text: &str| {
+        let path = root.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let script = "#!/bin/sh\nprintf '%s|' \"$0\" \"$@\"\n";
+    std::fs::create_dir_all(root.path().join("directory/prog")).unwrap();
+    file("plain/prog", 0o644, script);
+    file("good/prog", 0o755, script);
+    file("bare/prog", 0o755, "printf '%s|' bare \"$0\" \"$@\"\nexit 3\n");
+    file("bare/empty", 0o755, "");
+    file("lost/prog", 0o755, "#!/no/such/interpreter\n");
+    file("odd/prog", 0o755, "#!/etc\n");
+    file("file", 0o644, "");
+    std::os::unix::fs::symlink("loop", root.path().join("loop")).unwrap();
+    std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
+    root
+}
+
+fn run(by: &mut Command, root: &Path, path: Option<&str>, words: &[&str]) -> Output {
+    let here = root.to_str().unwrap();
+    by.args(words.iter().map(|word| word.replace('@', here))).current_dir(root);
+    match path {
+        Some(path) => by.env("PATH", path.replace('@', here)),
+        None => by.env_remove("PATH"),
+    };
+    by.output().unwrap()
+}
+
+fn ours(root: &Path, path: Option<&str>, words: &[&str]) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    run(command.arg(EXEC), root, path, words)
+}
+
+fn shells(root: &Path, path: Option<&str>, words: &[&str]) -> Output {
+    run(Command::new("/bin/sh").args(["-c", "exec \"$@\"", "sh"]), root, path, words)
+}
+
+fn like_a_shell() {
+    let root = tree();
+    let paths = [
+        "@/good",
+        "@/directory:@/plain:@/nowhere:@/good",
+        "@/directory:@/plain",
+        "@/plain:@/directory:@/file",
+        "@/file:@/loop:@/dangling:@/good",
+        "@/file:@/nowhere",
+        "@/bare:@/good",
+        "@/lost:@/good",
+        "@/lost",
+        "@/plain:@/lost",
+        "@/lost:@/plain",
+        "@/odd",
+        "@/odd:@/good",
+        "good",
+        "nowhere:good:",
+        ".",
+        "",
+        ":",
+    ];
+    let names = [
+        "prog",
+        "empty",
+        "nosuch",
+        "",
+        "good/prog",
+        "./good/prog",
+        "@/good/prog",
+        "@/bare/prog",
+        "@/lost/prog",
+        "@/plain/prog",
+        "@/directory/prog",
+        "@/good/prog/",
+        "@/nosuch",
+        "file",
+        "loop",
+        "dangling",
+        "@/loop",
+        "@/file/prog",
+        "..",
+        "/",
+    ];
+    let mut started = 0;
+    for path in paths {
+        for name in names {
+            let words = [name, "--help", "", "a b"];
+            let ours = ours(root.path(), Some(path), &words);
+            let shells = shells(root.path(), Some(path), &words);
+            let seen = |output: &Output| (output.status.code(), output.stdout.clone());
+            assert_eq!(seen(&ours), seen(&shells), "{name} in {path}\n{ours:?}\n{shells:?}");
+            started += usize::from(!ours.stdout.is_empty());
+        }
+    }
+    assert!(started > 60, "only {started} were started");
+}
+
+fn no_path() {
+    let root = tree();
+    let words = ["sh", "-c", "tr '\\0' '\\n' < /proc/$$/environ | grep ^PATH=; echo $0", "zero"];
+    let output = ours(root.path(), None, &words);
+    assert_eq!(output.stdout, b"zero\n", "{output:?}");
+    assert_eq!(shells(root.path(), None, &words).stdout, output.stdout);
+    assert_eq!(ours(root.path(), None, &["prog"]).status.code(), Some(127));
+}
+
+fn messages() {
+    let root = tree();
+    let here = root.path().to_str().unwrap();
+    for (path, name, status, message) in [
+        ("@/file", "nosuch\n", 127, "run nosuch\\n: not found; install it, or correct PATH"),
+        ("@/lost", "prog", 127, "run @/lost/prog: its interpreter does not exist; correct its"),
+        ("@/nowhere:@/plain", "prog", 126, "run @/plain/prog: Permission denied"),
+        ("", "@/loop", 127, "run @/loop: Too many levels of symbolic links"),
+    ] {
+        let output = ours(root.path(), Some(path), &[name]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.starts_with(&message.replace('@', here)), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
