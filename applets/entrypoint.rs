@@ -10,7 +10,7 @@ use molecule_tools::identity::{Database, Identity, UserSpec};
 use molecule_tools::log::{self, Format, Stream};
 use molecule_tools::process;
 
-use crate::{Context, boot_audit, fix_perms, token_refresh};
+use crate::{Context, boot_audit, fix_perms, git_cred_setup, token_refresh};
 
 /// The steps of the boot, in the order of the contract.
 pub fn run(context: &Context) -> u8 {
@@ -25,6 +25,9 @@ pub fn run(context: &Context) -> u8 {
         match Dir::open_operator_path("/") {
             Ok(root) => {
                 fix_perms::boot(&root, &agent);
+                if git_cred_setup::wanted(&environment) {
+                    git_cred_setup::boot(&root, &agent);
+                }
             }
             Err(error) => complain(&error.to_string()),
         }

@@ -129,7 +129,7 @@ fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode) -> Steps<'a> {
 
 /// The uid of the user, and the gid of the group that was asked for or else of the group that has the
 /// user's name, which need not be the user's primary group.
-fn owner(spec: &OsStr, identity: &Identity, database: &Database) -> Result<Owner> {
+pub fn owner(spec: &OsStr, identity: &Identity, database: &Database) -> Result<Owner> {
     let names_group =
         spec.as_bytes().split(|&byte| byte == b':').nth(1).is_some_and(|group| !group.is_empty());
     let gid = match (&identity.name, names_group) {

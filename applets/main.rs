@@ -7,6 +7,7 @@
 mod boot_audit;
 mod entrypoint;
 mod fix_perms;
+mod git_cred_setup;
 mod gosu;
 mod install;
 mod token_refresh;
@@ -66,6 +67,11 @@ static APPLETS: &[Applet] = &[
         run: fix_perms::run,
     },
     Applet { name: "gosu", summary: "become a user and exec a command", run: gosu::run },
+    Applet {
+        name: "git-cred-setup",
+        summary: "set the GitHub credential helper for root and the agent",
+        run: git_cred_setup::run,
+    },
     Applet {
         name: "token-refresh",
         summary: "keep the GitHub token refresh script running",

@@ -4,6 +4,7 @@
 //! - [`audit`]: what a boot log says of the container, names of variables only
 //! - [`error`]: the one error type, and how untrusted text is shown on one line
 //! - [`fs`]: directories held by descriptor; every step is one component that follows no link
+//! - [`gitconfig`]: settings in a git configuration file of anybody's, through git
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
 //! - [`log`]: the subscriber that prints log lines with their prefix, as text or JSON
 //! - [`ownership`]: trees given to a user, changing only what differs
@@ -13,6 +14,7 @@
 pub mod audit;
 pub mod error;
 pub mod fs;
+pub mod gitconfig;
 pub mod identity;
 pub mod log;
 pub mod ownership;

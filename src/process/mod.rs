@@ -4,6 +4,7 @@ mod bounded_log;
 mod daemon;
 mod search;
 mod supervise;
+mod trust;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,6 +16,7 @@ pub use bounded_log::BoundedLog;
 pub use daemon::become_daemon;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
 pub use supervise::{End, Supervisor};
+pub use trust::only_root_can_change;
 
 /// Inherited state that this program changes for itself and gives back at exec.
 #[derive(Debug)]

@@ -1,0 +1,286 @@
+//! `git-cred-setup`: makes git ask the token script for GitHub credentials, for root and the agent.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::fs::Dir;
+use molecule_tools::gitconfig::{Git, LIMIT, Setting};
+use molecule_tools::identity::{Database, UserSpec};
+use molecule_tools::log::{self, Format, Stream};
+use molecule_tools::ownership::Owner;
+use molecule_tools::process;
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use crate::{Context, fix_perms, token_refresh};
+
+const SCRIPT: &str = "/app/scripts/molecule-git-token-helper.sh";
+const HELPER: &str = "!/app/scripts/molecule-git-token-helper.sh";
+/// Variable that names another credential helper.
+const HELPER_VARIABLE: &str = "MOLECULE_GIT_HELPER";
+const NAME: &CStr = c".gitconfig";
+
+/// Sets credential.https://github.com.helper and .useHttpPath in ~/.gitconfig of the caller (root at
+/// boot, where $HOME says) and of the agent. All other settings stay; several values of the two keys
+/// become one. An agent without a ~/.gitconfig gets a copy of root's.
+///
+/// A ~/.gitconfig that is a link or no regular file is refused, and so is the agent's if it is
+/// somebody else's that the agent may not read. A changed file is a new inode with the old mode.
+/// Exit status: 0, 1 if anything could not be done, 2 for bad usage.
+#[derive(Parser)]
+struct Options {
+    /// Where the homes and /etc/passwd are
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// The agent: USER[:GROUP]; without GROUP the group named like the user
+    #[arg(long, value_name = "SPEC", env = "MOLECULE_AGENT", default_value = "agent")]
+    user: OsString,
+    /// Value of credential.https://github.com.helper (gitcredentials(7))
+    #[arg(long, value_name = "CMD", env = HELPER_VARIABLE, default_value = HELPER)]
+    helper: OsString,
+}
+
+pub fn run(context: &Context) -> u8 {
+    let options: Options = match context.parse("git-cred-setup") {
+        Ok(options) => options,
+        Err(status) => return status,
+    };
+    log::init(Format::Text);
+    log::section("MOLECULE-GIT", Stream::Stdout);
+    let failed = match Dir::open_operator_path(&options.root) {
+        Ok(root) => set_up(&root, &options.user, &options.helper, true),
+        Err(error) => {
+            warn!("{error}");
+            1
+        }
+    };
+    u8::from(failed > 0)
+}
+
+/// Whether the boot sets the credentials up: mirror credentials are asked for, and the script is
+/// there (or another one is named).
+pub fn wanted(environment: &[CString]) -> bool {
+    let other = process::lookup(environment, HELPER_VARIABLE).is_some_and(|name| !name.is_empty());
+    token_refresh::mirror_credentials(environment)
+        && (other || token_refresh::executable(OsStr::new(SCRIPT)))
+}
+
+/// The credential part of a boot below `root`. Whatever goes wrong is a warning line.
+pub fn boot(root: &Dir, user: &OsStr) {
+    log::section("MOLECULE-GIT", Stream::Stdout);
+    let environment = process::environment();
+    let helper = process::lookup(&environment, HELPER_VARIABLE).filter(|name| !name.is_empty());
+    set_up(root, user, helper.unwrap_or(OsStr::new(HELPER)), false);
+}
+
+/// Gives the number of failures; each has been told.
+fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, talkative: bool) -> usize {
+    let environment = process::environment();
+    let settings: [Setting<'_>; 2] = [
+        ("credential.https://github.com.helper", helper),
+        ("credential.https://github.com.useHttpPath", OsStr::new("true")),
+    ];
+    let setup = find_git(&environment)
+        .and_then(|git| Ok(Setup { git, settings, database: Database::read(root)?, talkative }));
+    let setup = match setup {
+        Ok(setup) => setup,
+        Err(error) => {
+            warn!("{error}");
+            return 1;
+        }
+    };
+    let callers = setup.callers_home(root, &environment);
+    let agents = setup.agents_home(root, user);
+    let mut failed = 0;
+    let mut count = |result: Result<File>| {
+        result.inspect_err(|error| {
+            failed += 1;
+            warn!("{error}");
+        })
+    };
+    let same = match (&callers, &agents) {
+        (Ok(callers), Ok((agents, _))) => same_directory(callers, agents),
+        _ => false,
+    };
+    let template = match callers {
+        Ok(_) if same => None,
+        Ok(home) => count(setup.callers_file(&home)).ok().filter(|_| shareable(&home)),
+        Err(error) => count(Err(error)).ok(),
+    };
+    let agents = agents.and_then(|(home, owner)| setup.agents_file(&home, owner, template));
+    let _ = count(agents);
+    failed
+}
+
+struct Setup<'a> {
+    git: Git,
+    settings: [Setting<'a>; 2],
+    database: Database,
+    talkative: bool,
+}
+
+impl Setup<'_> {
+    /// $HOME, as with `git config --global`, else the home of the user database.
+    fn callers_home(&self, root: &Dir, environment: &[CString]) -> Result<Dir> {
+        use users::os::unix::UserExt as _;
+        let uid = rustix::process::geteuid().as_raw();
+        let home = process::lookup(environment, "HOME")
+            .map(Path::new)
+            .filter(|home| home.is_absolute())
+            .or_else(|| self.database.user_by_uid(uid).map(|user| user.home_dir()))
+            .ok_or_else(|| {
+                Error::plain("find the caller's home", "HOME is not set and no user has this uid")
+            })?;
+        open_home(root, home)
+    }
+
+    fn agents_home(&self, root: &Dir, user: &OsStr) -> Result<(Dir, Owner)> {
+        // An empty spec would mean whoever calls: root.
+        let user = if user.is_empty() { OsStr::new("agent") } else { user };
+        let identity = UserSpec::parse(user)?.resolve(&self.database)?;
+        let owner = fix_perms::owner(user, &identity, &self.database)?;
+        Ok((open_home(root, &identity.home)?, owner))
+    }
+
+    fn callers_file(&self, home: &Dir) -> Result<File> {
+        let owner = Owner {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        };
+        let file = match found(home)? {
+            Some(file) if self.has(home, &file)? => {
+                self.tell(home, "already set");
+                return Ok(file);
+            }
+            Some(file) => self.edited(home, file.bytes, Some(file.mode))?,
+            None => self.edited(home, Vec::new(), None)?,
+        };
+        self.put(home, file, owner)
+    }
+
+    /// `template` is what an absent file is made from.
+    fn agents_file(&self, home: &Dir, owner: Owner, template: Option<File>) -> Result<File> {
+        let file = match (found(home)?, template) {
+            (Some(file), _) if !file.readable(owner) => {
+                let reason = "it is somebody else's, and the agent may not read it";
+                let error = Error::on("set credentials in", home.join(NAME), reason);
+                return Err(error.hint("remove it, or give it to the agent"));
+            }
+            (Some(file), _) if self.has(home, &file)? => {
+                if file.owner == Some(owner) {
+                    self.tell(home, "already set");
+                    return Ok(file);
+                }
+                file
+            }
+            (Some(file), _) => self.edited(home, file.bytes, Some(file.mode))?,
+            (None, Some(template)) => template,
+            (None, None) => self.edited(home, Vec::new(), None)?,
+        };
+        self.put(home, file, owner)
+    }
+
+    fn put(&self, home: &Dir, file: File, owner: Owner) -> Result<File> {
+        home.replace_file(NAME, &file.bytes, file.mode, Some((owner.uid, owner.gid)))?;
+        self.tell(home, "set");
+        Ok(file)
+    }
+
+    fn has(&self, home: &Dir, file: &File) -> Result<bool> {
+        self.git.has(&file.bytes, &self.settings).map_err(|error| about(home, &error))
+    }
+
+    /// A new file has the mode that git gave it.
+    fn edited(&self, home: &Dir, bytes: Vec<u8>, mode: Option<u32>) -> Result<File> {
+        let edited = self.git.set(&bytes, &self.settings);
+        let (bytes, made) = edited.map_err(|error| about(home, &error))?;
+        Ok(File { bytes, mode: mode.unwrap_or(made), owner: None })
+    }
+
+    fn tell(&self, home: &Dir, what: &str) {
+        if self.talkative || what == "set" {
+            info!("{}: credentials for https://github.com {what}", escape(&home.join(NAME)));
+        }
+    }
+}
+
+/// git knows the content only; says whose it is.
+fn about(home: &Dir, error: &Error) -> Error {
+    Error::on("set credentials in", home.join(NAME), error.to_string())
+}
+
+/// The git in PATH. Run by root, it must be one that only root can have put there.
+fn find_git(environment: &[CString]) -> Result<Git> {
+    let path = process::lookup(environment, "PATH").unwrap_or(OsStr::new(process::DEFAULT_PATH));
+    let mut failure = None;
+    for candidate in which::which_in_all("git", Some(path), "/").into_iter().flatten() {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Git::new(candidate));
+        }
+        match process::only_root_can_change(&candidate) {
+            Ok(program) => return Ok(Git::new(program)),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        Error::plain("set git credentials", "no git in PATH").hint("install git, or correct PATH")
+    }))
+}
+
+fn open_home(root: &Dir, home: &Path) -> Result<Dir> {
+    root.open_beneath(home)?.ok_or_else(|| Error::on("open", home, "no such directory"))
+}
+
+/// A ~/.gitconfig that is there or is to be.
+struct File {
+    bytes: Vec<u8>,
+    mode: u32,
+    /// None: not there yet.
+    owner: Option<Owner>,
+}
+
+impl File {
+    /// Whether the agent itself may read it: otherwise a copy of it that belongs to the agent would
+    /// disclose what somebody moved or linked there. ACLs do not count, to be on the safe side.
+    fn readable(&self, agent: Owner) -> bool {
+        self.owner.is_some_and(|owner| {
+            owner.uid == agent.uid
+                || self.mode & 0o004 != 0
+                || owner.gid == agent.gid && self.mode & 0o040 != 0
+        })
+    }
+}
+
+fn found(home: &Dir) -> Result<Option<File>> {
+    use std::io::Read as _;
+    let fd = match home.open_file(NAME) {
+        Ok(fd) => fd,
+        Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let fail = |errno| home.entry_error("read", NAME, errno);
+    let stat = rustix::fs::fstat(&fd).map_err(fail)?;
+    let owner = Some(Owner { uid: stat.st_uid, gid: stat.st_gid });
+    let mut file = File { bytes: Vec::new(), mode: stat.st_mode & 0o777, owner };
+    let mut content = std::fs::File::from(fd).take(LIMIT as u64 + 1);
+    content
+        .read_to_end(&mut file.bytes)
+        .map_err(|error| fail(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    match file.bytes.len() > LIMIT {
+        true => Err(Error::on("read", home.join(NAME), "it is larger than 1 MiB")),
+        false => Ok(Some(file)),
+    }
+}
+
+/// Whether what lies in the caller's `home` is certainly the caller's own, so that the agent may be
+/// given a copy as it always was.
+fn shareable(home: &Dir) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    home.stat().is_ok_and(|stat| stat.uid == user && stat.mode & 0o022 == 0)
+}
+
+fn same_directory(one: &Dir, other: &Dir) -> bool {
+    matches!((one.stat(), other.stat()), (Ok(one), Ok(other)) if one.same_inode(&other))
+}

@@ -1,0 +1,82 @@
+//! Whether a program that root is about to run could have been put there by somebody else.
+
+use std::collections::VecDeque;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::fs::{Dir, Kind, Stat};
+
+/// Links followed on the way, as the kernel's own limit (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Resolves `path` (absolute) and gives the path without links, if every directory and link on the
+/// way and the program itself belong to root and nobody else may write to them. PATH of an image
+/// often begins with a directory of its user.
+pub fn only_root_can_change(path: &Path) -> Result<PathBuf> {
+    let refuse = |reason: String| {
+        Error::on("run as root", path, reason).hint("remove it from PATH, or give it to root")
+    };
+    let mut way = vec![Dir::open_operator_path("/")?];
+    let mut links = 0;
+    let mut ahead: VecDeque<OsString> = components(path);
+    check(&way[0].stat()?, way[0].path()).map_err(refuse)?;
+    while let Some(name) = ahead.pop_front() {
+        if name == ".." {
+            way.truncate(way.len().saturating_sub(1).max(1));
+            continue;
+        }
+        let (Some(dir), Ok(name)) = (way.last(), CString::new(name.into_vec())) else {
+            return Err(refuse("it has a NUL byte".into()));
+        };
+        let Some(stat) = dir.stat_entry(&name)? else {
+            return Err(refuse("it does not exist".into()));
+        };
+        let here = dir.join(&name);
+        match stat.kind {
+            Kind::Symlink => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(refuse("it has too many symbolic links".into()));
+                }
+                let target = dir.read_symlink(&name)?;
+                let target = Path::new(OsStr::from_bytes(target.to_bytes())).to_owned();
+                if target.is_absolute() {
+                    way.truncate(1);
+                }
+                for name in components(&target).into_iter().rev() {
+                    ahead.push_front(name);
+                }
+            }
+            Kind::Dir => {
+                let next = dir.open_dir(&name)?;
+                check(&next.stat()?, &here).map_err(refuse)?;
+                way.push(next);
+            }
+            Kind::File if ahead.is_empty() => {
+                check(&stat, &here).map_err(refuse)?;
+                return Ok(here);
+            }
+            kind => return Err(refuse(format!("{} is {}", here.display(), kind.noun()))),
+        }
+    }
+    Err(refuse("it is a directory".into()))
+}
+
+fn check(stat: &Stat, path: &Path) -> Result<(), String> {
+    // With an ACL the group bits are the most that any named user or group may do.
+    match stat.uid == 0 && stat.mode & 0o022 == 0 {
+        true => Ok(()),
+        false => Err(format!("others than root can change {}", path.display())),
+    }
+}
+
+fn components(path: &Path) -> VecDeque<OsString> {
+    path.as_os_str()
+        .as_bytes()
+        .split(|&byte| byte == b'/')
+        .filter(|name| !name.is_empty() && name != b".")
+        .map(|name| OsStr::from_bytes(name).to_owned())
+        .collect()
+}
