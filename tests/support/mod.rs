@@ -70,6 +70,11 @@ pub fn run(cases: Vec<Case>) -> ExitCode {
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_molecule-tools");
 
+/// Where the program under test is.
+pub fn program_path() -> &'static Path {
+    Path::new(PROGRAM)
+}
+
 /// A command that runs the program under test with none of the caller's `MOLECULE_*` variables.
 pub fn program() -> Command {
     let mut command = Command::new(PROGRAM);

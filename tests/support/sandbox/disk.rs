@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::ok;
+use super::super::ok;
 
 /// A file that serves as a disk. Its name is gone from the start; it lives while it is attached.
 pub struct Image {

@@ -18,7 +18,7 @@ pub use disk::{Image, LoopDevice};
 use nix::sys::signal::Signal;
 pub use run::{Outcome, Run, Started};
 
-use super::PROGRAM;
+use super::program_path;
 
 /// Where the program under test is found inside.
 pub const PROGRAM_INSIDE: &str = "/usr/local/bin/molecule-tools";
@@ -109,8 +109,7 @@ impl Sandbox {
         let base = tempfile::tempdir().expect("a temporary directory");
         let mut holder = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-euc", SETUP])
-            .arg(base.path())
-            .args([PROGRAM, script])
+            .args([base.path(), program_path(), Path::new(script)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
