@@ -8,6 +8,7 @@
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
 //! - [`log`]: the subscriber that prints log lines with their prefix, as text or JSON
 //! - [`ownership`]: trees given to a user, changing only what differs
+//! - [`mirror`]: tree to tree copy: walk, plan, copy, metadata, links, delete, report
 //! - [`process`]: what a process inherits, and handing it on through exec
 //! - [`volume`]: what lies on a device: superblocks, partition tables
 
@@ -18,6 +19,7 @@ pub mod gitconfig;
 pub mod identity;
 pub mod log;
 pub mod ownership;
+pub mod mirror;
 pub mod process;
 pub mod volume;
 

@@ -20,6 +20,8 @@ pub enum Target<'a> {
     Fd(BorrowedFd<'a>),
     /// `/proc/self/fd/N/NAME`; see [`Target::entry`].
     Path(CString),
+    /// `/proc/self/fd/N`; see [`Target::handle`].
+    Handle(CString),
 }
 
 impl<'a> Target<'a> {
@@ -36,11 +38,18 @@ impl<'a> Target<'a> {
         Self::Path(CString::new(path).unwrap_or_default())
     }
 
+    /// The object an O_PATH descriptor stands for; the kernel jumps to it and follows no further.
+    pub fn handle(fd: impl AsFd) -> Self {
+        let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+        Self::Handle(CString::new(path).unwrap_or_default())
+    }
+
     /// Names of all attributes; empty on file systems without them.
     pub fn list(&self) -> Result<Vec<CString>, Errno> {
         let call = |buffer: &mut [u8]| match self {
             Self::Fd(fd) => rustix::fs::flistxattr(fd, buffer),
             Self::Path(path) => rustix::fs::llistxattr(path.as_c_str(), buffer),
+            Self::Handle(path) => rustix::fs::listxattr(path.as_c_str(), buffer),
         };
         let mut small = [0_u8; 256];
         match call(&mut small) {
@@ -60,6 +69,7 @@ impl<'a> Target<'a> {
         let call = |buffer: &mut [u8]| match self {
             Self::Fd(fd) => rustix::fs::fgetxattr(fd, name, buffer),
             Self::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
+            Self::Handle(path) => rustix::fs::getxattr(path.as_c_str(), name, buffer),
         };
         let mut small = [0_u8; 256];
         match call(&mut small) {
@@ -82,6 +92,9 @@ impl<'a> Target<'a> {
             Self::Path(path) => {
                 rustix::fs::lsetxattr(path.as_c_str(), name, value, XattrFlags::empty())
             }
+            Self::Handle(path) => {
+                rustix::fs::setxattr(path.as_c_str(), name, value, XattrFlags::empty())
+            }
         }
     }
 
@@ -90,6 +103,7 @@ impl<'a> Target<'a> {
         let result = match self {
             Self::Fd(fd) => rustix::fs::fremovexattr(fd, name),
             Self::Path(path) => rustix::fs::lremovexattr(path.as_c_str(), name),
+            Self::Handle(path) => rustix::fs::removexattr(path.as_c_str(), name),
         };
         match result {
             Err(Errno::NODATA) => Ok(()),

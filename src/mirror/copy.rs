@@ -1,0 +1,235 @@
+//! The content of regular files.
+//!
+//! Small files are read and written whole. From [`LARGE`] bytes on, a file is cut into [`CHUNK`]s
+//! that several threads copy at once: a slow volume answers one reader at the pace of one request.
+//! Holes are found with SEEK_DATA (lseek(2)) and stay holes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{Advice, SeekFrom};
+use rustix::io::Errno;
+
+use super::entry::NewFile;
+use super::report::{Side, add};
+use super::{Engine, Worker};
+use crate::fs::Stat;
+
+/// Bytes of one read. Larger ones gain nothing (measured: 64 KiB to 1 MiB are alike), and each
+/// thread has a buffer of its own.
+pub(super) const BUFFER: usize = 128 * 1024;
+/// Size from which a file is cut.
+const LARGE: u64 = 8 * 1024 * 1024;
+/// What one thread takes at a time; asked of the kernel in one go, which then has all its requests
+/// under way at once.
+const CHUNK: u64 = 2 * 1024 * 1024;
+/// Threads on one file.
+const HELPERS: u64 = 16;
+
+/// Why the content could not be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CopyError {
+    Os(Side, &'static str, Errno),
+    /// The source ended before its size.
+    Shrunk,
+    Stopped,
+}
+
+/// A large file on its way.
+#[derive(Debug)]
+pub(super) struct BigCopy {
+    pub file: NewFile,
+    src: OwnedFd,
+    chunks: u64,
+    next: AtomicU64,
+    helpers: AtomicUsize,
+    failed: Mutex<Option<CopyError>>,
+}
+
+fn is_sparse(stat: &Stat) -> bool {
+    stat.blocks.saturating_mul(512) < stat.size
+}
+
+impl Engine<'_> {
+    /// Fills `file` from `src` and completes it or gives it up: at once, or for a large file when the
+    /// last of the threads on it is done.
+    pub(super) fn fill(&self, worker: &mut Worker, file: NewFile, src: OwnedFd) {
+        let stat = file.stat;
+        if is_sparse(&stat) {
+            // Also gives the hole at the end, which no write reaches.
+            if let Err(errno) = rustix::fs::ftruncate(&file.dst, stat.size) {
+                return self.give_up(&file, CopyError::Os(Side::Destination, "extend", errno));
+            }
+        }
+        if stat.size < LARGE {
+            return match self.copy_range(worker, &src, &file.dst, &stat, 0, stat.size) {
+                Ok(()) => self.complete(&file),
+                Err(error) => self.give_up(&file, error),
+            };
+        }
+        let chunks = stat.size.div_ceil(CHUNK);
+        let big = Arc::new(BigCopy {
+            file,
+            src,
+            chunks,
+            next: AtomicU64::new(0),
+            helpers: AtomicUsize::new(1),
+            failed: Mutex::new(None),
+        });
+        big.file.node.expect(1);
+        for _ in 1..chunks.min(HELPERS).min(self.queue.threads() as u64 * 2) {
+            big.helpers.fetch_add(1, Ordering::Relaxed);
+            if self.queue.push(super::pool::Task::Chunks(big.clone())).is_err() {
+                big.helpers.fetch_sub(1, Ordering::Relaxed);
+                break;
+            }
+        }
+        self.copy_chunks(worker, &big);
+    }
+
+    /// Copies chunks of a large file until none is left; the last thread completes the file.
+    pub(super) fn copy_chunks(&self, worker: &mut Worker, big: &BigCopy) {
+        loop {
+            let index = big.next.fetch_add(1, Ordering::Relaxed);
+            if index >= big.chunks {
+                break;
+            }
+            let start = index * CHUNK;
+            let end = (start + CHUNK).min(big.file.stat.size);
+            let length = std::num::NonZeroU64::new(end - start);
+            // Only advice: without it the copy is slower, not wrong.
+            let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
+            let file = &big.file;
+            if let Err(error) = self.copy_range(worker, &big.src, &file.dst, &file.stat, start, end)
+            {
+                big.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                big.next.store(big.chunks, Ordering::Relaxed);
+                break;
+            }
+        }
+        if big.helpers.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let failed = *big.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        match failed {
+            None => self.complete(&big.file),
+            Some(error) => self.give_up(&big.file, error),
+        }
+        self.release(big.file.node.clone());
+    }
+
+    fn copy_range(
+        &self,
+        worker: &mut Worker,
+        src: impl AsFd,
+        dst: impl AsFd,
+        stat: &Stat,
+        start: u64,
+        end: u64,
+    ) -> Result<(), CopyError> {
+        if !is_sparse(stat) {
+            return self.copy_data(worker, src.as_fd(), dst.as_fd(), start, end);
+        }
+        let mut offset = start;
+        while offset < end {
+            let data = match rustix::fs::seek(&src, SeekFrom::Data(offset)) {
+                Ok(data) => data.min(end),
+                // No data behind `offset`.
+                Err(Errno::NXIO) => return Ok(()),
+                Err(errno) => return Err(CopyError::Os(Side::Source, "seek in", errno)),
+            };
+            if data >= end {
+                return Ok(());
+            }
+            let hole = rustix::fs::seek(&src, SeekFrom::Hole(data))
+                .map_err(|errno| CopyError::Os(Side::Source, "seek in", errno))?
+                .min(end);
+            self.copy_data(worker, src.as_fd(), dst.as_fd(), data, hole)?;
+            offset = hole;
+        }
+        Ok(())
+    }
+
+    fn copy_data(
+        &self,
+        worker: &mut Worker,
+        src: BorrowedFd<'_>,
+        dst: BorrowedFd<'_>,
+        start: u64,
+        end: u64,
+    ) -> Result<(), CopyError> {
+        let mut offset = start;
+        while offset < end {
+            if self.counters.stopped() {
+                return Err(CopyError::Stopped);
+            }
+            let want = usize::try_from(end - offset).unwrap_or(usize::MAX).min(BUFFER);
+            let count = match rustix::io::pread(src, &mut worker.buffer[..want], offset) {
+                Ok(0) => return Err(CopyError::Shrunk),
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),
+            };
+            let mut written = 0;
+            while written < count {
+                match rustix::io::pwrite(
+                    dst,
+                    &worker.buffer[written..count],
+                    offset + written as u64,
+                ) {
+                    Ok(0) => return Err(CopyError::Os(Side::Destination, "write", Errno::NOSPC)),
+                    Ok(more) => written += more,
+                    Err(Errno::INTR) => {}
+                    Err(errno) => return Err(CopyError::Os(Side::Destination, "write", errno)),
+                }
+            }
+            add(&self.counters.bytes, count as u64);
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether both files have the same `size` bytes.
+    pub(super) fn same_bytes(
+        &self,
+        worker: &mut Worker,
+        src: impl AsFd,
+        dst: impl AsFd,
+        size: u64,
+    ) -> Result<bool, CopyError> {
+        let mut other = vec![0; BUFFER];
+        let mut offset = 0;
+        while offset < size {
+            if self.counters.stopped() {
+                return Err(CopyError::Stopped);
+            }
+            let want = usize::try_from(size - offset).unwrap_or(usize::MAX).min(BUFFER);
+            let left = read_full(&src, &mut worker.buffer[..want], offset)
+                .map_err(|errno| CopyError::Os(Side::Source, "read", errno))?;
+            let right = read_full(&dst, &mut other[..want], offset)
+                .map_err(|errno| CopyError::Os(Side::Destination, "read", errno))?;
+            if worker.buffer[..left] != other[..right] {
+                return Ok(false);
+            }
+            if left < want {
+                return Err(CopyError::Shrunk);
+            }
+            offset += want as u64;
+        }
+        Ok(true)
+    }
+}
+
+fn read_full(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match rustix::io::pread(&fd, &mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,315 @@
+//! Tree to tree copy: what `rsync -aHAX --delete --numeric-ids --one-file-system` leaves behind,
+//! with many requests in flight.
+//!
+//! - `pool`: the queue, the threads, and how many of them there are and why
+//! - `tree`: directories in work and the descriptors they hold
+//! - `walk`: listing, making and finishing directories
+//! - `entry`: everything that is no directory: keep, mend, replace
+//! - `copy`: file content, large and sparse files
+//! - `metadata`: owner, mode, ACLs, xattrs, times
+//! - `links`: hard-link groups
+//! - `delete`: what the source does not have
+//! - `itemize`, `report`: what changed, what was done, what failed
+//!
+//! Memory is bounded by the threads (a buffer each), the directories in flight, the directories with
+//! surplus names, and the hard-link table; it does not grow with the number of files.
+
+mod copy;
+mod delete;
+mod entry;
+mod itemize;
+mod links;
+mod metadata;
+mod pool;
+mod report;
+mod tree;
+mod walk;
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+pub use itemize::{Change, Differences};
+pub use report::{Failure, Report, Side, Stop};
+
+use crate::error::{Error, Result, escape};
+use crate::fs::Dir;
+use crate::fs::xattr::Target;
+use metadata::Xattrs;
+use pool::{MOST_THREADS, Queue, Task};
+use report::{Counters, add};
+use tree::{Held, Node, Pair, join};
+
+/// Bytes one getdents64(2) call may fill.
+const LISTING: usize = 32 * 1024;
+/// Descriptors left to the rest of the process.
+const DESCRIPTORS_ASIDE: u64 = 16;
+/// Descriptors one thread may have open at once: two pairs of directories, a pair of files, one for
+/// metadata, and some for the way to a directory found again.
+const DESCRIPTORS_PER_THREAD: u64 = 10;
+
+/// What to do.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Compare content where size and time agree.
+    pub checksum: bool,
+    /// Say what would change and touch nothing.
+    pub dry_run: bool,
+    /// Remove what the source does not have.
+    pub delete: bool,
+    /// Most threads; chosen by load when none.
+    pub jobs: Option<usize>,
+}
+
+/// A look at a run in progress.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// Objects dealt with that are no directories.
+    pub entries: u64,
+    /// Bytes of file data written.
+    pub bytes: u64,
+    /// Objects listed but not dealt with.
+    pub waiting: u64,
+    /// Directories found but not listed.
+    pub directories_waiting: u64,
+    /// Time since the start.
+    pub elapsed: Duration,
+}
+
+/// Who watches a run. Called from many threads.
+pub trait Observer: Sync {
+    /// Whether [`Observer::change`] is to be called.
+    fn wants_changes(&self) -> bool {
+        false
+    }
+    /// One change; `path` is below the top of the trees, empty for the top.
+    fn change(&self, _change: &Change, _path: &Path) {}
+    /// Called every few milliseconds by the thread that waits.
+    fn progress(&self, _progress: &Progress) {}
+    /// Whether the run shall end now.
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// What each thread owns.
+struct Worker {
+    buffer: Vec<u8>,
+    listing: Vec<MaybeUninit<u8>>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self { buffer: vec![0; copy::BUFFER], listing: vec![MaybeUninit::uninit(); LISTING] }
+    }
+}
+
+struct Engine<'a> {
+    options: &'a Options,
+    observer: &'a dyn Observer,
+    counters: Counters,
+    queue: Queue,
+    held: Held,
+    links: links::Links,
+    /// Directories whose names have to be compared at the end.
+    surplus: Mutex<Vec<Arc<Node>>>,
+    src_mount: u64,
+    src_path: &'a Path,
+    dst_path: &'a Path,
+    started: Instant,
+}
+
+/// Makes the tree at `dst` equal to the tree at `src`. `dst` is none only in a dry run, for a tree
+/// that does not exist yet.
+///
+/// Failures on single entries are told as warnings, counted in the report and do not end the run.
+///
+/// # Errors
+///
+/// When the top directories themselves cannot be examined.
+pub fn mirror(
+    src: &Dir,
+    dst: Option<&Dir>,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Report> {
+    let stat = src.stat()?;
+    let (threads, directories) = limits(options.jobs);
+    let fallback = PathBuf::new();
+    let engine = Engine {
+        options,
+        observer,
+        counters: Counters::default(),
+        queue: Queue::default(),
+        held: Held::new(directories),
+        links: links::Links::default(),
+        surplus: Mutex::new(Vec::new()),
+        src_mount: stat.mount_id,
+        src_path: src.path(),
+        dst_path: dst.map_or(fallback.as_path(), Dir::path),
+        started: Instant::now(),
+    };
+    let clone = |dir: &Dir| rustix::io::fcntl_dupfd_cloexec(dir, 3);
+    let xattrs = Xattrs::read(&Target::fd(src))
+        .map_err(|errno| Error::os("read xattrs of", src.path(), errno))?;
+    let pair = (|| {
+        let dst = dst.map(clone).transpose()?;
+        Ok(Arc::new(Pair { src: clone(src)?, dst }))
+    })()
+    .map_err(|errno| Error::os("hold", src.path(), errno))?;
+    let fresh = dst.is_none();
+    let default_acl = xattrs.has_default_acl();
+    let root = Node::new(None, CString::default(), stat, &pair, fresh, default_acl)
+        .map_err(|errno| Error::os("stat", engine.dst_path, errno))?;
+    let root = Arc::new(root);
+    if let Some(dst) = &pair.dst
+        && let Err((operation, errno)) = engine.mend_directory(&root, c"", &stat, &xattrs, dst)
+    {
+        engine.fail(&root, c"", Side::Destination, operation, errno);
+    }
+    engine.held.note(&root);
+    let engine = &engine;
+    let ran = std::thread::scope(|scope| {
+        let spawn = || {
+            // Too few threads make a run slow, not wrong.
+            std::thread::Builder::new()
+                .stack_size(256 * 1024)
+                .spawn_scoped(scope, || engine.work())
+                .is_ok()
+        };
+        engine.queue.push_beyond_limit(Task::List(root.clone()));
+        let ran = engine.queue.supervise(threads, spawn, || engine.tick());
+        if ran && options.delete {
+            engine.queue_purges();
+            engine.queue.supervise(threads, spawn, || engine.tick());
+        }
+        engine.queue.close();
+        ran
+    });
+    if !ran {
+        return Err(Error::on("copy", src.path(), "no thread can be started")
+            .hint("raise the limit of processes (ulimit -u, pids cgroup)"));
+    }
+    Ok(engine.counters.report(engine.started.elapsed()))
+}
+
+/// Threads and directories held open that the limit of descriptors (RLIMIT_NOFILE) allows.
+fn limits(jobs: Option<usize>) -> (usize, usize) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let free = limit.current.unwrap_or(4096).min(4096).saturating_sub(DESCRIPTORS_ASIDE);
+    let threads = jobs.unwrap_or(MOST_THREADS).clamp(1, MOST_THREADS);
+    let threads = threads.min((free / DESCRIPTORS_PER_THREAD).max(1) as usize);
+    let left = free.saturating_sub(threads as u64 * DESCRIPTORS_PER_THREAD);
+    (threads, (left / 2).clamp(2, 256) as usize)
+}
+
+impl Engine<'_> {
+    fn work(&self) {
+        let mut worker = Worker::new();
+        self.queue.work(|task| {
+            let stopped = self.counters.stopped();
+            match task {
+                Task::List(node) => {
+                    if let Some(pair) = self.open(&node, c"") {
+                        self.list(&mut worker, &node, &pair);
+                    }
+                    self.release(node);
+                }
+                Task::Directory(parent, name) => {
+                    if !stopped {
+                        self.directory(&mut worker, &parent, name);
+                    }
+                    self.release(parent);
+                }
+                Task::Entries(node, list) => self.entries(&mut worker, &node, None, list),
+                Task::Chunks(big) => self.copy_chunks(&mut worker, &big),
+                Task::Purge(node) => self.purge(&node),
+            }
+        });
+    }
+
+    fn tick(&self) {
+        if self.observer.interrupted() {
+            self.counters.stop(Stop::Interrupted);
+        }
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        self.observer.progress(&Progress {
+            entries: get(&counters.files) + get(&counters.symlinks) + get(&counters.specials),
+            bytes: get(&counters.bytes),
+            waiting: get(&counters.waiting),
+            directories_waiting: self.queue.directories(),
+            elapsed: self.started.elapsed(),
+        });
+    }
+
+    /// The descriptors of `node`; a failure is recorded for `name` in it.
+    fn open(&self, node: &Arc<Node>, name: &CStr) -> Option<Arc<Pair>> {
+        match self.held.open(node) {
+            Ok(pair) => Some(pair),
+            Err((side, errno)) => {
+                self.fail(node, name, side, "find again the directory of", errno);
+                None
+            }
+        }
+    }
+
+    /// Path of `name` in `node` below the top, and as shown in messages.
+    fn paths(&self, node: &Node, name: &CStr, side: Side) -> (PathBuf, PathBuf) {
+        let path = node.path();
+        self.show(if name.is_empty() { path } else { join(&path, name) }, side)
+    }
+
+    fn show(&self, path: PathBuf, side: Side) -> (PathBuf, PathBuf) {
+        let top = match side {
+            Side::Source => self.src_path,
+            Side::Destination => self.dst_path,
+        };
+        let shown = if path.as_os_str().is_empty() { top.to_owned() } else { top.join(&path) };
+        (path, shown)
+    }
+
+    fn fail(&self, node: &Node, name: &CStr, side: Side, operation: &'static str, errno: Errno) {
+        node.uncertain.store(true, Ordering::Relaxed);
+        let (path, shown) = self.paths(node, name, side);
+        self.counters.fail(side, operation, path, errno, shown);
+    }
+
+    fn fail_at(&self, path: PathBuf, side: Side, operation: &'static str, errno: Errno) {
+        let (path, shown) = self.show(path, side);
+        self.counters.fail(side, operation, path, errno, shown);
+    }
+
+    fn vanished(&self, node: &Node, name: &CStr) {
+        node.uncertain.store(true, Ordering::Relaxed);
+        add(&self.counters.vanished, 1);
+        let (_, shown) = self.paths(node, name, Side::Source);
+        tracing::warn!("{} vanished before it could be read", escape(&shown));
+    }
+
+    /// Says that a mount below the top of the source is not followed.
+    fn leave_out(&self, node: &Node, name: &CStr) {
+        add(&self.counters.mounts_left_out, 1);
+        let (_, shown) = self.paths(node, name, Side::Source);
+        tracing::info!("{} is a mount of its own, left out", escape(&shown));
+    }
+
+    fn change(&self, node: &Node, name: &CStr, change: impl FnOnce() -> Change) {
+        let path = || {
+            let path = node.path();
+            if name.is_empty() { path } else { join(&path, name) }
+        };
+        self.change_at(path, change);
+    }
+
+    fn change_at(&self, path: impl FnOnce() -> PathBuf, change: impl FnOnce() -> Change) {
+        if self.observer.wants_changes() {
+            self.observer.change(&change(), &path());
+        }
+    }
+}

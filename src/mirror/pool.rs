@@ -1,0 +1,197 @@
+//! The queue of work and the threads on it.
+//!
+//! How many threads: measured on 2 cores, a hot cache gains nothing beyond 2 to 4 threads, because
+//! the time goes to inode and directory writes in the kernel; a volume whose first touch of a block
+//! costs 5 to 30 ms is limited by requests in flight alone, and every one of them is a thread that
+//! waits. So a run starts with two threads per core, and as long as the processor is less than
+//! three quarters busy while work is waiting, it adds half as many again every 10 ms, up to
+//! [`MOST_THREADS`]: 64 threads keep 64 requests in flight and cost 10 MiB.
+//!
+//! The queue is last in, first out, so that the directories in flight stay few; lists of entries are
+//! taken before directories, and are limited in number (whoever finds the queue full does the work
+//! itself).
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::time::ClockId;
+
+use super::copy::BigCopy;
+use super::tree::Node;
+use crate::fs::Kind;
+
+/// Upper limit of threads; also of requests in flight.
+pub(super) const MOST_THREADS: usize = 64;
+/// How often the number of threads is thought over.
+const TICK: Duration = Duration::from_millis(10);
+/// Lists of entries that may wait at once.
+const ENTRY_LISTS: usize = 256;
+
+/// One listed name.
+#[derive(Debug)]
+pub(super) struct Name {
+    pub name: CString,
+    pub kind: Option<Kind>,
+    pub ino: u64,
+}
+
+/// One piece of work.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// List the top directory.
+    List(Arc<Node>),
+    /// Mirror the directory `.1` of `.0` with everything below it.
+    Directory(Arc<Node>, CString),
+    /// Mirror these entries, none a directory, of a directory.
+    Entries(Arc<Node>, Vec<Name>),
+    /// Help with a large file.
+    Chunks(Arc<BigCopy>),
+    /// Remove what the source does not have.
+    Purge(Arc<Node>),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    directories: Vec<Task>,
+    entries: Vec<Task>,
+    /// Queued or running.
+    outstanding: usize,
+    idle: usize,
+    closed: bool,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    work: Condvar,
+    drained: Condvar,
+    threads: AtomicUsize,
+    slow: AtomicBool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a list of entries or help with a file, or gives it back when too many wait already.
+    pub fn push(&self, task: Task) -> Result<(), Task> {
+        let state = self.lock();
+        if state.entries.len() >= ENTRY_LISTS {
+            return Err(task);
+        }
+        self.add(state, task);
+        Ok(())
+    }
+
+    /// Adds work that cannot be done by whoever found it: directories (each would be a level of
+    /// recursion) and names of a hard-link group that have waited in its table until now.
+    pub fn push_beyond_limit(&self, task: Task) {
+        self.add(self.lock(), task);
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, task: Task) {
+        match task {
+            Task::Entries(..) | Task::Chunks(_) => state.entries.push(task),
+            _ => state.directories.push(task),
+        }
+        state.outstanding += 1;
+        if state.idle > 0 {
+            self.work.notify_one();
+        }
+    }
+
+    /// Whether the source was found to answer slowly, so that work is better cut into small pieces.
+    pub fn slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Directories found but not taken up.
+    pub fn directories(&self) -> u64 {
+        self.lock().directories.len() as u64
+    }
+
+    /// Threads at work.
+    pub fn threads(&self) -> usize {
+        self.threads.load(Ordering::Relaxed)
+    }
+
+    /// Takes tasks until the queue is closed. Run by every worker thread.
+    pub fn work(&self, mut run: impl FnMut(Task)) {
+        loop {
+            let mut state = self.lock();
+            let task = loop {
+                if let Some(task) = state.entries.pop().or_else(|| state.directories.pop()) {
+                    break task;
+                }
+                if state.closed {
+                    return;
+                }
+                state.idle += 1;
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            };
+            drop(state);
+            run(task);
+            let mut state = self.lock();
+            state.outstanding -= 1;
+            if state.outstanding == 0 {
+                self.drained.notify_all();
+            }
+        }
+    }
+
+    /// Waits until everything is done, adding threads (by `spawn`) while they help, at most `most`
+    /// in all. `tick` is called every few milliseconds. False when not even one thread could start.
+    pub fn supervise(&self, most: usize, spawn: impl Fn() -> bool, mut tick: impl FnMut()) -> bool {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let grow = |count: usize| {
+            for _ in 0..count {
+                if spawn() {
+                    self.threads.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        };
+        let started = self.threads();
+        grow((2 * cores).min(most).saturating_sub(started));
+        if self.threads() == 0 {
+            return false;
+        }
+        let mut before = (Instant::now(), processor_time());
+        let mut state = self.lock();
+        while state.outstanding > 0 {
+            state =
+                self.drained.wait_timeout(state, TICK).map_or_else(|e| e.into_inner().0, |r| r.0);
+            let waiting = state.entries.len() + state.directories.len();
+            drop(state);
+            tick();
+            let now = (Instant::now(), processor_time());
+            let wall = now.0 - before.0;
+            if wall >= TICK {
+                let busy = (now.1 - before.1).as_secs_f64() / wall.as_secs_f64() / cores as f64;
+                let threads = self.threads();
+                if waiting > 0 && busy < 0.75 {
+                    grow((threads / 2).max(1).min(most.saturating_sub(threads)));
+                    self.slow.store(busy < 0.5, Ordering::Relaxed);
+                }
+                before = now;
+            }
+            state = self.lock();
+        }
+        true
+    }
+
+    /// Lets the workers end.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_all();
+    }
+}
+
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u32)
+}

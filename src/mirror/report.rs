@@ -1,0 +1,206 @@
+//! What a run did, counted while it runs, and the failures it met.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::error::{Error, describe};
+
+/// Failures kept one by one; later ones are only counted, so that memory stays bounded.
+const KEPT: usize = 100;
+/// Failures told one by one in the log.
+const TOLD: u64 = 1000;
+
+/// Which tree a failed operation was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The tree that is read.
+    Source,
+    /// The tree that is written.
+    Destination,
+}
+
+/// Why a run ended before everything was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The caller asked for it.
+    Interrupted,
+    /// The destination is full (ENOSPC, EDQUOT).
+    Full,
+    /// The destination is read-only (EROFS).
+    ReadOnly,
+}
+
+/// One failed operation.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Which tree.
+    pub side: Side,
+    /// Path below the top of the tree.
+    pub path: PathBuf,
+    /// Operation and the kernel's reason, one line.
+    pub reason: String,
+}
+
+/// The result of one run.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Regular files seen in the source.
+    pub files: u64,
+    /// Directories seen in the source, the top included.
+    pub directories: u64,
+    /// Symbolic links seen in the source.
+    pub symlinks: u64,
+    /// Devices, fifos and sockets seen in the source.
+    pub specials: u64,
+    /// Names made hard links of an already copied inode.
+    pub hard_links: u64,
+    /// Objects made or replaced.
+    pub copied: u64,
+    /// Objects of which only owner, mode, times, ACLs or xattrs were changed.
+    pub touched: u64,
+    /// Objects removed from the destination.
+    pub deleted: u64,
+    /// Bytes of file data written (holes not counted).
+    pub bytes: u64,
+    /// Source mounts below the top that were left out.
+    pub mounts_left_out: u64,
+    /// Source entries that vanished between listing and reading.
+    pub vanished: u64,
+    /// Number of failed operations.
+    pub errors: u64,
+    /// The first of them.
+    pub failures: Vec<Failure>,
+    /// Whether surplus entries were left in place because the source could not be read in full.
+    pub deletion_withheld: bool,
+    /// Why the run ended early, if it did.
+    pub stop: Option<Stop>,
+    /// Duration of the run.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// rsync(1)'s exit value for what happened: 0, 11 (destination full), 20 (interrupted),
+    /// 23 (partial), 24 (only vanished source files).
+    pub fn status(&self) -> u8 {
+        match self.stop {
+            Some(Stop::Interrupted) => 20,
+            Some(Stop::Full) => 11,
+            Some(Stop::ReadOnly) => 23,
+            None if self.errors > 0 => 23,
+            None if self.vanished > 0 => 24,
+            None => 0,
+        }
+    }
+}
+
+/// The report while it is written by many threads.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub files: AtomicU64,
+    pub directories: AtomicU64,
+    pub symlinks: AtomicU64,
+    pub specials: AtomicU64,
+    pub hard_links: AtomicU64,
+    pub copied: AtomicU64,
+    pub touched: AtomicU64,
+    pub deleted: AtomicU64,
+    pub bytes: AtomicU64,
+    pub mounts_left_out: AtomicU64,
+    pub vanished: AtomicU64,
+    pub errors: AtomicU64,
+    /// Listed names not yet dealt with.
+    pub waiting: AtomicU64,
+    pub source_errors: AtomicBool,
+    pub deletion_withheld: AtomicBool,
+    failures: Mutex<Vec<Failure>>,
+    stop: Mutex<Option<Stop>>,
+    stopped: AtomicBool,
+}
+
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+impl Counters {
+    /// Records and tells one failure. Conditions that no later operation can escape stop the run.
+    pub fn fail(
+        &self,
+        side: Side,
+        operation: &'static str,
+        path: PathBuf,
+        errno: Errno,
+        shown: PathBuf,
+    ) {
+        let error = Error::os(operation, shown, errno);
+        let error = match errno {
+            Errno::NOSPC | Errno::DQUOT => error.hint("free space there and restore again"),
+            Errno::ROFS => error.hint("make the destination writable and restore again"),
+            Errno::PERM if side == Side::Destination => {
+                error.hint("look for an immutable file (lsattr) or a missing capability")
+            }
+            Errno::IO | Errno::UCLEAN => error.hint("the volume is damaged; check the snapshot"),
+            _ => error,
+        };
+        self.record(side, path, format!("{operation}: {}", describe(errno)), &error);
+        if side == Side::Destination {
+            match errno {
+                Errno::NOSPC | Errno::DQUOT => self.stop(Stop::Full),
+                Errno::ROFS => self.stop(Stop::ReadOnly),
+                _ => {}
+            }
+        }
+    }
+
+    /// Records and tells one failure that has words of its own.
+    pub fn record(&self, side: Side, path: PathBuf, reason: String, error: &Error) {
+        let number = self.errors.fetch_add(1, Ordering::Relaxed);
+        if side == Side::Source {
+            self.source_errors.store(true, Ordering::Relaxed);
+        }
+        match number {
+            0..TOLD => tracing::warn!("{error}"),
+            TOLD => tracing::warn!("further errors are counted, not listed"),
+            _ => {}
+        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() < KEPT {
+            failures.push(Failure { side, path, reason });
+        }
+    }
+
+    /// Ends the run as soon as every thread has noticed; the first reason counts.
+    pub fn stop(&self, reason: Stop) {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    pub fn report(&self, elapsed: Duration) -> Report {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Report {
+            files: get(&self.files),
+            directories: get(&self.directories),
+            symlinks: get(&self.symlinks),
+            specials: get(&self.specials),
+            hard_links: get(&self.hard_links),
+            copied: get(&self.copied),
+            touched: get(&self.touched),
+            deleted: get(&self.deleted),
+            bytes: get(&self.bytes),
+            mounts_left_out: get(&self.mounts_left_out),
+            vanished: get(&self.vanished),
+            errors: get(&self.errors),
+            failures: self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            deletion_withheld: self.deletion_withheld.load(Ordering::Relaxed),
+            stop: *self.stop.lock().unwrap_or_else(PoisonError::into_inner),
+            elapsed,
+        }
+    }
+}

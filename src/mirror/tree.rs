@@ -1,0 +1,200 @@
+//! Directories of the two trees while they are being worked on: identity, held descriptors, and the
+//! count of what is still to be done below.
+//!
+//! Descriptors are a bounded resource (64 must be enough), depth is not. A [`Node`] therefore
+//! remembers how to find its directory again from its parent, and only the most recent ones hold
+//! descriptors; a directory found again must be the same inode as before.
+
+use std::collections::VecDeque;
+use std::ffi::{CString, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustix::io::Errno;
+
+use super::report::Side;
+use crate::fs::{Stat, at};
+
+/// The open descriptors of one directory in both trees.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub src: OwnedFd,
+    /// None in a dry run for a directory that does not exist yet.
+    pub dst: Option<OwnedFd>,
+}
+
+/// One directory in work.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub parent: Option<Arc<Node>>,
+    pub name: CString,
+    /// The source directory's attributes.
+    pub stat: Stat,
+    /// Identity (device, inode) of the destination directory.
+    dst_id: Option<((u32, u32), u64)>,
+    /// Made by this run, mode 0700, owned by us: nobody else can reach what is below until it is
+    /// finished, so entries are made under their final names without looking first.
+    pub fresh: bool,
+    /// The destination directory has a default ACL, which new entries inherit.
+    pub default_acl: bool,
+    /// Entries and directories below that are not finished, plus one for the listing itself.
+    pending: AtomicUsize,
+    /// Names seen in the source.
+    pub src_entries: AtomicU64,
+    /// Something in this directory went wrong, so that counting entries proves nothing.
+    pub uncertain: AtomicBool,
+    held: Mutex<Option<Arc<Pair>>>,
+}
+
+impl Node {
+    pub fn new(
+        parent: Option<Arc<Node>>,
+        name: CString,
+        stat: Stat,
+        pair: &Arc<Pair>,
+        fresh: bool,
+        default_acl: bool,
+    ) -> Result<Self, Errno> {
+        let dst_id = match &pair.dst {
+            Some(dst) => {
+                let stat = at::stat_fd(dst)?;
+                Some((stat.dev, stat.ino))
+            }
+            None => None,
+        };
+        Ok(Self {
+            parent,
+            name,
+            stat,
+            dst_id,
+            fresh,
+            default_acl,
+            pending: AtomicUsize::new(1),
+            src_entries: AtomicU64::new(0),
+            uncertain: AtomicBool::new(false),
+            held: Mutex::new(Some(pair.clone())),
+        })
+    }
+
+    /// Notes `count` more things to do below.
+    pub fn expect(&self, count: usize) {
+        self.pending.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Notes that one thing is done; true when it was the last.
+    pub fn done(&self) -> bool {
+        self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// The path below the top of the trees, for messages. Empty at the top.
+    pub fn path(&self) -> PathBuf {
+        let mut names: Vec<&OsStr> = Vec::new();
+        let mut node = self;
+        while let Some(parent) = &node.parent {
+            names.push(OsStr::from_bytes(node.name.to_bytes()));
+            node = parent;
+        }
+        names.iter().rev().collect()
+    }
+
+    fn held(&self) -> Option<Arc<Pair>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn hold(&self, pair: Option<Arc<Pair>>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = pair;
+    }
+}
+
+/// A long chain of ancestors must not be dropped by recursion.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut parent = self.parent.take();
+        while let Some(node) = parent {
+            parent = match Arc::try_unwrap(node) {
+                Ok(mut node) => node.parent.take(),
+                Err(_) => None,
+            };
+        }
+    }
+}
+
+/// The bounded set of directories that hold descriptors, oldest first.
+#[derive(Debug)]
+pub(super) struct Held {
+    order: Mutex<VecDeque<Weak<Node>>>,
+    limit: usize,
+}
+
+impl Held {
+    /// `limit` is a number of directories (two descriptors each).
+    pub fn new(limit: usize) -> Self {
+        Self { order: Mutex::new(VecDeque::new()), limit }
+    }
+
+    /// Notes that `node` holds its descriptors, and lets go of the oldest beyond the limit. Whoever
+    /// works with those right now keeps them open until it is done.
+    pub fn note(&self, node: &Arc<Node>) {
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.push_back(Arc::downgrade(node));
+        while order.len() > self.limit {
+            if let Some(oldest) = order.pop_front().and_then(|weak| weak.upgrade())
+                && oldest.parent.is_some()
+            {
+                oldest.hold(None);
+            }
+        }
+    }
+
+    /// The descriptors of `node`, found again from the nearest ancestor that holds its own.
+    pub fn open(&self, node: &Arc<Node>) -> Result<Arc<Pair>, (Side, Errno)> {
+        let mut missing: Vec<&Arc<Node>> = Vec::new();
+        let mut place = node;
+        let mut pair = loop {
+            if let Some(pair) = place.held() {
+                break pair;
+            }
+            missing.push(place);
+            match &place.parent {
+                Some(parent) => place = parent,
+                None => return Err((Side::Source, Errno::BADF)),
+            }
+        };
+        for next in missing.into_iter().rev() {
+            pair = Arc::new(reopen(&pair, next)?);
+        }
+        if node.held().is_none() {
+            node.hold(Some(pair.clone()));
+            self.note(node);
+        }
+        Ok(pair)
+    }
+}
+
+fn reopen(parent: &Pair, node: &Node) -> Result<Pair, (Side, Errno)> {
+    let src = at::open_dir(&parent.src, &node.name).map_err(|errno| (Side::Source, errno))?;
+    let stat = at::stat_fd(&src).map_err(|errno| (Side::Source, errno))?;
+    if !stat.same_inode(&node.stat) {
+        return Err((Side::Source, Errno::STALE));
+    }
+    let dst = match (&parent.dst, node.dst_id) {
+        (Some(parent), Some(id)) => {
+            let dst = at::open_dir(parent, &node.name).map_err(|e| (Side::Destination, e))?;
+            let stat = at::stat_fd(&dst).map_err(|errno| (Side::Destination, errno))?;
+            if (stat.dev, stat.ino) != id {
+                return Err((Side::Destination, Errno::STALE));
+            }
+            Some(dst)
+        }
+        _ => None,
+    };
+    Ok(Pair { src, dst })
+}
+
+/// `base` joined with `name`, for messages.
+pub(super) fn join(base: &Path, name: &std::ffi::CStr) -> PathBuf {
+    base.join(OsStr::from_bytes(name.to_bytes()))
+}

@@ -1,0 +1,307 @@
+//! Directories: listing the source, making the destination, finishing when everything below is done.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+
+use super::itemize::{Change, Differences};
+use super::metadata::{Object, Xattrs, compare};
+use super::pool::{Name, Task};
+use super::report::{Side, add};
+use super::tree::{Node, Pair};
+use super::{Engine, Worker};
+use crate::fs::xattr::Target;
+use crate::fs::{Kind, Stat, at};
+
+/// Names gathered before they are sorted by inode number and handed on. ext4 hands out names in the
+/// order of their hashes; in the order of inodes, tables and data are read front to back.
+const BATCH: usize = 1024;
+/// Entries one thread takes at a time: many, where handing over costs more than the work, and few,
+/// where each one waits for the volume.
+const LIST_FAST: usize = 64;
+const LIST_SLOW: usize = 4;
+
+/// What stands ready in the destination for a source directory.
+struct Place {
+    dst: Option<OwnedFd>,
+    fresh: bool,
+    default_acl: bool,
+}
+
+impl Engine<'_> {
+    /// Queues the directory `name` of `node`.
+    pub(super) fn descend(&self, node: &Arc<Node>, name: CString) {
+        node.expect(1);
+        self.queue.push_beyond_limit(Task::Directory(node.clone(), name));
+    }
+
+    /// Mirrors the directory `name` of `parent` with its entries; those that are directories are
+    /// queued.
+    pub(super) fn directory(&self, worker: &mut Worker, parent: &Arc<Node>, name: CString) {
+        let Some(pair) = self.open(parent, &name) else { return };
+        let opened = at::open_dir(&pair.src, &name)
+            .and_then(|src| at::stat_fd(&src).map(|stat| (src, stat)));
+        let (src, stat) = match opened {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => return self.vanished(parent, &name),
+            Err(errno) => return self.fail(parent, &name, Side::Source, "open directory", errno),
+        };
+        let xattrs = match Xattrs::read(&Target::fd(&src)) {
+            Ok(xattrs) => xattrs,
+            Err(errno) => {
+                return self.fail(parent, &name, Side::Source, "read xattrs of", errno);
+            }
+        };
+        let place = match self.make_directory(parent, &pair, &name, &stat, &xattrs) {
+            Ok(place) => place,
+            Err((operation, errno)) => {
+                return self.fail(parent, &name, Side::Destination, operation, errno);
+            }
+        };
+        let (fresh, default_acl) = (place.fresh, place.default_acl);
+        let pair = Arc::new(Pair { src, dst: place.dst });
+        let node = match Node::new(Some(parent.clone()), name, stat, &pair, fresh, default_acl) {
+            Ok(node) => Arc::new(node),
+            Err(errno) => {
+                return self.fail(parent, c"", Side::Destination, "stat a new directory in", errno);
+            }
+        };
+        parent.expect(1);
+        self.held.note(&node);
+        if stat.mount_id == self.src_mount {
+            self.list(worker, &node, &pair);
+        } else {
+            // What is mounted there belongs to another file system; its mount point is ours.
+            self.leave_out(parent, &node.name);
+        }
+        self.release(node);
+    }
+
+    /// Reads the source directory and deals with its entries.
+    pub(super) fn list(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>) {
+        add(&self.counters.directories, 1);
+        let mut batch: Vec<Name> = Vec::new();
+        let mut listing = std::mem::take(&mut worker.listing);
+        let listed = at::list(&pair.src, &mut listing, |name, kind, ino| {
+            node.src_entries.fetch_add(1, Ordering::Relaxed);
+            if kind == Some(Kind::Dir) {
+                return self.descend(node, name.to_owned());
+            }
+            add(&self.counters.waiting, 1);
+            batch.push(Name { name: name.to_owned(), kind, ino });
+            if batch.len() == BATCH {
+                self.hand_out(worker, node, pair, std::mem::take(&mut batch));
+            }
+        });
+        worker.listing = listing;
+        if let Err(errno) = listed {
+            self.fail(node, c"", Side::Source, "list", errno);
+        }
+        self.hand_out(worker, node, pair, batch);
+    }
+
+    /// Cuts a batch into lists for the queue and does what does not fit there itself.
+    fn hand_out(
+        &self,
+        worker: &mut Worker,
+        node: &Arc<Node>,
+        pair: &Arc<Pair>,
+        mut batch: Vec<Name>,
+    ) {
+        batch.sort_unstable_by_key(|name| name.ino);
+        let size = if self.queue.slow() { LIST_SLOW } else { LIST_FAST };
+        while batch.len() > size {
+            let list = batch.split_off(batch.len() - size);
+            node.expect(1);
+            if let Err(Task::Entries(node, list)) =
+                self.queue.push(Task::Entries(node.clone(), list))
+            {
+                self.entries(worker, &node, Some(pair), list);
+            }
+        }
+        node.expect(1);
+        self.entries(worker, node, Some(pair), batch);
+    }
+
+    /// Mirrors a list of entries, one expected thing of `node`.
+    pub(super) fn entries(
+        &self,
+        worker: &mut Worker,
+        node: &Arc<Node>,
+        pair: Option<&Arc<Pair>>,
+        list: Vec<Name>,
+    ) {
+        let opened;
+        let pair = match pair {
+            Some(pair) => Some(pair),
+            None => {
+                opened = self.open(node, c"");
+                opened.as_ref()
+            }
+        };
+        for item in list {
+            if let Some(pair) = pair
+                && !self.counters.stopped()
+            {
+                self.entry(worker, node, pair, item);
+            }
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.release(node.clone());
+    }
+
+    /// Opens the destination directory for `stat`, making it where needed.
+    fn make_directory(
+        &self,
+        parent: &Arc<Node>,
+        pair: &Arc<Pair>,
+        name: &CStr,
+        stat: &Stat,
+        xattrs: &Xattrs,
+    ) -> Result<Place, (&'static str, Errno)> {
+        let Some(dir) = &pair.dst else {
+            self.change(parent, name, || Change::Create(Kind::Dir));
+            add(&self.counters.copied, 1);
+            return Ok(Place { dst: None, fresh: true, default_acl: false });
+        };
+        let old = if parent.fresh {
+            None
+        } else {
+            match at::stat(dir, name) {
+                Ok(old) => Some(old),
+                Err(Errno::NOENT) => None,
+                Err(errno) => return Err(("stat", errno)),
+            }
+        };
+        if let Some(old) = &old
+            && old.kind == Kind::Dir
+        {
+            let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
+            self.mend_directory(parent, name, stat, xattrs, &dst)?;
+            return Ok(Place {
+                dst: Some(dst),
+                fresh: false,
+                default_acl: xattrs.has_default_acl(),
+            });
+        }
+        self.change(parent, name, || Change::Create(Kind::Dir));
+        add(&self.counters.copied, 1);
+        if self.options.dry_run {
+            return Ok(Place { dst: None, fresh: true, default_acl: false });
+        }
+        if old.is_some() {
+            at::unlink(dir, name).map_err(|errno| ("remove", errno))?;
+        }
+        at::make_dir(dir, name, 0o700).map_err(|errno| ("make directory", errno))?;
+        let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
+        if parent.fresh {
+            return Ok(Place { dst: Some(dst), fresh: true, default_acl: false });
+        }
+        // Somebody who can write in the parent may have put another directory there meanwhile.
+        let made = at::stat_fd(&dst).map_err(|errno| ("stat", errno))?;
+        let ours = made.uid == rustix::process::geteuid().as_raw() && made.mode & 0o077 == 0;
+        if parent.default_acl {
+            let none = Xattrs::default();
+            let found = Xattrs::read(&Target::fd(&dst)).map_err(|e| ("read xattrs of", e))?;
+            Object::Open(dst.as_fd()).apply_differences(
+                &Differences::default(),
+                &made,
+                &none,
+                &found,
+            )?;
+        }
+        Ok(Place { dst: Some(dst), fresh: ours, default_acl: false })
+    }
+
+    /// Mends owner, mode, ACLs and xattrs of a directory that was there before its entries are
+    /// touched; its times wait for the end.
+    pub(super) fn mend_directory(
+        &self,
+        parent: &Arc<Node>,
+        name: &CStr,
+        stat: &Stat,
+        xattrs: &Xattrs,
+        dst: &OwnedFd,
+    ) -> Result<(), (&'static str, Errno)> {
+        let old = at::stat_fd(dst).map_err(|errno| ("stat", errno))?;
+        let found = Xattrs::read(&Target::fd(dst)).map_err(|errno| ("read xattrs of", errno))?;
+        let mut differences = compare(stat, &old, xattrs, &found);
+        if differences.any() {
+            self.change(parent, name, || Change::Touch(Kind::Dir, differences));
+        }
+        differences.time = false;
+        if !differences.any() {
+            return Ok(());
+        }
+        add(&self.counters.touched, 1);
+        if self.options.dry_run {
+            return Ok(());
+        }
+        Object::Open(dst.as_fd()).apply_differences(&differences, stat, xattrs, &found)
+    }
+
+    /// Notes that one expected thing of `node` is done, and finishes every directory of which that
+    /// was the last.
+    pub(super) fn release(&self, node: Arc<Node>) {
+        let mut node = node;
+        while node.done() {
+            self.finish(&node);
+            match &node.parent {
+                Some(parent) => node = parent.clone(),
+                None => return,
+            }
+        }
+    }
+
+    /// Everything below is done: a new directory is opened to its users, and any gets its times.
+    fn finish(&self, node: &Arc<Node>) {
+        if self.options.dry_run {
+            if self.options.delete && !node.fresh {
+                self.note_surplus(node);
+            }
+            return;
+        }
+        let Some(pair) = self.open(node, c"") else { return };
+        let Some(dst) = &pair.dst else { return };
+        let finished = if node.fresh {
+            Xattrs::read(&Target::fd(&pair.src))
+                .map_err(|errno| ("read xattrs of", errno))
+                .and_then(|xattrs| Object::Open(dst.as_fd()).apply_new(&node.stat, &xattrs, false))
+        } else {
+            self.settle_times(node, dst)
+        };
+        if let Err((operation, errno)) = finished {
+            self.fail(node, c"", Side::Destination, operation, errno);
+        }
+        if self.options.delete && !node.fresh && self.has_surplus(node, dst) {
+            self.note_surplus(node);
+        }
+    }
+
+    /// Sets the modification time of an older directory again, if its entries changed it.
+    pub(super) fn settle_times(
+        &self,
+        node: &Node,
+        dst: &OwnedFd,
+    ) -> Result<(), (&'static str, Errno)> {
+        let now = at::stat_fd(dst).map_err(|errno| ("stat", errno))?;
+        if now.mtime == node.stat.mtime {
+            return Ok(());
+        }
+        Object::Open(dst.as_fd()).set_mtime(&node.stat)
+    }
+
+    /// Whether the destination has names the source has not. Every source name is there by now, so
+    /// counting decides; where something failed, names have to be compared.
+    fn has_surplus(&self, node: &Node, dst: &OwnedFd) -> bool {
+        let mut count = 0;
+        let mut buffer = vec![std::mem::MaybeUninit::uninit(); super::LISTING];
+        let counted = at::list(dst, &mut buffer, |_, _, _| count += 1);
+        counted.is_err()
+            || count != node.src_entries.load(Ordering::Relaxed)
+            || node.uncertain.load(Ordering::Relaxed)
+    }
+}
