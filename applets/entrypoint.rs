@@ -2,25 +2,23 @@
 //! told; only a missing user or a missing runtime ends it.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 
 use molecule_tools::error::Result;
 use molecule_tools::fs::Dir;
 use molecule_tools::identity::{Database, Identity, UserSpec};
-use molecule_tools::log::{self, Format, Stream};
+use molecule_tools::log::{self, Stream};
 use molecule_tools::process;
 
-use crate::{Context, boot_audit, fix_perms, git_cred_setup, token_refresh};
+use crate::{Context, boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
 
 /// The steps of the boot, in the order of the contract.
 pub fn run(context: &Context) -> u8 {
     let mut environment = process::environment();
-    log::init(match setting(&environment, "MOLECULE_LOG", "text").as_bytes() {
-        b"json" => Format::Json,
-        _ => Format::Text,
-    });
     boot_audit::boot();
     if rustix::process::geteuid().is_root() {
+        if let Some(status) = restore::boot() {
+            return status;
+        }
         let agent = setting(&environment, "MOLECULE_AGENT", "agent");
         match Dir::open_operator_path("/") {
             Ok(root) => {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::Dir;
 use molecule_tools::identity::{Database, Identity, UserSpec};
-use molecule_tools::log::{self, Format, Stream};
+use molecule_tools::log::{self, Stream};
 use molecule_tools::ownership::{self, Mode, Owner};
 use tracing::{info, warn};
 
@@ -47,7 +47,6 @@ pub fn run(context: &Context) -> u8 {
         Ok(options) => options,
         Err(status) => return status,
     };
-    log::init(Format::Text);
     let stream = if options.json { Stream::Stderr } else { Stream::Stdout };
     log::section("MOLECULE-PERMS", stream);
     let mode = if options.dry_run { Mode::DryRun } else { Mode::Apply };

@@ -10,6 +10,7 @@ mod fix_perms;
 mod git_cred_setup;
 mod gosu;
 mod install;
+mod restore;
 mod token_refresh;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -62,6 +63,11 @@ static APPLETS: &[Applet] = &[
         run: boot_audit::run,
     },
     Applet {
+        name: "restore",
+        summary: "bring the restore set back from a snapshot",
+        run: restore::run,
+    },
+    Applet {
         name: "fix-perms",
         summary: "give the agent user its directories",
         run: fix_perms::run,
@@ -94,6 +100,10 @@ fn dispatch(mut arguments: Vec<CString>) -> u8 {
         log::write_line(Stream::Stderr, &format!("molecule-tools: {error}"));
         return 1;
     }
+    log::init(match std::env::var_os("MOLECULE_LOG") {
+        Some(form) if form == "json" => log::Format::Json,
+        _ => log::Format::Text,
+    });
     let called_as = words.first().map(std::path::Path::new).and_then(|p| p.file_name());
     if let Some(applet) = called_as.and_then(find) {
         return (applet.run)(&Context { inherited, arguments: words[1..].to_vec() });

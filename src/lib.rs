@@ -18,8 +18,8 @@ pub mod fs;
 pub mod gitconfig;
 pub mod identity;
 pub mod log;
-pub mod ownership;
 pub mod mirror;
+pub mod ownership;
 pub mod process;
 pub mod volume;
 

@@ -2,6 +2,7 @@
 
 mod bounded_log;
 mod daemon;
+mod interrupt;
 mod search;
 mod supervise;
 mod trust;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 
 pub use bounded_log::BoundedLog;
 pub use daemon::become_daemon;
+pub use interrupt::Interruption;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
 pub use supervise::{End, Supervisor};
 pub use trust::only_root_can_change;

@@ -1,0 +1,229 @@
+//! One path of the restore set: both directories, the lock, the mirror, the verification.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::fs::Dir;
+use molecule_tools::mirror::{self, Change, Observer, mirror};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use super::progress::Watch;
+use super::{Options, shown_below};
+
+/// How long another restore into the same directory is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// What all paths have in common.
+pub struct Job<'a> {
+    pub options: &'a Options,
+    pub root: &'a Dir,
+    pub source: &'a Dir,
+    /// Path of `source` in log lines.
+    pub source_shown: &'a Path,
+    /// The source may lack recent changes; see [`super::source::Source::Ready`].
+    pub stale: bool,
+    pub watch: &'a Watch<'a>,
+}
+
+/// How it went.
+pub enum Restored {
+    /// The source has no such directory.
+    Absent,
+    /// Not begun; one line says why.
+    Refused(String),
+    /// The mirror ran.
+    Mirrored(PathReport),
+}
+
+/// What the mirror and the verification found.
+pub struct PathReport {
+    pub mirror: mirror::Report,
+    /// Differences that the verification found; none if it was not asked for.
+    pub mismatches: Option<u64>,
+}
+
+impl PathReport {
+    pub fn status(&self) -> u8 {
+        match self.mirror.status() {
+            0 if self.mismatches.unwrap_or(0) > 0 => 23,
+            status => status,
+        }
+    }
+
+    pub fn interrupted(&self) -> bool {
+        self.mirror.stop == Some(mirror::Stop::Interrupted)
+    }
+}
+
+impl Job<'_> {
+    /// The path in log lines: source and destination.
+    pub fn shown(&self, path: &Path) -> (PathBuf, PathBuf) {
+        (self.source_shown.join(path), shown_below(self.root.path(), path))
+    }
+
+    /// Restores one path and says its lines.
+    pub fn restore(&self, path: &Path) -> Restored {
+        let (from, to) = self.shown(path);
+        let (from_shown, to_shown) = (escape(&from), escape(&to));
+        let source = match self.source.open_beneath(path) {
+            Ok(Some(source)) => source,
+            Ok(None) => return self.absent(&from),
+            Err(error) if error.errno() == Some(Errno::NOTDIR) => return self.absent(&from),
+            Err(error) => return self.refused(&from, &to, error),
+        };
+        let source = source.shown_as(&from);
+        info!("rsync {from_shown}/ -> {to_shown}/");
+        let restored = self
+            .open_destination(path, &to)
+            .and_then(|(destination, _lock)| self.mirror(&source, destination.as_ref(), &to));
+        match restored {
+            Ok(report) => {
+                match report.status() {
+                    0 if self.stale => warn!("{to_shown} was restored from a stale copy"),
+                    0 if self.options.dry_run => info!("dry run of {to_shown}"),
+                    0 => info!("ok {to_shown}"),
+                    status => exited(&to, status),
+                }
+                Restored::Mirrored(report)
+            }
+            Err(error) => {
+                warn!("{error}");
+                exited(&to, 23);
+                Restored::Refused(error.to_string())
+            }
+        }
+    }
+
+    fn absent(&self, from: &Path) -> Restored {
+        let line = format!(
+            "source {} absent — skipping (likely the prior workspace never wrote it)",
+            escape(from)
+        );
+        match self.stale {
+            false => {
+                info!("{line}");
+                Restored::Absent
+            }
+            true => {
+                info!("{line}");
+                warn!("it may be missing only because the volume's journal was not replayed");
+                Restored::Refused("source absent on a volume without journal replay".into())
+            }
+        }
+    }
+
+    fn refused(&self, from: &Path, to: &Path, error: Error) -> Restored {
+        info!("rsync {}/ -> {}/", escape(from), escape(to));
+        warn!("{error}");
+        exited(to, 23);
+        Restored::Refused(error.to_string())
+    }
+
+    /// Opens the destination directory, makes it where needed, and locks it: two restores into one
+    /// directory would take each other's files for surplus. None in a dry run where it is absent.
+    fn open_destination(&self, path: &Path, to: &Path) -> Result<(Option<Dir>, Option<Dir>)> {
+        if self.options.dry_run {
+            return Ok((self.root.open_beneath(path)?, None));
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let parent = self.root.make_beneath(parent, 0o755)?;
+        let name = path.file_name().unwrap_or_default();
+        let name = CString::new(name.as_bytes())
+            .map_err(|_| Error::on("use path", path, "it has a NUL byte"))?;
+        if parent.stat_entry(&name)?.is_none() {
+            parent.make_dir(&name, 0o700)?;
+        }
+        let destination = parent.open_dir(&name)?;
+        let lock = destination.try_clone()?;
+        let deadline = Instant::now() + LOCK_WAIT;
+        let mut said = false;
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok((Some(destination), Some(lock))),
+                Err(Errno::WOULDBLOCK)
+                    if Instant::now() < deadline && !self.watch.interrupted() =>
+                {
+                    if !said {
+                        info!("another restore into {} is running, waiting", escape(to));
+                        said = true;
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(errno) => {
+                    return Err(Error::os("lock", to, errno)
+                        .hint("another restore is running there; wait for it (fuser -v)"));
+                }
+            }
+        }
+    }
+
+    fn mirror(&self, source: &Dir, destination: Option<&Dir>, to: &Path) -> Result<PathReport> {
+        let options = mirror::Options {
+            checksum: self.options.checksum,
+            dry_run: self.options.dry_run,
+            delete: !self.options.no_delete && !self.stale,
+            jobs: self.options.jobs.map(usize::from),
+        };
+        self.watch.start(to);
+        let report = mirror(source, destination, &options, self.watch)?;
+        self.watch.finish();
+        let mut mismatches = None;
+        if let (true, Some(destination), None) =
+            (self.options.verify && !self.options.dry_run, destination, report.stop)
+        {
+            mismatches = Some(self.verify(source, destination, &options, to)?);
+        }
+        Ok(PathReport { mirror: report, mismatches })
+    }
+
+    /// Reads both sides again; gives the number of differences.
+    fn verify(
+        &self,
+        source: &Dir,
+        destination: &Dir,
+        options: &mirror::Options,
+        to: &Path,
+    ) -> Result<u64> {
+        let options = mirror::Options { checksum: true, dry_run: true, ..options.clone() };
+        let mismatches = Mismatches { to, count: 0.into(), interrupted: self.watch };
+        let report = mirror(source, Some(destination), &options, &mismatches)?;
+        let count = mismatches.count.into_inner() + report.errors;
+        match count {
+            0 => info!("verified {}: {} files", escape(to), report.files),
+            _ => warn!("verification of {}: {count} differences", escape(to)),
+        }
+        Ok(count)
+    }
+}
+
+fn exited(to: &Path, status: u8) {
+    warn!("rsync to {} exited {status} — workspace may be partially restored", escape(to));
+}
+
+/// Says each difference that the verification finds.
+struct Mismatches<'a> {
+    to: &'a Path,
+    count: std::sync::atomic::AtomicU64,
+    interrupted: &'a Watch<'a>,
+}
+
+impl Observer for Mismatches<'_> {
+    fn wants_changes(&self) -> bool {
+        true
+    }
+
+    fn change(&self, change: &Change, path: &Path) {
+        self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = shown_below(self.to, path);
+        warn!("verification: {} {}", change.itemize(), escape(&path));
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupted.interrupted()
+    }
+}

@@ -1,0 +1,138 @@
+//! The report of a restore: printed by `--json`, and the content of the marker.
+
+use std::path::Path;
+
+use molecule_tools::log;
+use molecule_tools::mirror::Side;
+use serde_json::{Value, json};
+
+use super::path::{Job, PathReport, Restored};
+
+/// Everything one restore did.
+pub struct Report {
+    head: Value,
+    paths: Vec<Value>,
+    /// Whether the source may lack recent changes.
+    stale: bool,
+    interrupted: bool,
+    restored: usize,
+    refused: usize,
+    worst: u8,
+}
+
+impl Report {
+    pub fn new(root: &Path, source: Value, stale: bool, dry_run: bool) -> Self {
+        let head = json!({
+            "program": concat!("molecule-tools ", env!("CARGO_PKG_VERSION")),
+            "started": log::timestamp(),
+            "root": root.to_string_lossy(),
+            "source": source,
+            "stale": stale,
+            "dry_run": dry_run,
+        });
+        Self {
+            head,
+            paths: Vec::new(),
+            stale,
+            interrupted: false,
+            restored: 0,
+            refused: 0,
+            worst: 0,
+        }
+    }
+
+    pub fn add(&mut self, path: &Path, job: &Job<'_>, restored: Restored) {
+        let (from, to) = job.shown(path);
+        let mut entry = json!({
+            "path": path.to_string_lossy(),
+            "source": from.to_string_lossy(),
+            "destination": to.to_string_lossy(),
+        });
+        let facts = match restored {
+            Restored::Absent => json!({ "status": 0, "result": "absent" }),
+            Restored::Refused(reason) => {
+                self.refused += 1;
+                self.worst = 23;
+                json!({ "status": 23, "result": "refused", "reason": reason })
+            }
+            Restored::Mirrored(report) => {
+                self.restored += 1;
+                self.interrupted |= report.interrupted();
+                if report.status() != 0 {
+                    self.worst = 23;
+                }
+                mirrored(&report)
+            }
+        };
+        if let (Some(entry), Value::Object(facts)) = (entry.as_object_mut(), facts) {
+            entry.extend(facts);
+        }
+        self.paths.push(entry);
+    }
+
+    /// Exit status: 0, 23, or 1 when not one path could even be begun.
+    pub fn status(&self) -> u8 {
+        match (self.worst, self.restored) {
+            (0, _) if self.stale => 23,
+            (0, _) => 0,
+            (_, 0) => 1,
+            _ => 23,
+        }
+    }
+
+    pub fn to_json(&self) -> Value {
+        let result = match self.status() {
+            _ if self.interrupted => "interrupted",
+            0 => "restored",
+            1 => "failed",
+            _ => "partial",
+        };
+        let status = if self.interrupted { 20 } else { self.status() };
+        let mut report = self.head.clone();
+        if let Some(report) = report.as_object_mut() {
+            report.insert("finished".into(), log::timestamp().into());
+            report.insert("status".into(), status.into());
+            report.insert("result".into(), result.into());
+            report.insert("paths".into(), self.paths.clone().into());
+        }
+        report
+    }
+}
+
+fn mirrored(report: &PathReport) -> Value {
+    let mirror = &report.mirror;
+    let failures: Vec<Value> = mirror
+        .failures
+        .iter()
+        .map(|failure| {
+            json!({
+                "side": match failure.side {
+                    Side::Source => "source",
+                    Side::Destination => "destination",
+                },
+                "path": failure.path.to_string_lossy(),
+                "reason": failure.reason,
+            })
+        })
+        .collect();
+    json!({
+        "status": report.status(),
+        "result": if report.status() == 0 { "restored" } else { "partial" },
+        "seconds": (mirror.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        "files": mirror.files,
+        "directories": mirror.directories,
+        "symlinks": mirror.symlinks,
+        "specials": mirror.specials,
+        "hard_links": mirror.hard_links,
+        "copied": mirror.copied,
+        "touched": mirror.touched,
+        "deleted": mirror.deleted,
+        "bytes": mirror.bytes,
+        "mounts_left_out": mirror.mounts_left_out,
+        "vanished": mirror.vanished,
+        "deletion_withheld": mirror.deletion_withheld,
+        "mismatches": report.mismatches,
+        "errors": mirror.errors,
+        "failures": failures,
+    })
+}
