@@ -11,11 +11,14 @@ mod image;
 #[path = "probe/made.rs"]
 mod made;
 mod support;
+#[path = "probe/tables.rs"]
+mod tables;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut cases = Vec::new();
     cases.extend(made::cases());
+    cases.extend(tables::cases());
     support::run(cases)
 }

@@ -70,8 +70,13 @@ pub struct Loop {
 impl Loop {
     pub fn over(image: &Path) -> Self {
         let mut command = Command::new("losetup");
-        command.args(["--find", "--show"]).arg(image).env("PATH", PATH);
-        Self { path: support::ok(&mut command).trim().to_owned() }
+        command.args(["--find", "--show"]).arg(image);
+        Self::named(&mut command)
+    }
+
+    /// The device whose name `losetup` prints.
+    pub fn named(losetup: &mut Command) -> Self {
+        Self { path: support::ok(losetup.env("PATH", PATH)).trim().to_owned() }
     }
 
     pub fn path(&self) -> &str {
