@@ -6,6 +6,10 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
+#[path = "probe/crafted.rs"]
+mod crafted;
+#[path = "probe/damaged.rs"]
+mod damaged;
 #[path = "probe/image.rs"]
 mod image;
 #[path = "probe/made.rs"]
@@ -20,5 +24,7 @@ fn main() -> ExitCode {
     let mut cases = Vec::new();
     cases.extend(made::cases());
     cases.extend(tables::cases());
+    cases.extend(crafted::cases());
+    cases.extend(damaged::cases());
     support::run(cases)
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use molecule_tools::volume::probe::{Probe, ReadAt, open, probe};
+use rustix::fs::SeekFrom;
 
 use crate::support;
 
@@ -43,6 +44,28 @@ impl Image {
         use std::os::unix::fs::FileExt as _;
         let file = std::fs::File::options().write(true).open(self.path()).unwrap();
         file.write_all_at(bytes, offset).unwrap();
+        self
+    }
+
+    /// The byte at `offset`.
+    pub fn byte(&self, offset: u64) -> u8 {
+        use std::os::unix::fs::FileExt as _;
+        let mut byte = [0];
+        std::fs::File::open(self.path()).unwrap().read_exact_at(&mut byte, offset).unwrap();
+        byte[0]
+    }
+
+    /// Copies what another image holds, but not its holes, to byte `offset`.
+    pub fn place(&self, offset: u64, content: &Self) -> &Self {
+        use std::os::unix::fs::FileExt as _;
+        let from = std::fs::File::open(content.path()).unwrap();
+        let mut at = 0;
+        while let Ok(start) = rustix::fs::seek(&from, SeekFrom::Data(at)) {
+            at = rustix::fs::seek(&from, SeekFrom::Hole(start)).unwrap();
+            let mut bytes = vec![0; usize::try_from(at - start).unwrap()];
+            from.read_exact_at(&mut bytes, start).unwrap();
+            self.write(offset + start, &bytes);
+        }
         self
     }
 

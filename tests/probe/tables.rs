@@ -52,11 +52,6 @@ impl Image {
         self
     }
 
-    /// Copies a whole image to byte `offset`.
-    fn place(&self, offset: u64, content: &Self) -> &Self {
-        self.write(offset, &std::fs::read(content.path()).unwrap())
-    }
-
     /// What is found, which must be what sfdisk and blkid find.
     fn agreed_partitions(&self) -> Probe {
         let found = self.agreed();
@@ -74,7 +69,7 @@ impl Image {
     }
 }
 
-fn sfdisk(device: &Path, script: &str) {
+pub fn sfdisk(device: &Path, script: &str) {
     use std::io::Write as _;
     let mut child = Command::new("sfdisk")
         .args(["-q", "--no-tell-kernel", "--no-reread"])
@@ -179,12 +174,14 @@ fn hybrid() {
 
 fn crowded() {
     let image = Image::new(160);
-    let script: String = (0..128).map(|_| "size=1M\n").collect();
-    image.partition(&format!("label: gpt\n{script}"));
-    image.place(128 * MIB, &Image::made(1, "mke2fs", &["-q", "-F"]));
+    let script: String = (0..127).map(|_| "size=1M\n").collect();
+    image.partition(&format!("label: gpt\n{script}size=16M\n"));
+    image.place(128 * MIB, &Image::made(16, "mke2fs", &["-q", "-F"]));
     let found = image.agreed();
-    assert_eq!(found.partitions.len(), 128);
     assert_eq!(listed(&image.path()).len(), 128);
+    assert_eq!(found.partitions.len(), 128);
+    // The largest comes first, so it is not the one that the limit leaves out.
+    assert_eq!(found.partitions[127].fstype, Some("ext2"));
 }
 
 fn large_sectors() {

@@ -42,12 +42,13 @@ pub(super) fn md(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
 
 fn md_0(extent: &Extent<'_>, offset: u64) -> Option<Found> {
     const CHECKSUM: usize = 152;
-    let bytes = extent.bytes(offset, 4096)?;
-    let word: fn(&[u8], usize) -> Option<u32> = match (le32(&bytes, 0)?, be32(&bytes, 0)?) {
+    let magic = extent.bytes(offset, 4)?;
+    let word: fn(&[u8], usize) -> Option<u32> = match (le32(&magic, 0)?, be32(&magic, 0)?) {
         (MD, _) => le32,
         (_, MD) => be32,
         _ => return None,
     };
+    let bytes = extent.bytes(offset, 4096)?;
     let data = u64::from(word(&bytes, 32)?) * 1024;
     let end = data.checked_add(0x1_0000)?;
     let mut sum = 0_u64;
