@@ -1,0 +1,173 @@
+//! The daemon that the boot leaves behind, seen from a boot as the agent.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::support::sandbox::{Run, Sandbox};
+use super::support::{Case, Need, case};
+use super::{SCRIPT, eventually, text};
+
+const LOG: &str = "/home/agent/.gh-token-refresh.log";
+
+pub fn cases() -> Vec<Case> {
+    let root = &[Need::Root];
+    vec![
+        case("daemon_outlives_the_exec_and_logs_for_the_agent_alone", root, lives),
+        case("daemon_inherits_what_nohup_would_give_it", root, inherits),
+        case("daemon_log_is_bounded", root, bounded),
+        case("daemon_needs_the_variable_to_be_true", root, variable),
+        case("daemon_needs_a_script_the_agent_may_execute", root, script),
+        case("daemon_log_that_is_no_file_means_a_warning_and_a_boot", root, bad_log),
+        case("daemon_ends_with_its_descendants", root, ends),
+    ]
+}
+
+/// A sandbox with a refresh script, and a runtime that waits for /tmp/over.
+fn sandbox(script: &str) -> Sandbox {
+    let sandbox = super::sandbox(script);
+    let runtime = "#!/bin/sh\nls /proc/$$/fd > /tmp/descriptors\necho up\n\
+                   while [ ! -e /tmp/over ]; do sleep 0.1; done\nexit 42\n";
+    sandbox.install("/usr/local/bin/molecule-runtime", runtime);
+    sandbox
+}
+
+fn boot(sandbox: &Sandbox) -> Run {
+    sandbox.program().arg("entrypoint").env("ENABLE_GITHUB_MIRROR_CREDENTIALS", "true")
+}
+
+fn over(sandbox: &Sandbox) {
+    std::fs::write(sandbox.path("/tmp/over"), "").unwrap();
+}
+
+fn lives() {
+    let sandbox = sandbox("echo out; echo error >&2; exit 3");
+    sandbox.sh(&format!("echo old > {LOG}; chown agent: {LOG}; chmod 644 {LOG}"));
+    let started = boot(&sandbox).start();
+    let said = "out\nerror\n[molecule-gh-token-refresh] daemon exited rc=3 — respawning in 30s\n";
+    eventually("the log", || text(&sandbox, LOG) == said);
+    assert_eq!(sandbox.sh(&format!("stat -c '%a %U %G' {LOG}")), "600 agent agent\n");
+    let children = format!("/proc/{0}/task/{0}/children", started.child.id());
+    let daemon = std::fs::read_to_string(children).unwrap();
+    let daemon = daemon.split_whitespace().next().unwrap();
+    let comm = std::fs::read_to_string(format!("/proc/{daemon}/comm")).unwrap();
+    assert_eq!(comm, "token-refresh\n");
+    over(&sandbox);
+    let outcome = started.wait();
+    assert_eq!(outcome.status, 42, "{outcome:?}");
+    assert!(!outcome.stderr().contains("token-refresh"), "{outcome:?}");
+    let descriptors = text(&sandbox, "/tmp/descriptors");
+    let mut descriptors: Vec<u32> = descriptors.lines().map(|fd| fd.parse().unwrap()).collect();
+    descriptors.retain(|fd| *fd < 10);
+    assert_eq!(descriptors, [0, 1, 2], "the shell's own, from 10 on, apart");
+    assert!(std::path::Path::new(&format!("/proc/{daemon}")).exists());
+}
+
+fn inherits() {
+    let sandbox = sandbox(
+        "id -u; id -g; echo $HOME; pwd; umask; readlink /proc/$$/fd/0; ls /proc/$$/fd | tr '\\n' ' '
+         cat /proc/$$/status; echo end; sleep 1000",
+    );
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let run = boot(&sandbox).umask(0o027).directory("/tmp").descriptor(7, write);
+    let started = run.start();
+    eventually("the log", || text(&sandbox, LOG).ends_with("end\n"));
+    let log = text(&sandbox, LOG);
+    let start = "1000\n1000\n/home/agent\n/tmp\n0027\n/dev/null\n0 1 10 2 Name:";
+    assert!(log.starts_with(start), "10 is the shell's own\n{log}");
+    assert_eq!(super::signals(&log, "SigIgn"), [1, 2, 3]);
+    over(&sandbox);
+    assert_eq!(started.wait().status, 42);
+    // The runtime has ended; would the daemon hold the descriptor, this would wait for it.
+    assert_eq!(nix::unistd::read(&read, &mut [0]).unwrap(), 0);
+    assert!(!sandbox.processes().is_empty());
+}
+
+fn bounded() {
+    let sandbox = sandbox("seq 1000000; touch /tmp/done; sleep 1000");
+    let started = boot(&sandbox).start();
+    eventually("the end of the output", || text(&sandbox, LOG).ends_with("\n1000000\n"));
+    let size = |path: &str| std::fs::metadata(sandbox.path(path)).unwrap().len();
+    let older = format!("{LOG}.1");
+    assert!(size(LOG) <= 1 << 20 && size(&older) <= 1 << 20);
+    let kept = text(&sandbox, &older) + &text(&sandbox, LOG);
+    let kept: Vec<&str> = kept.lines().skip(1).collect();
+    let first: usize = kept[0].parse().unwrap();
+    assert!(kept.iter().enumerate().all(|(index, line)| *line == (first + index).to_string()));
+    assert_eq!(sandbox.sh(&format!("stat -c '%a %U' {LOG} {older}")), "600 agent\n600 agent\n");
+    over(&sandbox);
+    assert_eq!(started.wait().status, 42);
+}
+
+fn variable() {
+    for value in ["TRUE", "1", "true ", "yes", ""] {
+        let sandbox = sandbox("touch /tmp/ran; sleep 1000");
+        over(&sandbox);
+        let run = boot(&sandbox).env("ENABLE_GITHUB_MIRROR_CREDENTIALS", value);
+        assert_eq!(run.run().status, 42);
+        assert!(sandbox.processes().is_empty(), "{value:?}");
+        assert!(!sandbox.path(LOG).exists(), "{value:?}");
+    }
+}
+
+fn script() {
+    for change in ["rm", "chmod 644", "chmod 700"] {
+        let sandbox = sandbox("touch /tmp/ran; sleep 1000");
+        sandbox.sh(&format!("{change} {SCRIPT}"));
+        over(&sandbox);
+        assert_eq!(boot(&sandbox).run().status, 42);
+        assert!(sandbox.processes().is_empty(), "{change}");
+        assert!(!sandbox.path(LOG).exists(), "{change}");
+    }
+}
+
+fn bad_log() {
+    for (make, reason) in [
+        ("echo canary > /home/agent/canary; ln -s canary", "symbolic link"),
+        ("mkfifo", "No such device or address"),
+        ("mkdir", "Is a directory"),
+        ("ln -s /dev/zero", "symbolic link"),
+        ("chmod 500 /home/agent; chown root /home/agent; :", "Permission denied"),
+    ] {
+        let sandbox = sandbox("sleep 1000");
+        sandbox.sh(&format!("{make} {LOG}; chown -h agent: {LOG} || :"));
+        over(&sandbox);
+        let outcome = boot(&sandbox).identity(1000, 1000, &[]).env("HOME", "/home/agent").run();
+        assert_eq!(outcome.status, 42, "{make}\n{outcome:?}");
+        assert!(sandbox.processes().is_empty(), "{make}");
+        let stderr = outcome.stderr();
+        let warnings: Vec<&str> = stderr.lines().collect();
+        assert_eq!(warnings.len(), 1, "{make}\n{outcome:?}");
+        assert!(warnings[0].starts_with("token-refresh: WARN not started: "), "{stderr}");
+        assert!(warnings[0].contains(reason), "{make}: {stderr}");
+        if make.contains("canary") {
+            assert_eq!(text(&sandbox, "/home/agent/canary"), "canary\n");
+        }
+    }
+}
+
+fn ends() {
+    let sandbox = sandbox("echo $PPID > /tmp/daemon; setsid sleep 1001 & sleep 1002");
+    let mut started = boot(&sandbox).start();
+    eventually("the command is up", || text(&sandbox, "/tmp/daemon").ends_with('\n'));
+    let daemon = Pid::from_raw(text(&sandbox, "/tmp/daemon").trim().parse().unwrap());
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+        kill(daemon, signal).unwrap();
+    }
+    kill(daemon, Signal::SIGTERM).unwrap();
+    let sleeping = || {
+        sandbox.processes().iter().any(|pid| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.starts_with(b"sleep\x00100"))
+        })
+    };
+    eventually("its descendants are gone", || !sleeping());
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{daemon}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+    };
+    // Its parent, the runtime, does not reap it in this test.
+    eventually("it has ended", || matches!(state(), None | Some('Z')));
+    assert_eq!(started.child.try_wait().unwrap(), None, "the runtime goes on");
+    over(&sandbox);
+    assert_eq!(started.wait().status, 42);
+}
