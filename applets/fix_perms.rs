@@ -11,7 +11,7 @@ use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::Dir;
 use molecule_tools::identity::{Database, Identity, UserSpec};
 use molecule_tools::log::{self, Stream};
-use molecule_tools::ownership::{self, Mode, Owner};
+use molecule_tools::ownership::{Mode, Owner, Privileges};
 use tracing::{info, warn};
 
 use crate::Context;
@@ -38,7 +38,7 @@ struct Options {
     /// Print the totals as a JSON object on stdout; log lines go to stderr
     #[arg(long)]
     json: bool,
-    /// Trees to give to the user; a path with a symbolic link in it is refused
+    /// Trees to give to the user instead; a path with a symbolic link in it is refused
     paths: Vec<PathBuf>,
 }
 
@@ -146,7 +146,9 @@ pub fn owner(spec: &OsStr, identity: &Identity, database: &Database) -> Result<O
 /// Gives the tree at `path`. Not even the operator's path is followed through links: it may lead
 /// through directories in which somebody else makes them.
 fn give_path(steps: &mut Steps<'_>, path: &Path) {
-    let Some(owner) = steps.owner else { return };
+    if steps.owner.is_none() {
+        return;
+    }
     let start = if path.is_absolute() { "/" } else { "." };
     let outcome = Dir::open_operator_path(start).and_then(|start| {
         let Some(name) = path.file_name() else {
@@ -163,7 +165,7 @@ fn give_path(steps: &mut Steps<'_>, path: &Path) {
     });
     match outcome {
         Ok((parent, name)) => {
-            steps.tally += ownership::give_tree(&parent, &name, owner, steps.mode);
+            steps.give_tree(&parent, &name, Privileges::Leave);
         }
         Err(error) => steps.failed(&error),
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::{Dir, Kind, Listing};
-use molecule_tools::ownership::acl;
+use molecule_tools::ownership::{Privileges, acl};
 use rustix::io::Errno;
 use tracing::info;
 
@@ -61,7 +61,7 @@ impl Steps<'_> {
         let Some(Some(root)) = self.attempt(self.root.open_beneath(Path::new("root"))) else {
             return;
         };
-        self.give_tree(&root, c".claude");
+        self.give_tree(&root, c".claude", Privileges::Take);
         if let Some(owner) = self.owner {
             let granted = acl::let_search(&root, owner.uid, &self.groups, self.mode);
             if self.attempt(granted) == Some(true) {

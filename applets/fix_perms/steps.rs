@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::{Dir, Kind, Listing};
-use molecule_tools::ownership::{self, Mode, Owner, Tally};
+use molecule_tools::ownership::{self, Mode, Owner, Privileges, Tally};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -46,7 +46,7 @@ impl<'a> Steps<'a> {
 
     /// All steps in the order of the boot.
     pub fn boot(&mut self) {
-        self.give_tree(self.root, c"configs");
+        self.give_tree(self.root, c"configs", Privileges::Take);
         self.workspace();
         self.home();
     }
@@ -73,9 +73,9 @@ impl<'a> Steps<'a> {
         }
     }
 
-    pub fn give_tree(&mut self, parent: &Dir, name: &CStr) {
+    pub fn give_tree(&mut self, parent: &Dir, name: &CStr, privileges: Privileges) {
         if let Some(owner) = self.owner {
-            self.tally += ownership::give_tree(parent, name, owner, self.mode);
+            self.tally += ownership::give_tree(parent, name, owner, privileges, self.mode);
         }
     }
 
@@ -110,13 +110,13 @@ impl<'a> Steps<'a> {
         };
         self.give_directory(&workspace);
         if self.attempt(first_entry_is_roots(&workspace)) == Some(true) {
-            self.give_tree(self.root, c"workspace");
+            self.give_tree(self.root, c"workspace", Privileges::Take);
         }
         self.directory(&workspace, Path::new(".molecule/chat-uploads"));
         match self.attempt(workspace.stat_entry(c".molecule")) {
             // A link has had its warning.
             Some(Some(stat)) if stat.kind == Kind::Symlink => {}
-            _ => self.give_tree(&workspace, c".molecule"),
+            _ => self.give_tree(&workspace, c".molecule", Privileges::Take),
         }
     }
 
@@ -171,7 +171,7 @@ impl<'a> Steps<'a> {
             }
             self.directory(&claude, Path::new("session-env"));
             self.settings(&claude);
-            self.give_tree(home, c".claude");
+            self.give_tree(home, c".claude", Privileges::Take);
             if persistent {
                 self.link_sessions(&claude);
             }

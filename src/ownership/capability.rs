@@ -1,5 +1,5 @@
-//! Whether a regular file carries file capabilities (capabilities(7)), asked for every file of a
-//! tree: the one cheap way for each situation.
+//! Whether a regular file carries file capabilities (capabilities(7)), asked for many files of a
+//! tree: the cheapest way for each situation.
 
 use std::ffi::CStr;
 use std::io::Write as _;

@@ -93,10 +93,10 @@ fn give(walk: &Walk, root: &Dir, names: &[Name]) -> Result<u64> {
         let handle = directory.open_handle(&name.name)?;
         let now =
             Stat::of(&handle).map_err(|errno| directory.entry_error("stat", &name.name, errno))?;
-        if !now.same_inode(&name.stat) || now.uid == walk.owner.uid {
+        if !now.same_inode(&name.stat) || now.uid == walk.plan.owner.uid {
             continue;
         }
-        super::change(&handle, &directory.join(&name.name), walk.owner, walk.mode)?;
+        super::change(&handle, &directory.join(&name.name), walk.plan.owner, walk.plan.mode)?;
         changed += 1;
     }
     Ok(changed)

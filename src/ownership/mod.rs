@@ -1,5 +1,4 @@
-//! Giving trees to a user: owner and group are changed only where they differ, and set-id bits and
-//! file capabilities go from regular files, which is what chown(2) does to a file on every call.
+//! Giving trees to a user: owner and group are changed only where they differ.
 //!
 //! The trees belong to a user who may rename, link and replace entries while they are walked. So
 //! nothing is reached by a path of more than one component, no link is followed, and an entry that
@@ -35,6 +34,17 @@ pub struct Owner {
     pub gid: u32,
 }
 
+/// What becomes of the privileges of regular files that have the right owner already: set-user-ID,
+/// set-group-ID with group-execute, file capabilities. A change of the owner takes them in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// Taken, as `chown -R` does: nothing below carries any afterwards. To ask every file for
+    /// capabilities costs nearly as much as the look at its owner.
+    Take,
+    /// Left: an entry of the right owner is not changed.
+    Leave,
+}
+
 /// What to do where something differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -65,8 +75,14 @@ impl std::ops::AddAssign for Tally {
 
 /// Gives entry `name` of `parent` and everything below it. A link is given itself and not followed.
 /// An absent entry is nothing to do.
-pub fn give_tree(parent: &Dir, name: &CStr, owner: Owner, mode: Mode) -> Tally {
-    walk::run(parent, name, owner, mode)
+pub fn give_tree(
+    parent: &Dir,
+    name: &CStr,
+    owner: Owner,
+    privileges: Privileges,
+    mode: Mode,
+) -> Tally {
+    walk::run(parent, name, walk::Plan { owner, privileges, mode })
 }
 
 /// Gives the open directory itself and nothing below it.

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::capability::Lookup;
 use super::links::{self, Name};
-use super::{Mode, Owner, Tally};
+use super::{Mode, Owner, Privileges, Tally};
 use crate::error::{Error, Result, escape};
 use crate::fs::{Dir, Kind, Listing, Stat};
 
@@ -29,14 +29,9 @@ const WARNINGS: u64 = 100;
 const DEPTH_KEPT_OPEN: usize = 256;
 
 /// Walks entry `name` of `parent`.
-pub(super) fn run(parent: &Dir, name: &CStr, owner: Owner, mode: Mode) -> Tally {
-    let walk = Walk {
-        owner,
-        mode,
-        queue: Mutex::default(),
-        ready: Condvar::new(),
-        warnings: AtomicU64::new(0),
-    };
+pub(super) fn run(parent: &Dir, name: &CStr, plan: Plan) -> Tally {
+    let walk =
+        Walk { plan, queue: Mutex::default(), ready: Condvar::new(), warnings: AtomicU64::new(0) };
     let mut first = Worker::new(&walk, Lookup::shared());
     let root = match parent.open_dir(name) {
         Ok(root) => Some(Arc::new(root)),
@@ -90,10 +85,17 @@ pub(super) fn run(parent: &Dir, name: &CStr, owner: Owner, mode: Mode) -> Tally 
     tally
 }
 
+/// What is wanted of a walk.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) owner: Owner,
+    pub(super) privileges: Privileges,
+    pub(super) mode: Mode,
+}
+
 /// What the threads share.
 pub(super) struct Walk {
-    pub(super) owner: Owner,
-    pub(super) mode: Mode,
+    pub(super) plan: Plan,
     queue: Mutex<Queue>,
     ready: Condvar,
     warnings: AtomicU64,
@@ -234,7 +236,7 @@ impl<'a> Worker<'a> {
             Ok(Some(stat)) if stat.kind == Kind::Dir => {
                 self.tally.examined += 1;
                 self.failed(&error);
-                if !self.walk.owner.owns(&stat) {
+                if !self.walk.plan.owner.owns(&stat) {
                     self.change(parent, name);
                 }
             }
@@ -251,7 +253,7 @@ impl<'a> Worker<'a> {
     /// Gives `dir`, then its entries; directories among them are queued.
     fn directory(&mut self, dir: &Arc<Dir>, place: Option<&Place>) {
         self.tally.examined += 1;
-        match super::change_directory(dir, self.walk.owner, self.walk.mode) {
+        match super::change_directory(dir, self.walk.plan.owner, self.walk.plan.mode) {
             Ok(changed) => self.tally.changed += u64::from(changed),
             Err(error) => self.failed(&error),
         }
@@ -294,7 +296,9 @@ impl<'a> Worker<'a> {
             }
         };
         self.tally.examined += 1;
-        if self.walk.owner.owns(&stat) && !self.privileged(dir, name, &stat) {
+        let Plan { owner, privileges, .. } = self.walk.plan;
+        let leave = privileges == Privileges::Leave;
+        if owner.owns(&stat) && (leave || !self.privileged(dir, name, &stat)) {
             return false;
         }
         self.change(dir, name);
@@ -323,7 +327,7 @@ impl<'a> Worker<'a> {
     }
 
     fn change_now(&mut self, dir: &Dir, name: &CStr) -> Result<bool> {
-        let Walk { owner, mode, .. } = *self.walk;
+        let Plan { owner, mode, .. } = self.walk.plan;
         let handle = dir.open_handle(name)?;
         let stat = Stat::of(&handle).map_err(|errno| dir.entry_error("stat", name, errno))?;
         if stat.kind != Kind::Dir && stat.nlink > 1 && stat.uid != owner.uid {

@@ -1,0 +1,75 @@
+//! fix-perms: what the boot's ownership steps leave, and what nobody can make them do.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests lay out trees by path and fail loudly"
+)]
+
+mod support;
+
+#[path = "fix_perms/differential.rs"]
+mod differential;
+#[path = "fix_perms/hostile.rs"]
+mod hostile;
+#[path = "fix_perms/layers.rs"]
+mod layers;
+#[path = "fix_perms/links.rs"]
+mod links;
+#[path = "fix_perms/options.rs"]
+mod options;
+#[path = "fix_perms/race.rs"]
+mod race;
+#[path = "fix_perms/sessions.rs"]
+mod sessions;
+
+use std::process::ExitCode;
+
+use support::compare::{Snapshot, snapshot};
+use support::sandbox::{Outcome, Sandbox};
+
+fn main() -> ExitCode {
+    let mut cases = differential::cases();
+    cases.extend(hostile::cases());
+    cases.extend(layers::cases());
+    cases.extend(links::cases());
+    cases.extend(options::cases());
+    cases.extend(race::cases());
+    cases.extend(sessions::cases());
+    support::run(cases)
+}
+
+/// Runs the steps of the boot; the exit status must be `status`. Gives the log.
+fn boot(sandbox: &Sandbox, status: i32) -> String {
+    let outcome = sandbox.program().arg("fix-perms").run();
+    assert_eq!(outcome.status, status, "{}", said(&outcome));
+    assert_eq!(outcome.stderr(), "");
+    outcome.stdout()
+}
+
+fn said(outcome: &Outcome) -> String {
+    format!("{}\n{}", outcome.stdout(), outcome.stderr())
+}
+
+/// The only warning in `log` that has `words`; there must be exactly one.
+fn warning<'a>(log: &'a str, words: &str) -> &'a str {
+    let mut found = log
+        .lines()
+        .filter(|line| line.starts_with("MOLECULE-PERMS: WARN ") && line.contains(words));
+    let line = found.next().unwrap_or_else(|| panic!("no warning with {words:?} in:\n{log}"));
+    assert_eq!(found.next(), None, "{words:?} is said more than once:\n{log}");
+    line
+}
+
+fn warnings(log: &str) -> usize {
+    log.lines().filter(|line| line.starts_with("MOLECULE-PERMS: WARN ")).count()
+}
+
+/// Everything that the boot may change.
+fn trees(sandbox: &Sandbox) -> Vec<Snapshot> {
+    ["/configs", "/workspace", "/home", "/root"]
+        .iter()
+        .map(|path| sandbox.path(path))
+        .filter(|path| path.symlink_metadata().is_ok())
+        .map(|path| snapshot(&path))
+        .collect()
+}

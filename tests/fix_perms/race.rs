@@ -1,0 +1,124 @@
+//! Somebody who renames, links and replaces entries all the time while root gives the tree away.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::support::compare::{snapshot, touched};
+use crate::support::sandbox::Sandbox;
+use crate::support::{Case, Need, case};
+
+/// Swaps that must have happened; a few thousand take less than a second.
+const SWAPS: u64 = 4000;
+const RUNS: usize = 60;
+
+pub fn cases() -> Vec<Case> {
+    const ROOT: &[Need] = &[Need::Root];
+    vec![
+        case("directories_that_become_links_lead_nowhere", ROOT, directories),
+        case("files_that_become_links_to_roots_files_stay_roots", ROOT, files),
+        case("a_planted_name_that_moves_about_counts_once", ROOT, moving_name),
+        case("a_planted_name_in_a_directory_that_moves_counts_once", ROOT, moving_directory),
+    ]
+}
+
+fn exchange(a: &Path, b: &Path) {
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+}
+
+/// Runs the boot again and again while `attack` goes on, until both have had their share.
+fn besiege(sandbox: &Sandbox, attack: impl Fn(u64) + Sync) {
+    let (swaps, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                attack(swaps.load(Ordering::Relaxed));
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut runs = 0;
+        while runs < RUNS || swaps.load(Ordering::Relaxed) < SWAPS {
+            let outcome = sandbox.program().arg("fix-perms").run();
+            assert!(outcome.status <= 1, "{}", crate::said(&outcome));
+            runs += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+fn directories() {
+    let sandbox = Sandbox::with(
+        "mkdir -p canary/sub; echo x > canary/f; echo x > canary/sub/f
+         mkdir -p configs/top/d/sub; echo x > configs/top/d/f; echo x > configs/top/d/sub/f",
+    );
+    let top = sandbox.path("/configs/top");
+    symlink("/canary", top.join("l")).unwrap();
+    let before = snapshot(&sandbox.path("/canary"));
+    let (directory, link) = (top.join("d"), top.join("l"));
+    besiege(&sandbox, |swap| {
+        exchange(&directory, &link);
+        // There must always be something to give, under both names.
+        for path in [&directory, &link] {
+            let inside = path.join("f");
+            if swap % 2 == 1 && path.symlink_metadata().unwrap().is_dir() {
+                std::os::unix::fs::chown(&inside, Some(0), Some(0)).unwrap();
+            }
+        }
+    });
+    let after = snapshot(&sandbox.path("/canary"));
+    assert_eq!(touched(&before, &after), Vec::<String>::new());
+    assert_eq!(sandbox.sh("stat -c %u /configs/top/[dl]"), "1000\n1000\n");
+}
+
+fn files() {
+    let sandbox = Sandbox::with(
+        "mkdir canary; echo x > canary/f; echo x > canary/g; mkdir configs/top
+         ln canary/g configs/top/g; echo x > configs/top/f",
+    );
+    let top = sandbox.path("/configs/top");
+    symlink("/canary/f", top.join("l")).unwrap();
+    let (file, link, hard) = (top.join("f"), top.join("l"), top.join("g"));
+    let before = snapshot(&sandbox.path("/canary/f"));
+    besiege(&sandbox, |swap| {
+        match swap % 2 {
+            0 => exchange(&file, &link),
+            _ => exchange(&file, &hard),
+        }
+        for path in [&file, &link, &hard] {
+            let data = path.symlink_metadata().unwrap();
+            if std::os::unix::fs::MetadataExt::nlink(&data) == 1 {
+                std::os::unix::fs::lchown(path, Some(0), Some(0)).unwrap();
+            }
+        }
+    });
+    let after = snapshot(&sandbox.path("/canary/f"));
+    assert_eq!(touched(&before, &after), Vec::<String>::new());
+    assert_eq!(sandbox.sh("stat -c %u:%g /canary/g"), "0:0\n");
+}
+
+fn moving_name() {
+    let sandbox = Sandbox::with(
+        "mkdir canary configs/a configs/b; echo x > canary/f; ln canary/f configs/a/x",
+    );
+    let (here, there) = (sandbox.path("/configs/a/x"), sandbox.path("/configs/b/y"));
+    besiege(&sandbox, |swap| match swap % 2 {
+        0 => std::fs::rename(&here, &there).unwrap(),
+        _ => std::fs::rename(&there, &here).unwrap(),
+    });
+    assert_eq!(sandbox.sh("stat -c %u:%g:%h /canary/f"), "0:0:2\n");
+}
+
+fn moving_directory() {
+    let sandbox = Sandbox::with(
+        "mkdir -p canary configs/a/x; echo x > canary/f; ln canary/f configs/a/x/f
+         mkdir configs/b",
+    );
+    let (here, there) = (sandbox.path("/configs/a/x"), sandbox.path("/configs/b/y"));
+    besiege(&sandbox, |swap| match swap % 2 {
+        0 => std::fs::rename(&here, &there).unwrap(),
+        _ => std::fs::rename(&there, &here).unwrap(),
+    });
+    assert_eq!(sandbox.sh("stat -c %u:%g:%h /canary/f"), "0:0:2\n");
+}
