@@ -1,0 +1,101 @@
+//! One boot of a scenario, and everything about it that is compared.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::scenarios::Scenario;
+use crate::support::manifest::{self, Attributes};
+use crate::support::runtime::{self, View};
+use crate::support::sandbox::{LoopDevice, PATH};
+
+/// The script's path inside, as an image has it.
+pub const REFERENCE: &str = "/entrypoint.sh";
+/// The program's, by the name of its applet.
+pub const PROGRAM: &str = "/usr/local/bin/entrypoint";
+
+/// What is compared, below the root.
+const TREES: [&str; 7] = ["configs", "workspace", "home", "root", "mnt", "tmp", "app"];
+
+/// Times of everything that the set-up made, so that only what a boot touches is new.
+pub const AGE: &str = "find . -xdev -newermt '1 hour ago' -exec touch -h -d @1700000000.25 {} +";
+
+/// What one boot left.
+pub struct Observed {
+    /// Exit status.
+    pub status: i32,
+    /// Standard output.
+    pub log: Vec<String>,
+    /// What the runtime was given, if it ran.
+    pub view: View,
+    /// Path to attributes.
+    pub tree: BTreeMap<String, Attributes>,
+}
+
+/// Boots `scenario` with the entrypoint at `path`.
+pub fn boot(scenario: &Scenario, volume: Option<&LoopDevice>, path: &str) -> Observed {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/entrypoint.sh");
+    let sandbox = runtime::sandbox(&format!(
+        "cp {script} entrypoint.sh; chmod 755 entrypoint.sh
+         ln -s molecule-tools usr/local/bin/entrypoint"
+    ));
+    if let Some(volume) = volume {
+        sandbox.add_device("xvdb", volume);
+    }
+    sandbox.sh(scenario.setup);
+    let trees = TREES.map(|tree| format!("/{tree}")).join(" ");
+    sandbox.sh(&format!(
+        "for d in {trees}; do
+             if [ -d $d ]; then (cd $d; {AGE}); elif [ -e $d ]; then touch -d @1700000000.25 $d; fi
+         done"
+    ));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_secs();
+    let run = sandbox.command(path).env("PATH", PATH).args(["--model", "opus"]);
+    let outcome = (scenario.run)(run).run();
+    let mut view = runtime::take_view(&sandbox).unwrap_or_default();
+    if let Some(pid) = view.get_mut("pid") {
+        *pid = match *pid == outcome.pid.to_string() {
+            true => "kept".into(),
+            false => "another".into(),
+        };
+    }
+    // Each entry is compared by its name.
+    view.remove("env entries");
+    for (name, value) in &mut view {
+        if name.starts_with("fd ") {
+            value.retain(|c| !c.is_ascii_digit());
+        }
+    }
+    let mut tree = BTreeMap::new();
+    for top in TREES {
+        let path = sandbox.path(format!("/{top}"));
+        if path.symlink_metadata().is_ok() {
+            for (name, attributes) in manifest::of(&path, now.cast_signed()) {
+                tree.insert(format!("/{top}/{name}"), attributes);
+            }
+        }
+    }
+    let log = outcome.stdout().lines().map(normalised).collect();
+    Observed { status: outcome.status, log, view, tree }
+}
+
+/// Without what depends on the moment: the time of the boot, and times of day in `ls -ld` lines.
+fn normalised(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    match words[..] {
+        ["-----", "entrypoint", "boot", time, "-----"] if time.len() == 20 => {
+            "----- entrypoint boot TIME -----".into()
+        }
+        ["configs_dir:" | "workspace_dir:", ..] => {
+            let clock = words.iter().position(|w| w.len() == 5 && w.as_bytes()[2] == b':');
+            match clock {
+                // Month and day stand before it; a day below ten has two spaces before it.
+                Some(at) => {
+                    let month = at - if words[at - 2].is_empty() { 3 } else { 2 };
+                    [&words[..month], &["TIME"], &words[at + 1..]].concat().join(" ")
+                }
+                None => line.into(),
+            }
+        }
+        _ => line.into(),
+    }
+}
