@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::mount::Place;
+use super::probe::ReadAt as _;
 use crate::error::{Error, Result};
 use crate::fs::{Dir, Kind, TempName};
 
@@ -101,6 +102,11 @@ impl Device {
     /// Device number; none for an image file.
     pub fn number(&self) -> Option<Number> {
         self.node.as_ref().map(|node| node.number)
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.file.as_fd().size()
     }
 
     /// Whether the kernel refuses to lend the block device exclusively: it or a partition of it is

@@ -5,7 +5,7 @@ mod api;
 mod kmsg;
 mod place;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -54,18 +54,25 @@ struct Attempt {
     options: Vec<MountOption>,
     /// Whether the journal may be replayed, which writes to a device that allows it.
     replay: bool,
+    /// For a kernel that found the metadata inconsistent (EUCLEAN), not for one that understood it and
+    /// declined: a copy of the superblock would only hide why.
+    only_if_corrupted: bool,
 }
 
 /// Mounts `target`, trying each way in turn. `fallback` is where mount(2) puts it on kernels without
 /// detached mounts. Each failure is told as it happens; the error is that of the last attempt.
 pub fn mount(target: &Target<'_>, nodes: &Nodes, fallback: Option<&Place>) -> Result<Mounted> {
     if let Some(why) = why_not_mountable(target.fstype) {
-        warn!("mount: {}: {why}", escape(target.shown));
+        info!("mount: {}: unknown filesystem type '{}'", escape(target.shown), target.fstype);
+        warn!("{}: {why}", escape(target.shown));
         return Err(Error::on("mount", target.shown, why));
     }
     let mut log = KernelLog::from_now(nodes);
     let mut last = Errno::INVAL;
     for attempt in attempts(target) {
+        if attempt.only_if_corrupted && last != Errno::UCLEAN {
+            continue;
+        }
         let (name, node, device) = match view(target, attempt.replay, nodes) {
             Ok(view) => view,
             Err(error) => {
@@ -96,9 +103,9 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, fallback: Option<&Place>) -> Re
                 for line in log.complaints(&name) {
                     info!("mount: kernel: {}", escape(&line));
                 }
-                // Another mount has it open for writing, or another mount is in the way: what a view
-                // without the journal shows of a file system in use is not what anybody wrote.
-                if errno == Errno::BUSY {
+                // BUSY: mounted for writing elsewhere; what a view without the journal shows of a file
+                // system in use is not what anybody wrote. PERM: no other option helps.
+                if matches!(errno, Errno::BUSY | Errno::PERM) {
                     break;
                 }
             }
@@ -107,11 +114,35 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, fallback: Option<&Place>) -> Re
     Err(Error::os("mount", target.shown, last))
 }
 
+impl Target<'_> {
+    /// Length in bytes.
+    fn length(&self) -> u64 {
+        match self.range.length {
+            0 => self.device.size().saturating_sub(self.range.offset),
+            length => length,
+        }
+    }
+}
+
 impl Mounted {
-    /// Puts the mount where others can see it. If `place` is taken, and by the same file system
-    /// mounted read-only, that one is used; if by anything else, the next free directory. Gives the
-    /// path, none when there is no way to show the mount (it can be read all the same).
-    pub fn show_at(&mut self, place: &Place) -> Result<std::path::PathBuf> {
+    /// Puts the mount where others can see it and gives the path. If `place` is taken, and by the same
+    /// file system mounted read-only, that mount is used; if by anything else, the next free
+    /// directory.
+    pub fn show_at(&mut self, place: &Place) -> Result<PathBuf> {
+        let shown = self.attach(place)?;
+        // Mounts of one device share their options: an older one may have forbidden the replay.
+        if self.replayed && place::skips_journal(&self.root) {
+            warn!(
+                "the file system at {} was mounted before without its journal: changes made shortly \
+                 before the snapshot may be missing or damaged, nothing will be deleted",
+                escape(&shown)
+            );
+            self.replayed = false;
+        }
+        Ok(shown)
+    }
+
+    fn attach(&mut self, place: &Place) -> Result<PathBuf> {
         let fd = match &self.mount {
             Mount::Attached(place) => return Ok(place.shown().to_owned()),
             Mount::Detached(fd) => fd,
@@ -194,17 +225,25 @@ fn attempts(target: &Target<'_>) -> Vec<Attempt> {
     };
     let mut attempts = Vec::new();
     if target.backup_superblock.is_none() {
-        attempts.push(Attempt { options: first, replay: true });
-        attempts.extend(second.map(|options| Attempt { options, replay: false }));
+        let only_if_corrupted = false;
+        attempts.push(Attempt { options: first, replay: true, only_if_corrupted });
+        attempts.extend(second.map(|options| Attempt {
+            options,
+            replay: false,
+            only_if_corrupted,
+        }));
     }
     if target.fstype.starts_with("ext") {
         let copies = match target.backup_superblock {
             Some(copy) => vec![copy],
-            None => FIRST_COPIES.to_vec(),
+            None => {
+                FIRST_COPIES.into_iter().filter(|copy| *copy < target.length() / 1024).collect()
+            }
         };
         attempts.extend(copies.into_iter().map(|copy| Attempt {
             options: vec![flag("noload"), MountOption::value("sb", copy.to_string())],
             replay: false,
+            only_if_corrupted: target.backup_superblock.is_none(),
         }));
     }
     attempts

@@ -168,6 +168,24 @@ pub fn is_read_only(dir: &Dir) -> bool {
     rustix::fs::fstatvfs(dir).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
+/// Whether the file system `dir` is on was mounted without its journal, by its options in mountinfo
+/// (proc_pid_mountinfo(5)); false where they cannot be read.
+pub fn skips_journal(dir: &Dir) -> bool {
+    let options = || {
+        let id = dir.stat().ok()?.mount_id.to_string();
+        let process = Dir::open_operator_path("/proc/self").ok()?;
+        let text = process.read_file(c"mountinfo", 16 << 20).ok()??;
+        let line = text
+            .split(|&byte| byte == b'\n')
+            .find(|line| line.split(|&byte| byte == b' ').next() == Some(id.as_bytes()))?;
+        Some(line.rsplit(|&byte| byte == b' ').next()?.to_vec())
+    };
+    let skip = ["norecovery", "noload", "rescue=nologreplay", "nologreplay"];
+    options().is_some_and(|options: Vec<u8>| {
+        options.split(|&byte| byte == b',').any(|word| skip.iter().any(|it| it.as_bytes() == word))
+    })
+}
+
 /// Opens the root of a detached mount as a directory that can be listed.
 pub fn open_root(mount: &OwnedFd, shown: &Path) -> Result<Dir> {
     let flags = rustix::fs::OFlags::RDONLY

@@ -1,0 +1,165 @@
+//! Superblocks and journals that were overwritten.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::disk::{EXT4, Fs, XFS, clean, dirty, kernel_said, landed, restore, said, zero};
+use crate::journals::ordinary;
+use crate::support::sandbox::{Image, LoopDevice};
+use crate::support::{Case, case, ok};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("ext4_with_a_zeroed_journal_superblock", EXT4, journal),
+        case("ext4_with_a_zeroed_superblock_is_read_by_a_copy_of_it", EXT4, superblock),
+        case("ext4_with_zeroed_group_descriptors_is_read_by_a_copy", EXT4, descriptors),
+        case("ext4_with_features_no_kernel_knows", EXT4, features),
+        case("ext4_that_claims_more_than_the_device_has", EXT4, larger_than_the_device),
+        case("xfs_with_a_zeroed_superblock_is_raw", XFS, xfs_superblock),
+        case("xfs_with_a_zeroed_log_is_not_guessed_at", XFS, xfs_log),
+        case("a_truncated_xfs_is_refused", XFS, xfs_truncated),
+        case("a_fall_back_never_writes_to_the_device", EXT4, nothing_written),
+    ]
+}
+
+const WITHOUT: &str = "changes made shortly before the snapshot may be missing or damaged, nothing \
+                       will be deleted";
+
+/// The first block of ext4's journal, in bytes, of a file system with blocks of 1 KiB.
+fn journal_at(image: &Path) -> u64 {
+    let blocks = ok(Command::new("debugfs").args(["-R", "blocks <8>"]).arg(image));
+    blocks.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn journal() {
+    let (image, manifest) = clean(Fs::Ext4);
+    zero(image.path(), journal_at(image.path()), 1024);
+    let (sandbox, outcome) = restore(&image.attach());
+    let [first, second, last] = ordinary(Fs::Ext4);
+    let expected = [
+        first,
+        second,
+        "mount: /dev/xvdb (loopN, ro): Invalid argument".into(),
+        format!("WARN /dev/xvdb is mounted without its journal (ro,noload): {WITHOUT}"),
+        last,
+    ];
+    assert_eq!(said(&outcome), expected);
+    assert!(kernel_said(&outcome).iter().any(|line| line.starts_with("JBD2: ")), "{outcome:?}");
+    assert_eq!(landed(&sandbox), manifest);
+}
+
+fn superblock() {
+    let (image, manifest) = clean(Fs::Ext4);
+    zero(image.path(), 1024, 1024);
+    let (sandbox, outcome) = restore(&image.attach());
+    let [first, second, last] = ordinary(Fs::Ext4);
+    let expected = [
+        first,
+        second,
+        "WARN /dev/xvdb: the first superblock is damaged, a copy of it was found".into(),
+        format!("WARN /dev/xvdb is mounted without its journal (ro,noload,sb=8193): {WITHOUT}"),
+        last,
+    ];
+    assert_eq!(said(&outcome), expected);
+    assert_eq!(landed(&sandbox), manifest);
+}
+
+fn descriptors() {
+    let (image, manifest) = clean(Fs::Ext4);
+    zero(image.path(), 2048, 1024);
+    let (sandbox, outcome) = restore(&image.attach());
+    let [first, second, last] = ordinary(Fs::Ext4);
+    let expected = [
+        first,
+        second,
+        "mount: /dev/xvdb (loopN, ro): Structure needs cleaning".into(),
+        "mount: /dev/xvdb (loopN, ro,noload): Structure needs cleaning".into(),
+        format!("WARN /dev/xvdb is mounted without its journal (ro,noload,sb=8193): {WITHOUT}"),
+        last,
+    ];
+    assert_eq!(said(&outcome), expected);
+    assert_eq!(landed(&sandbox), manifest);
+}
+
+/// A device on which every mount fails: what the log ends with, and that nothing lands.
+fn refused(image: Image, fstype: &str, kernel: &str) {
+    let (sandbox, outcome) = restore(&image.attach());
+    let said = said(&outcome);
+    assert_eq!(said[0], "/dev/xvdb detected — attempting restore");
+    assert_eq!(said[1], format!("/dev/xvdb fstype={fstype}"));
+    assert!(said[2].starts_with("mount: /dev/xvdb (loopN, ro"), "{said:?}");
+    assert_eq!(said.last().unwrap(), "WARN mount of /dev/xvdb failed — skipping restore");
+    assert!(kernel_said(&outcome).iter().any(|line| line.contains(kernel)), "{outcome:?}");
+    assert_eq!(sandbox.sh("ls -A /configs /workspace; cat /proc/mounts | grep /mnt || :"), {
+        "/configs:\n\n/workspace:\n"
+    });
+}
+
+fn features() {
+    let (image, _) = clean(Fs::Ext4);
+    // tune2fs does not set what it does not know; debugfs does, checksum included.
+    let command = "set_super_value feature_incompat 0x402c2c2";
+    ok(Command::new("debugfs").args(["-w", "-R", command]).arg(image.path()));
+    refused(image, "ext4", "EXT4-fs (loopN)");
+}
+
+fn larger_than_the_device() {
+    let (image, _) = clean(Fs::Ext4);
+    let file = std::fs::OpenOptions::new().write(true).open(image.path()).unwrap();
+    file.set_len(Fs::Ext4.mebibytes() << 19).unwrap();
+    refused(image, "ext4", "exceeds size of device");
+}
+
+fn xfs_superblock() {
+    let (image, _) = clean(Fs::Xfs);
+    zero(image.path(), 0, 512);
+    let (_sandbox, outcome) = restore(&image.attach());
+    let expected = [
+        "/dev/xvdb detected — attempting restore",
+        "WARN no fs detected on /dev/xvdb (raw/unformatted) — skipping",
+    ];
+    assert_eq!(said(&outcome), expected);
+}
+
+/// Without its log an XFS that was in use may be anything; the kernel takes a zeroed log for a clean
+/// one, so only what was written home is there and the log line says no more than the kernel knows.
+fn xfs_log() {
+    let volume = dirty(Fs::Xfs);
+    let geometry = ok(Command::new("xfs_db")
+        .args(["-r", "-c", "sb 0", "-c", "print logstart agblocks agblklog blocksize logblocks"])
+        .arg(volume.copy.path()));
+    let value = |name: &str| -> u64 {
+        let line = geometry.lines().find(|line| line.starts_with(&format!("{name} = "))).unwrap();
+        line.split(" = ").nth(1).unwrap().parse().unwrap()
+    };
+    let (start, bits) = (value("logstart"), value("agblklog"));
+    let block = (start >> bits) * value("agblocks") + (start & ((1 << bits) - 1));
+    let offset = block * value("blocksize");
+    // Garbage, not zeros: half a log record.
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::OpenOptions::new().write(true).open(volume.copy.path()).unwrap();
+    file.write_all_at(&vec![0xa5; 1 << 20], offset).unwrap();
+    let (_sandbox, outcome) = restore(&volume.copy.attach());
+    let said = said(&outcome);
+    assert!(said.iter().any(|line| line.starts_with("mount: /dev/xvdb (loopN, ro,nouuid)")));
+    assert!(said.iter().any(|line| line.contains("(ro,nouuid,norecovery)")), "{outcome:?}");
+    assert!(!outcome.stdout().contains("MOLECULE-RESTORE: ok "), "{outcome:?}");
+}
+
+fn xfs_truncated() {
+    let (image, _) = clean(Fs::Xfs);
+    let file = std::fs::OpenOptions::new().write(true).open(image.path()).unwrap();
+    file.set_len(100 << 20).unwrap();
+    refused(image, "xfs", "XFS (loopN)");
+}
+
+/// Attempts without replay go through read-only loop devices, even when the device is writable.
+fn nothing_written() {
+    let (image, _) = clean(Fs::Ext4);
+    zero(image.path(), 1024, 1024);
+    let before = std::fs::read(image.path()).unwrap();
+    let device = LoopDevice::of(image.path(), &[]);
+    let (_sandbox, outcome) = restore(&device);
+    assert!(said(&outcome).iter().any(|line| line.contains("sb=8193")), "{outcome:?}");
+    assert!(std::fs::read(image.path()).unwrap() == before, "the device was written to");
+}

@@ -1,0 +1,254 @@
+//! Which disk is meant, by recorded sysfs trees and Identify Controller pages of real shape.
+
+use std::path::Path;
+
+use molecule_tools::volume::discover::{
+    Disk, Identify, Mounts, Selection, Why, by_name, by_volume_id, describe, disks, number,
+};
+
+use crate::support::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("sysfs_tells_disks_partitions_and_use", &[], sysfs),
+        case("the_disk_whose_record_has_the_name_is_taken", &[], record),
+        case("sd_and_xvd_names_are_the_same_request", &[], aliases),
+        case("without_a_record_the_only_spare_ebs_disk_is_taken", &[], only_spare),
+        case("of_several_spare_disks_none_is_taken", &[], several),
+        case("a_disk_in_use_elsewhere_is_not_spare", &[], busy_elsewhere),
+        case("other_disks_are_never_guessed_at", &[], other_disks),
+        case("a_xen_disk_is_found_by_its_kernel_name", &[], xen),
+        case("a_volume_id_is_a_serial_number", &[], volume_id),
+    ]
+}
+
+const EBS: &str = "Amazon Elastic Block Store";
+
+/// A sysfs tree as a t3.medium has it: the root disk with three partitions, and what is added.
+struct Machine {
+    sysfs: tempfile::TempDir,
+    mounts: Mounts,
+    pages: Vec<(String, Vec<u8>)>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let mut machine = Self::empty();
+        machine.disk("nvme0n1", "259:0", 8 << 30, EBS, "vol00000000000000000");
+        for (name, dev, start, size) in [
+            ("nvme0n1p1", "259:1", 227_328, 16_549_855),
+            ("nvme0n1p14", "259:2", 2048, 8192),
+            ("nvme0n1p15", "259:3", 10_240, 217_088),
+        ] {
+            let partition = format!("nvme0n1/{name}");
+            machine.file(&partition, "dev", dev);
+            machine.file(&partition, "partition", name.rsplit('p').next().unwrap());
+            machine.file(&partition, "start", &start.to_string());
+            machine.file(&partition, "size", &size.to_string());
+            machine.directory(&format!("{partition}/holders"));
+        }
+        machine.page("nvme0n1", "vol00000000000000000", b"/dev/xvda");
+        machine.mounts.add(b"22 1 259:1 / / rw,relatime shared:1 - xfs /dev/nvme0n1p1 rw\n");
+        machine
+    }
+
+    fn empty() -> Self {
+        let sysfs = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(sysfs.path().join("class/block")).unwrap();
+        Self { sysfs, mounts: Mounts::default(), pages: Vec::new() }
+    }
+
+    fn directory(&self, path: &str) -> std::path::PathBuf {
+        // Entries of a class are links into the tree of devices.
+        let disk = path.split('/').next().unwrap();
+        let devices = self.sysfs.path().join("devices");
+        std::fs::create_dir_all(devices.join(path)).unwrap();
+        let link = self.sysfs.path().join("class/block").join(disk);
+        let _ = std::os::unix::fs::symlink(format!("../../devices/{disk}"), link);
+        devices.join(path)
+    }
+
+    fn file(&self, path: &str, name: &str, text: &str) {
+        std::fs::write(self.directory(path).join(name), format!("{text}\n")).unwrap();
+    }
+
+    fn disk(&self, name: &str, dev: &str, size: u64, model: &str, serial: &str) {
+        self.file(name, "dev", dev);
+        self.file(name, "size", &(size / 512).to_string());
+        self.directory(&format!("{name}/holders"));
+        let device = format!("{name}/device");
+        self.directory(&device);
+        if !model.is_empty() {
+            self.file(&device, "model", &format!("{model:<40}"));
+            self.file(&device, "serial", serial);
+        }
+    }
+
+    /// An Identify Controller page of an EBS volume.
+    fn page(&mut self, disk: &str, serial: &str, name: &[u8]) {
+        let mut page = vec![0; Identify::LENGTH];
+        page[..4].copy_from_slice(&[0x0f, 0x1d, 0x0f, 0x1d]);
+        page[4..24].copy_from_slice(format!("{serial:<20}").as_bytes());
+        page[24..64].copy_from_slice(format!("{EBS:<40}").as_bytes());
+        page[64..72].copy_from_slice(b"1.0     ");
+        let mut field = [b' '; 32];
+        field[..name.len()].copy_from_slice(name);
+        page[3072..3104].copy_from_slice(&field);
+        self.pages.push((disk.into(), page));
+    }
+
+    /// A second EBS disk; with a name in its record if `name` is not empty.
+    fn attach(&mut self, disk: &str, minor: u32, serial: &str, name: &[u8]) {
+        self.disk(disk, &format!("259:{minor}"), 30 << 30, EBS, serial);
+        if !name.is_empty() {
+            self.page(disk, serial, name);
+        }
+    }
+
+    fn disks(&self) -> Vec<Disk> {
+        disks(self.sysfs.path(), &self.mounts).unwrap()
+    }
+
+    fn find(&self, name: &str) -> Selection {
+        self.find_among_busy(name, &[])
+    }
+
+    fn find_among_busy(&self, name: &str, busy: &[&str]) -> Selection {
+        let identify = |disk: &Disk| self.identify(disk);
+        by_name(name, &self.disks(), &identify, &|disk| busy.contains(&disk.name.as_str()))
+    }
+
+    fn identify(&self, disk: &Disk) -> Option<Identify> {
+        let (_, page) = self.pages.iter().find(|(name, _)| *name == disk.name)?;
+        Identify::parse(page)
+    }
+}
+
+fn taken(selection: Selection) -> (String, Why) {
+    match selection {
+        Selection::Taken(disk, why) => (disk.name, why),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sysfs() {
+    let mut machine = Machine::new();
+    machine.attach("nvme10n1", 8, "vol0aaaa", b"");
+    machine.attach("nvme2n1", 9, "vol0bbbb", b"");
+    machine.directory("nvme2n1/holders/dm-0");
+    machine.disk("loop0", "7:0", 0, "", "");
+    machine.disk("zram0", "252:0", 1 << 20, "", "");
+    machine.file("garbage", "dev", "no number");
+    let disks = machine.disks();
+    let lines: Vec<String> = disks.iter().map(describe).collect();
+    let expected = [
+        "/dev/nvme0n1: 8.0 GiB, model Amazon Elastic Block Store, serial vol00000000000000000, \
+         mounted at /",
+        "/dev/nvme2n1: 30.0 GiB, model Amazon Elastic Block Store, serial vol0bbbb, held by dm-0",
+        "/dev/nvme10n1: 30.0 GiB, model Amazon Elastic Block Store, serial vol0aaaa, not mounted",
+    ];
+    assert_eq!(lines, expected);
+    let starts: Vec<(&str, u64, u64)> = disks[0]
+        .partitions
+        .iter()
+        .map(|part| (part.name.as_str(), part.start_bytes, part.size_bytes))
+        .collect();
+    let expected = [
+        ("nvme0n1p14", 1 << 20, 4 << 20),
+        ("nvme0n1p15", 5 << 20, 106 << 20),
+        ("nvme0n1p1", 111 << 20, 16_549_855 * 512),
+    ];
+    assert_eq!(starts, expected);
+    assert_eq!(number(machine.sysfs.path(), "block", "nvme2n1"), Some((259, 9)));
+    assert_eq!(number(machine.sysfs.path(), "block", "nvme3n1"), None);
+    assert!(disks[0].partitions[0].number == (259, 2));
+    assert!(
+        molecule_tools::volume::discover::disks(Path::new("/no/such"), &Mounts::default()).is_err()
+    );
+}
+
+fn record() {
+    let mut machine = Machine::new();
+    machine.attach("nvme1n1", 4, "vol0aaaa", b"/dev/sdf");
+    machine.attach("nvme2n1", 5, "vol0bbbb", b"xvdb");
+    let expected = ("nvme2n1".to_owned(), Why::Record("xvdb".into()));
+    assert_eq!(taken(machine.find("xvdb")), expected);
+}
+
+fn aliases() {
+    for (asked, recorded) in
+        [("xvdb", &b"sdb"[..]), ("sdb", b"/dev/xvdb"), ("sdb", b"/dev/sdb"), ("xvdb", b"/dev/xvdb")]
+    {
+        let mut machine = Machine::new();
+        machine.attach("nvme1n1", 4, "vol0aaaa", recorded);
+        assert_eq!(taken(machine.find(asked)).0, "nvme1n1", "{asked}");
+    }
+}
+
+fn only_spare() {
+    let mut machine = Machine::new();
+    machine.attach("nvme1n1", 4, "vol0aaaa", b"");
+    let expected = ("nvme1n1".to_owned(), Why::OnlySpare(None));
+    assert_eq!(taken(machine.find("xvdb")), expected);
+    // A mounted one beside it is no choice.
+    machine.attach("nvme2n1", 5, "vol0bbbb", b"/dev/sdf");
+    machine.mounts.add(b"40 22 259:5 / /data rw - ext4 /dev/nvme2n1 rw\n");
+    assert_eq!(taken(machine.find("xvdb")), expected);
+}
+
+fn several() {
+    let mut machine = Machine::new();
+    machine.attach("nvme1n1", 4, "vol0aaaa", b"");
+    machine.attach("nvme2n1", 5, "vol0bbbb", b"/dev/sdf");
+    let Selection::Several(disks) = machine.find("xvdb") else { panic!("one was taken") };
+    let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
+    assert_eq!(names, ["nvme0n1", "nvme1n1", "nvme2n1"]);
+    // Two controllers that both claim the name.
+    let mut machine = Machine::new();
+    machine.attach("nvme1n1", 4, "vol0aaaa", b"xvdb");
+    machine.attach("nvme2n1", 5, "vol0bbbb", b"sdb");
+    assert!(matches!(machine.find("xvdb"), Selection::Several(disks) if disks.len() == 2));
+}
+
+fn busy_elsewhere() {
+    let mut machine = Machine::new();
+    machine.attach("nvme1n1", 4, "vol0aaaa", b"");
+    assert_eq!(machine.find_among_busy("xvdb", &["nvme1n1"]), Selection::None);
+    machine.attach("nvme2n1", 5, "vol0bbbb", b"");
+    assert_eq!(taken(machine.find_among_busy("xvdb", &["nvme1n1"])).0, "nvme2n1");
+}
+
+fn other_disks() {
+    assert_eq!(Machine::new().find("xvdb"), Selection::None);
+    let machine = Machine::new();
+    // Instance storage, a disk of a hypervisor, a loop device: not what a control plane attaches.
+    machine.disk("nvme1n1", "259:4", 75 << 30, "Amazon EC2 NVMe Instance Storage", "AWS1234");
+    machine.disk("sdb", "8:16", 75 << 30, "QEMU HARDDISK", "1");
+    machine.disk("vdb", "253:16", 75 << 30, "", "");
+    machine.disk("loop0", "7:0", 1 << 30, "", "");
+    assert_eq!(machine.find("xvdb"), Selection::None);
+}
+
+fn xen() {
+    let machine = Machine::empty();
+    machine.disk("xvda", "202:0", 8 << 30, "", "");
+    machine.disk("xvdb", "202:16", 8 << 30, "", "");
+    for asked in ["xvdb", "sdb"] {
+        let expected = ("xvdb".to_owned(), Why::KernelName);
+        assert_eq!(taken(machine.find(asked)), expected);
+    }
+    assert_eq!(machine.find("xvdc"), Selection::None);
+}
+
+fn volume_id() {
+    let mut machine = Machine::new();
+    machine.attach("nvme1n1", 4, "vol0aaaa", b"sdf");
+    let find = |machine: &Machine, id: &str| {
+        by_volume_id(id, &machine.disks(), &|disk| machine.identify(disk))
+    };
+    assert_eq!(taken(find(&machine, "vol-0aaaa")), ("nvme1n1".to_owned(), Why::Serial));
+    assert_eq!(find(&machine, "vol-0aaab"), Selection::None);
+    // Where sysfs has no serial number, the controller is asked.
+    machine.file("nvme1n1/device", "serial", "");
+    assert_eq!(taken(find(&machine, "vol-0aaaa")).0, "nvme1n1");
+}
