@@ -233,7 +233,7 @@ line'; : > \"$(printf 'bad\\377')\"; : > -rf; mkdir ...; : > '.*'; : > '\\n'; cd
     },
     Scenario {
         name: "refresh_daemon_on",
-        setup: "cd /app/scripts; printf '#!/bin/sh\nexec sleep 600\n' > molecule-gh-token-refresh.sh
+        setup: "cd /app/scripts; printf '#!/bin/sh\ntouch /var/tmp/refreshing\nexec sleep 600\n' > molecule-gh-token-refresh.sh
              chmod 755 *; echo old > /home/agent/.gh-token-refresh.log; chown 1000 /home/agent/.gh*",
         volume: Volume::Absent,
         run: |run| run.env("ENABLE_GITHUB_MIRROR_CREDENTIALS", "true"),
