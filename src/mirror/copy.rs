@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{Advice, SeekFrom};
 use rustix::io::Errno;
 
-use super::entry::NewFile;
+use super::make::NewFile;
 use super::report::{Side, add};
 use super::{Engine, Worker};
 use crate::fs::Stat;

@@ -1,53 +1,33 @@
-//! One entry that is no directory: compare it, keep it, mend it in place, or make it anew.
-//!
-//! Where somebody else can look, an object is made complete under a temporary name and renamed; in a
-//! directory of this run's own making (see [`Node::fresh`]) nobody can, and small files get their
-//! final name at once, which saves a third of the system calls that change the directory.
+//! One entry that is no directory: compare it, keep it, mend it in place, link it, or have it made anew.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::copy::{BUFFER, CopyError};
+use super::copy::CopyError;
 use super::itemize::{Change, Differences};
 use super::links::{Id, Leader, Role, id};
+use super::make::with_temp_name;
 use super::metadata::{Object, Xattrs, compare, entry_xattrs};
 use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
 use super::{Engine, Worker};
 use crate::error::Error;
-use crate::fs::{Kind, Stat, TempName, at};
-
-/// Attempts to find a temporary name that is not taken.
-const TEMP_ATTEMPTS: usize = 100;
-
-/// A regular file under construction.
-#[derive(Debug)]
-pub(super) struct NewFile {
-    pub node: Arc<Node>,
-    pub pair: Arc<Pair>,
-    pub name: CString,
-    /// The name it is made under; none when that is `name` itself.
-    temp: Option<TempName>,
-    pub dst: OwnedFd,
-    pub stat: Stat,
-    xattrs: Xattrs,
-    /// What stands under the final name.
-    old: Option<Stat>,
-    /// The hard-link group it leads.
-    key: Option<Id>,
-}
+use crate::fs::{Kind, Stat, at};
 
 /// What the entry is about, handed from step to step.
-struct Subject<'a> {
-    node: &'a Arc<Node>,
-    pair: &'a Arc<Pair>,
-    name: &'a CString,
-    stat: Stat,
-    key: Option<Id>,
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub node: &'a Arc<Node>,
+    pub pair: &'a Arc<Pair>,
+    pub name: &'a CString,
+    /// The source entry.
+    pub stat: Stat,
+    /// The hard-link group it leads.
+    pub key: Option<Id>,
 }
 
 impl Engine<'_> {
@@ -97,7 +77,7 @@ impl Engine<'_> {
         };
         add(counter, 1);
         match role {
-            Some(Role::Follow(leader)) => self.follow(&subject, &leader),
+            Some(Role::Follow(leader)) => self.follow(worker, &subject, &leader),
             _ => self.ensure(worker, &subject, src),
         }
     }
@@ -228,7 +208,14 @@ impl Engine<'_> {
             if !now.same_inode(old) || now.kind != old.kind || now.nlink != old.nlink {
                 return Err(("change metadata of", Errno::STALE));
             }
-            Object::Handle(handle.as_fd()).apply_differences(differences, stat, wanted, found)
+            Object::Handle(handle.as_fd()).apply_differences(
+                differences,
+                stat,
+                wanted,
+                found,
+                &mut |operation, errno| self.fail(node, name, Side::Destination, operation, errno),
+            );
+            Ok(())
         };
         match mend() {
             Ok(()) => true,
@@ -239,163 +226,8 @@ impl Engine<'_> {
         }
     }
 
-    fn make_file(
-        &self,
-        worker: &mut Worker,
-        subject: &Subject<'_>,
-        src: Option<OwnedFd>,
-        old: Option<Stat>,
-    ) {
-        let Subject { node, pair, name, key, .. } = subject;
-        let Some(dir) = &pair.dst else { return };
-        let opened = match src {
-            Some(src) => Ok((src, subject.stat)),
-            None => at::open_read(&pair.src, name)
-                .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd, stat))),
-        };
-        let (src, stat) = match opened {
-            Ok(opened) => opened,
-            Err(Errno::NOENT) => {
-                self.finish_lead(*key, None);
-                return self.vanished(node, name);
-            }
-            Err(errno) => return self.abandon(subject, Side::Source, "open", errno),
-        };
-        if stat.kind != Kind::File {
-            return self.abandon(subject, Side::Source, "open", Errno::STALE);
-        }
-        let xattrs = match entry_xattrs(&pair.src, name, Some(src.as_fd())) {
-            Ok(xattrs) => xattrs,
-            Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
-        };
-        let made = if node.fresh && stat.size <= BUFFER as u64 {
-            at::create(dir, name, 0o600).map(|fd| (fd, None))
-        } else {
-            with_temp_name(|temp| at::create(dir, temp, 0o600)).map(|(fd, temp)| (fd, Some(temp)))
-        };
-        let (dst, temp) = match made {
-            Ok(made) => made,
-            Err(errno) => return self.abandon(subject, Side::Destination, "create", errno),
-        };
-        let (node, pair, name) = ((*node).clone(), (*pair).clone(), (*name).clone());
-        let file = NewFile { node, pair, name, temp, dst, stat, xattrs, old, key: *key };
-        self.fill(worker, file, src);
-    }
-
-    /// Gives a filled file its metadata and its final name.
-    pub(super) fn complete(&self, file: &NewFile) {
-        let Some(dir) = &file.pair.dst else { return };
-        let finish = || {
-            let object = Object::Open(file.dst.as_fd());
-            object.apply_new(&file.stat, &file.xattrs, file.node.default_acl)?;
-            // Only followers need to know what their leader became.
-            let made = match file.key {
-                Some(_) => Some(id(&at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?)),
-                None => None,
-            };
-            if let Some(temp) = &file.temp {
-                self.put_in_place(&file.node, dir, temp.as_cstr(), &file.name, file.old.as_ref())?;
-            }
-            Ok(made)
-        };
-        match finish() {
-            Ok(made) => {
-                add(&self.counters.copied, 1);
-                self.led(file.key, &file.node, &file.name, made);
-            }
-            Err((operation, errno)) => {
-                self.give_up(file, CopyError::Os(Side::Destination, operation, errno));
-            }
-        }
-    }
-
-    /// Removes a file that could not be completed; what stood under the final name stays.
-    pub(super) fn give_up(&self, file: &NewFile, error: CopyError) {
-        if let Some(dir) = &file.pair.dst {
-            let name = file.temp.as_ref().map_or(file.name.as_c_str(), TempName::as_cstr);
-            // The failure to report is the one that led here.
-            let _ = at::unlink(dir, name);
-        }
-        let subject = Subject {
-            node: &file.node,
-            pair: &file.pair,
-            name: &file.name,
-            stat: file.stat,
-            key: file.key,
-        };
-        match error {
-            CopyError::Os(side, operation, errno) => self.abandon(&subject, side, operation, errno),
-            CopyError::Shrunk => self.shrunk(&subject),
-            CopyError::Stopped => self.finish_lead(file.key, None),
-        }
-    }
-
-    /// Makes a symbolic link, device node, fifo or socket.
-    fn make_special(&self, subject: &Subject<'_>, old: Option<Stat>) {
-        let Subject { node, pair, name, stat, key } = subject;
-        let Some(dir) = &pair.dst else { return };
-        let prepared = entry_xattrs(&pair.src, name, None)
-            .map_err(|errno| ("read xattrs of", errno))
-            .and_then(|xattrs| match stat.kind {
-                Kind::Symlink => at::read_link(&pair.src, name)
-                    .map(|target| (xattrs, Some(target)))
-                    .map_err(|errno| ("read link", errno)),
-                _ => Ok((xattrs, None)),
-            });
-        let (xattrs, target) = match prepared {
-            Ok(prepared) => prepared,
-            Err((_, Errno::NOENT)) => {
-                self.finish_lead(*key, None);
-                return self.vanished(node, name);
-            }
-            Err((operation, errno)) => {
-                return self.abandon(subject, Side::Source, operation, errno);
-            }
-        };
-        let make = |place: &CStr| match &target {
-            Some(target) => rustix::fs::symlinkat(target.as_c_str(), dir, place),
-            None => at::make_node(dir, place, stat.kind, 0o600, stat.rdev),
-        };
-        let made = match node.fresh {
-            true => make(name).map(|()| None),
-            false => with_temp_name(make).map(|((), temp)| Some(temp)),
-        };
-        let temp = match made {
-            Ok(temp) => temp,
-            Err(errno) => return self.abandon(subject, Side::Destination, "create", errno),
-        };
-        let place = temp.as_ref().map_or(name.as_c_str(), TempName::as_cstr);
-        let finish = || {
-            if node.fresh && stat.kind == Kind::Symlink && key.is_none() {
-                return Object::Entry(dir.as_fd(), place)
-                    .apply_new(stat, &xattrs, node.default_acl)
-                    .map(|()| None);
-            }
-            let handle = at::open_handle(dir, place).map_err(|errno| ("open", errno))?;
-            let made = at::stat_fd(&handle).map_err(|errno| ("stat", errno))?;
-            if made.kind != stat.kind || made.nlink != 1 {
-                return Err(("create", Errno::STALE));
-            }
-            Object::Handle(handle.as_fd()).apply_new(stat, &xattrs, node.default_acl)?;
-            if temp.is_some() {
-                self.put_in_place(node, dir, place, name, old.as_ref())?;
-            }
-            Ok(Some(id(&made)))
-        };
-        match finish() {
-            Ok(dst) => {
-                add(&self.counters.copied, 1);
-                self.led(*key, node, name, dst);
-            }
-            Err((operation, errno)) => {
-                let _ = at::unlink(dir, place);
-                self.abandon(subject, Side::Destination, operation, errno);
-            }
-        }
-    }
-
     /// Makes the entry a hard link of its group's leader.
-    fn follow(&self, subject: &Subject<'_>, leader: &Leader) {
+    fn follow(&self, worker: &mut Worker, subject: &Subject<'_>, leader: &Leader) {
         let Subject { node, pair, name, stat, .. } = subject;
         let old = match &pair.dst {
             Some(dst) if !node.fresh => match at::stat(dst, name) {
@@ -433,35 +265,29 @@ impl Engine<'_> {
                 let _ = at::unlink(dir, temp);
             })
         };
-        if let Err((operation, errno)) = link() {
-            self.fail(node, name, Side::Destination, operation, errno);
+        match link() {
+            Ok(()) => {}
+            // Another mount in the destination, or more names than its file system allows: the
+            // content is kept under this name too, as a file of its own.
+            Err((operation, errno @ (Errno::XDEV | Errno::MLINK))) => {
+                self.fail(node, name, Side::Destination, operation, errno);
+                self.ensure(worker, &Subject { key: None, ..*subject }, None);
+            }
+            Err((operation, errno)) => {
+                self.fail(node, name, Side::Destination, operation, errno);
+            }
         }
-    }
-
-    /// Renames a complete object to its final name; a directory that stands there goes first.
-    fn put_in_place(
-        &self,
-        node: &Arc<Node>,
-        dir: &OwnedFd,
-        temp: &CStr,
-        name: &CStr,
-        old: Option<&Stat>,
-    ) -> Result<(), (&'static str, Errno)> {
-        if old.is_some_and(|old| old.kind == Kind::Dir) {
-            self.clear(node, dir, name).map_err(|errno| ("replace directory", errno))?;
-        }
-        rustix::fs::renameat(dir, temp, dir, name).map_err(|errno| ("rename to", errno))
     }
 
     /// Ends the lead of a group whose leader is `dst` now (none in a dry run that would make it).
-    fn led(&self, key: Option<Id>, node: &Arc<Node>, name: &CString, dst: Option<Id>) {
+    pub(super) fn led(&self, key: Option<Id>, node: &Arc<Node>, name: &CString, dst: Option<Id>) {
         if key.is_some() {
             self.finish_lead(key, Some(Leader { node: node.clone(), name: name.clone(), dst }));
         }
     }
 
     /// Ends the lead of a hard-link group; the names that waited are taken up again.
-    fn finish_lead(&self, key: Option<Id>, leader: Option<Leader>) {
+    pub(super) fn finish_lead(&self, key: Option<Id>, leader: Option<Leader>) {
         let Some(key) = key else { return };
         for (node, name) in self.links.finish(key, leader) {
             add(&self.counters.waiting, 1);
@@ -470,7 +296,13 @@ impl Engine<'_> {
         }
     }
 
-    fn abandon(&self, subject: &Subject<'_>, side: Side, operation: &'static str, errno: Errno) {
+    pub(super) fn abandon(
+        &self,
+        subject: &Subject<'_>,
+        side: Side,
+        operation: &'static str,
+        errno: Errno,
+    ) {
         match (side, errno) {
             (Side::Source, Errno::NOENT) => self.vanished(subject.node, subject.name),
             _ => self.fail(subject.node, subject.name, side, operation, errno),
@@ -478,7 +310,7 @@ impl Engine<'_> {
         self.finish_lead(subject.key, None);
     }
 
-    fn shrunk(&self, subject: &Subject<'_>) {
+    pub(super) fn shrunk(&self, subject: &Subject<'_>) {
         let (path, shown) = self.paths(subject.node, subject.name, Side::Source);
         let error = Error::on("read", shown, "it shrank while it was read").hint("restore again");
         let reason = String::from("read: it shrank while it was read");
@@ -486,16 +318,4 @@ impl Engine<'_> {
         self.counters.record(Side::Source, path, reason, &error);
         self.finish_lead(subject.key, None);
     }
-}
-
-/// Calls `make` with temporary names until one is free.
-fn with_temp_name<T>(make: impl Fn(&CStr) -> Result<T, Errno>) -> Result<(T, TempName), Errno> {
-    for _ in 0..TEMP_ATTEMPTS {
-        let temp = TempName::new();
-        match make(temp.as_cstr()) {
-            Err(Errno::EXIST) => {}
-            other => return other.map(|made| (made, temp)),
-        }
-    }
-    Err(Errno::EXIST)
 }

@@ -17,9 +17,6 @@ const ACCESS: &CStr = c"system.posix_acl_access";
 const DEFAULT: &CStr = c"system.posix_acl_default";
 const CAPABILITY: &CStr = c"security.capability";
 
-/// A failed step: what was attempted and the kernel's reason.
-pub(super) type Step = (&'static str, Errno);
-
 /// The xattrs that are mirrored: POSIX ACLs and the user, trusted and security name spaces. Other
 /// `system.*` names are views of the file system itself.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -112,90 +109,137 @@ impl Object<'_> {
     }
 
     /// Gives a new object all metadata of the source object. `inherited`: the directory it was made
-    /// in has a default ACL.
-    pub fn apply_new(&self, stat: &Stat, xattrs: &Xattrs, inherited: bool) -> Result<(), Step> {
+    /// in has a default ACL. A step that fails is told to `fail` and the others are still taken, for
+    /// content with a wrong attribute is worth more than none.
+    pub fn apply_new(
+        &self,
+        stat: &Stat,
+        xattrs: &Xattrs,
+        inherited: bool,
+        fail: &mut dyn FnMut(&'static str, Errno),
+    ) {
         if inherited {
-            let found = Xattrs::read(&self.xattrs()).map_err(|errno| ("list xattrs of", errno))?;
-            self.remove_surplus(xattrs, &found)?;
+            match Xattrs::read(&self.xattrs()) {
+                Ok(found) => self.remove_surplus(xattrs, &found, fail),
+                Err(errno) => fail("list xattrs of", errno),
+            }
         }
-        self.chown(stat).map_err(|errno| ("change owner of", errno))?;
-        if stat.kind != Kind::Symlink {
-            self.chmod(mode_before_acl(stat, xattrs)).map_err(|e| ("change mode of", e))?;
+        let owned = self.chown(stat).map_err(|errno| fail("change owner of", errno)).is_ok();
+        if stat.kind != Kind::Symlink
+            && let Err(errno) = self.chmod(safe_mode(mode_before_acl(stat, xattrs), owned))
+        {
+            fail("change mode of", errno);
         }
-        self.set_xattrs(xattrs, None)?;
-        self.set_mtime(stat)
+        self.set_xattrs(xattrs, None, owned, fail);
+        self.set_mtime(stat, fail);
     }
 
-    /// Changes what differs and nothing else.
+    /// Changes what differs and nothing else; failures as for [`Object::apply_new`].
     pub fn apply_differences(
         &self,
         differences: &Differences,
         stat: &Stat,
         xattrs: &Xattrs,
         found: &Xattrs,
-    ) -> Result<(), Step> {
-        self.remove_surplus(xattrs, found)?;
+        fail: &mut dyn FnMut(&'static str, Errno),
+    ) {
+        self.remove_surplus(xattrs, found, fail);
         let owner = differences.owner || differences.group;
-        if owner {
-            self.chown(stat).map_err(|errno| ("change owner of", errno))?;
-        }
+        let owned =
+            !owner || self.chown(stat).map_err(|errno| fail("change owner of", errno)).is_ok();
         let acl_changes = xattrs.access != found.access;
         if (owner || differences.mode || acl_changes) && stat.kind != Kind::Symlink {
             let mode = if acl_changes { mode_before_acl(stat, xattrs) } else { stat.mode };
-            self.chmod(mode).map_err(|errno| ("change mode of", errno))?;
+            if let Err(errno) = self.chmod(safe_mode(mode, owned)) {
+                fail("change mode of", errno);
+            }
         }
-        self.set_xattrs(xattrs, Some((found, owner)))?;
-        if differences.time { self.set_mtime(stat) } else { Ok(()) }
+        self.set_xattrs(xattrs, Some((found, owner)), owned, fail);
+        if differences.time {
+            self.set_mtime(stat, fail);
+        }
     }
 
-    fn remove_surplus(&self, wanted: &Xattrs, found: &Xattrs) -> Result<(), Step> {
+    fn remove_surplus(
+        &self,
+        wanted: &Xattrs,
+        found: &Xattrs,
+        fail: &mut dyn FnMut(&'static str, Errno),
+    ) {
         let target = self.xattrs();
-        let remove = |name: &CStr| target.remove(name).map_err(|errno| ("remove xattr of", errno));
+        let mut remove = |name: &CStr| {
+            if let Err(errno) = target.remove(name) {
+                fail("remove xattr of", errno);
+            }
+        };
         if wanted.access.is_none() && found.access.is_some() {
-            remove(ACCESS)?;
+            remove(ACCESS);
         }
         if wanted.default.is_none() && found.default.is_some() {
-            remove(DEFAULT)?;
+            remove(DEFAULT);
         }
         for (name, _) in &found.others {
             if !wanted.others.iter().any(|(wanted, _)| wanted == name) {
-                remove(name)?;
+                remove(name);
             }
         }
-        Ok(())
     }
 
     /// `found`: what is there already and need not be set, and whether a change of owner has just
-    /// dropped the file capabilities.
-    fn set_xattrs(&self, wanted: &Xattrs, found: Option<(&Xattrs, bool)>) -> Result<(), Step> {
+    /// dropped the file capabilities. Those are withheld from a file that could not be given to its
+    /// owner (`owned`).
+    fn set_xattrs(
+        &self,
+        wanted: &Xattrs,
+        found: Option<(&Xattrs, bool)>,
+        owned: bool,
+        fail: &mut dyn FnMut(&'static str, Errno),
+    ) {
         let target = self.xattrs();
-        if let Some(acl) = &wanted.access
-            && found.is_none_or(|(found, _)| found.access != wanted.access)
-        {
-            target.set(ACCESS, acl).map_err(|errno| ("set ACL of", errno))?;
-        }
-        if let Some(acl) = &wanted.default
-            && found.is_none_or(|(found, _)| found.default != wanted.default)
-        {
-            target.set(DEFAULT, acl).map_err(|errno| ("set default ACL of", errno))?;
-        }
-        for entry in &wanted.others {
-            let there = found.is_some_and(|(found, owner_changed)| {
-                found.others.contains(entry) && !(owner_changed && entry.0.as_c_str() == CAPABILITY)
-            });
-            if !there {
-                target.set(&entry.0, &entry.1).map_err(|errno| ("set xattr of", errno))?;
+        let acls = [
+            (ACCESS, &wanted.access, found.map(|(found, _)| &found.access), "set ACL of"),
+            (
+                DEFAULT,
+                &wanted.default,
+                found.map(|(found, _)| &found.default),
+                "set default ACL of",
+            ),
+        ];
+        for (name, value, there, operation) in acls {
+            if let Some(acl) = value
+                && there != Some(value)
+                && let Err(errno) = target.set(name, acl)
+            {
+                fail(operation, errno);
             }
         }
-        Ok(())
+        for entry in &wanted.others {
+            let capability = entry.0.as_c_str() == CAPABILITY;
+            let there = found.is_some_and(|(found, owner_changed)| {
+                found.others.contains(entry) && !(owner_changed && capability)
+            });
+            if !there
+                && (owned || !capability)
+                && let Err(errno) = target.set(&entry.0, &entry.1)
+            {
+                fail("set xattr of", errno);
+            }
+        }
     }
 
     /// Sets the modification time; the access time is not mirrored.
-    pub fn set_mtime(&self, stat: &Stat) -> Result<(), Step> {
+    pub fn set_mtime(&self, stat: &Stat, fail: &mut dyn FnMut(&'static str, Errno)) {
         let mut times = stat.times();
         times.last_access.tv_nsec = UTIME_OMIT;
-        self.set_times(&times).map_err(|errno| ("set times of", errno))
+        if let Err(errno) = self.set_times(&times) {
+            fail("set times of", errno);
+        }
     }
+}
+
+/// Set-id bits are for the owner they were made for: without it (`owned` false) they are dropped.
+fn safe_mode(mode: u32, owned: bool) -> u32 {
+    if owned { mode } else { mode & 0o1777 }
 }
 
 /// With an access ACL the group bits of the mode are its mask; they come with the ACL, for until

@@ -4,7 +4,8 @@
 //! - `pool`: the queue, the threads, and how many of them there are and why
 //! - `tree`: directories in work and the descriptors they hold
 //! - `walk`: listing, making and finishing directories
-//! - `entry`: everything that is no directory: keep, mend, replace
+//! - `entry`: everything that is no directory: keep, mend, link
+//! - `make`: new files, links and nodes, and how they get their names
 //! - `copy`: file content, large and sparse files
 //! - `metadata`: owner, mode, ACLs, xattrs, times
 //! - `links`: hard-link groups
@@ -19,6 +20,7 @@ mod delete;
 mod entry;
 mod itemize;
 mod links;
+mod make;
 mod metadata;
 mod pool;
 mod report;
@@ -27,6 +29,7 @@ mod walk;
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -139,6 +142,7 @@ pub fn mirror(
     observer: &dyn Observer,
 ) -> Result<Report> {
     let stat = src.stat()?;
+    need_proc(src)?;
     let (threads, directories) = limits(options.jobs);
     let fallback = PathBuf::new();
     let engine = Engine {
@@ -196,6 +200,15 @@ pub fn mirror(
             .hint("raise the limit of processes (ulimit -u, pids cgroup)"));
     }
     Ok(engine.counters.report(engine.started.elapsed()))
+}
+
+/// Links, fifos, sockets and devices cannot be opened, and the way to their xattrs and modes without
+/// following a link leads through /proc; without it every such entry would fail one by one.
+fn need_proc(dir: &Dir) -> Result<()> {
+    let path = format!("/proc/self/fd/{}/.", dir.as_fd().as_raw_fd());
+    rustix::fs::stat(path).map(drop).map_err(|errno| {
+        Error::os("use", "/proc/self/fd", errno).hint("mount -t proc proc /proc and restore again")
+    })
 }
 
 /// Threads and directories held open that the limit of descriptors (RLIMIT_NOFILE) allows.

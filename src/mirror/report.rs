@@ -146,7 +146,8 @@ impl Counters {
             _ => error,
         };
         self.record(side, path, format!("{operation}: {}", describe(errno)), &error);
-        if side == Side::Destination {
+        // A single attribute can be too large for a file system that has room for everything else.
+        if side == Side::Destination && !operation.starts_with("set ") {
             match errno {
                 Errno::NOSPC | Errno::DQUOT => self.stop(Stop::Full),
                 Errno::ROFS => self.stop(Stop::ReadOnly),

@@ -6,7 +6,7 @@
 //! descriptors; a directory found again must be the same inode as before.
 
 use std::collections::VecDeque;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,8 @@ pub(super) struct Node {
     pending: AtomicUsize,
     /// Names seen in the source.
     pub src_entries: AtomicU64,
+    /// All source names have been seen; if not, nothing is removed here.
+    pub whole: AtomicBool,
     /// Something in this directory went wrong, so that counting entries proves nothing.
     pub uncertain: AtomicBool,
     held: Mutex<Option<Arc<Pair>>>,
@@ -74,6 +76,7 @@ impl Node {
             default_acl,
             pending: AtomicUsize::new(1),
             src_entries: AtomicU64::new(0),
+            whole: AtomicBool::new(true),
             uncertain: AtomicBool::new(false),
             held: Mutex::new(Some(pair.clone())),
         })
@@ -164,7 +167,7 @@ impl Held {
             }
         };
         for next in missing.into_iter().rev() {
-            pair = Arc::new(reopen(&pair, next)?);
+            pair = Arc::new(reopen(&pair, &next.name, next)?);
         }
         if node.held().is_none() {
             node.hold(Some(pair.clone()));
@@ -172,17 +175,29 @@ impl Held {
         }
         Ok(pair)
     }
+
+    /// Lets `parent` hold descriptors again, found through ".." of its child `pair`, so that going
+    /// up a long path need not start at the top each time. Where that fails, [`Held::open`] tries.
+    pub fn reach_up(&self, parent: &Arc<Node>, pair: &Pair) {
+        if parent.held().is_none()
+            && let Ok(found) = reopen(pair, c"..", parent)
+        {
+            parent.hold(Some(Arc::new(found)));
+            self.note(parent);
+        }
+    }
 }
 
-fn reopen(parent: &Pair, node: &Node) -> Result<Pair, (Side, Errno)> {
-    let src = at::open_dir(&parent.src, &node.name).map_err(|errno| (Side::Source, errno))?;
+/// Opens `node` by `name` relative to `from`: its own name from its parent, ".." from a child.
+fn reopen(from: &Pair, name: &CStr, node: &Node) -> Result<Pair, (Side, Errno)> {
+    let src = at::open_dir(&from.src, name).map_err(|errno| (Side::Source, errno))?;
     let stat = at::stat_fd(&src).map_err(|errno| (Side::Source, errno))?;
     if !stat.same_inode(&node.stat) {
         return Err((Side::Source, Errno::STALE));
     }
-    let dst = match (&parent.dst, node.dst_id) {
-        (Some(parent), Some(id)) => {
-            let dst = at::open_dir(parent, &node.name).map_err(|e| (Side::Destination, e))?;
+    let dst = match (&from.dst, node.dst_id) {
+        (Some(from), Some(id)) => {
+            let dst = at::open_dir(from, name).map_err(|e| (Side::Destination, e))?;
             let stat = at::stat_fd(&dst).map_err(|errno| (Side::Destination, errno))?;
             if (stat.dev, stat.ino) != id {
                 return Err((Side::Destination, Errno::STALE));
@@ -195,6 +210,6 @@ fn reopen(parent: &Pair, node: &Node) -> Result<Pair, (Side, Errno)> {
 }
 
 /// `base` joined with `name`, for messages.
-pub(super) fn join(base: &Path, name: &std::ffi::CStr) -> PathBuf {
+pub(super) fn join(base: &Path, name: &CStr) -> PathBuf {
     base.join(OsStr::from_bytes(name.to_bytes()))
 }

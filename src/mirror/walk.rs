@@ -75,6 +75,7 @@ impl Engine<'_> {
             self.list(worker, &node, &pair);
         } else {
             // What is mounted there belongs to another file system; its mount point is ours.
+            node.whole.store(false, Ordering::Relaxed);
             self.leave_out(parent, &node.name);
         }
         self.release(node);
@@ -98,6 +99,7 @@ impl Engine<'_> {
         });
         worker.listing = listing;
         if let Err(errno) = listed {
+            node.whole.store(false, Ordering::Relaxed);
             self.fail(node, c"", Side::Source, "list", errno);
         }
         self.hand_out(worker, node, pair, batch);
@@ -211,7 +213,10 @@ impl Engine<'_> {
                 &made,
                 &none,
                 &found,
-            )?;
+                &mut |operation, errno| {
+                    self.fail(parent, name, Side::Destination, operation, errno);
+                },
+            );
         }
         Ok(Place { dst: Some(dst), fresh: ours, default_acl: false })
     }
@@ -240,7 +245,14 @@ impl Engine<'_> {
         if self.options.dry_run {
             return Ok(());
         }
-        Object::Open(dst.as_fd()).apply_differences(&differences, stat, xattrs, &found)
+        Object::Open(dst.as_fd()).apply_differences(
+            &differences,
+            stat,
+            xattrs,
+            &found,
+            &mut |operation, errno| self.fail(parent, name, Side::Destination, operation, errno),
+        );
+        Ok(())
     }
 
     /// Notes that one expected thing of `node` is done, and finishes every directory of which that
@@ -248,50 +260,55 @@ impl Engine<'_> {
     pub(super) fn release(&self, node: Arc<Node>) {
         let mut node = node;
         while node.done() {
-            self.finish(&node);
-            match &node.parent {
-                Some(parent) => node = parent.clone(),
-                None => return,
+            let pair = self.finish(&node);
+            let Some(parent) = node.parent.clone() else { return };
+            if let Some(pair) = pair {
+                self.held.reach_up(&parent, &pair);
             }
+            node = parent;
         }
     }
 
     /// Everything below is done: a new directory is opened to its users, and any gets its times.
-    fn finish(&self, node: &Arc<Node>) {
+    fn finish(&self, node: &Arc<Node>) -> Option<Arc<Pair>> {
         if self.options.dry_run {
-            if self.options.delete && !node.fresh {
+            if self.options.delete && !node.fresh && node.whole.load(Ordering::Relaxed) {
                 self.note_surplus(node);
             }
-            return;
+            return None;
         }
-        let Some(pair) = self.open(node, c"") else { return };
-        let Some(dst) = &pair.dst else { return };
-        let finished = if node.fresh {
-            Xattrs::read(&Target::fd(&pair.src))
-                .map_err(|errno| ("read xattrs of", errno))
-                .and_then(|xattrs| Object::Open(dst.as_fd()).apply_new(&node.stat, &xattrs, false))
+        let pair = self.open(node, c"")?;
+        let dst = pair.dst.as_ref()?;
+        if node.fresh {
+            match Xattrs::read(&Target::fd(&pair.src)) {
+                Ok(xattrs) => Object::Open(dst.as_fd()).apply_new(
+                    &node.stat,
+                    &xattrs,
+                    false,
+                    &mut |operation, errno| {
+                        self.fail(node, c"", Side::Destination, operation, errno);
+                    },
+                ),
+                Err(errno) => self.fail(node, c"", Side::Source, "read xattrs of", errno),
+            }
         } else {
-            self.settle_times(node, dst)
-        };
-        if let Err((operation, errno)) = finished {
-            self.fail(node, c"", Side::Destination, operation, errno);
+            self.settle_times(node, dst);
+            let whole = node.whole.load(Ordering::Relaxed);
+            if self.options.delete && whole && self.has_surplus(node, dst) {
+                self.note_surplus(node);
+            }
         }
-        if self.options.delete && !node.fresh && self.has_surplus(node, dst) {
-            self.note_surplus(node);
-        }
+        Some(pair)
     }
 
     /// Sets the modification time of an older directory again, if its entries changed it.
-    pub(super) fn settle_times(
-        &self,
-        node: &Node,
-        dst: &OwnedFd,
-    ) -> Result<(), (&'static str, Errno)> {
-        let now = at::stat_fd(dst).map_err(|errno| ("stat", errno))?;
-        if now.mtime == node.stat.mtime {
-            return Ok(());
+    pub(super) fn settle_times(&self, node: &Node, dst: &OwnedFd) {
+        let fail = |operation, errno| self.fail(node, c"", Side::Destination, operation, errno);
+        match at::stat_fd(dst) {
+            Ok(now) if now.mtime == node.stat.mtime => {}
+            Ok(_) => Object::Open(dst.as_fd()).set_mtime(&node.stat, &mut { fail }),
+            Err(errno) => fail("stat", errno),
         }
-        Object::Open(dst.as_fd()).set_mtime(&node.stat)
     }
 
     /// Whether the destination has names the source has not. Every source name is there by now, so
