@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl};
+use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, ioctl};
 
-use super::device::{Node, Nodes};
+use super::device::{Device, Node, Nodes, Number};
 use crate::error::{Error, Result};
 use crate::fs::Kind;
 
@@ -90,6 +90,56 @@ impl LoopDevice {
     pub fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// What a loop device shows: a device or file, and which range of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backing {
+    /// Number of the block device; (0, 0) for a file.
+    device: Number,
+    /// Device and inode number of the file; only for a file.
+    file: Option<(Number, u64)>,
+    range: Range,
+}
+
+impl Backing {
+    /// `range` of `device`.
+    pub fn of(device: &Device, range: Range) -> Result<Self> {
+        let stat =
+            rustix::fs::fstat(device).map_err(|errno| Error::os("stat", device.shown(), errno))?;
+        let dev = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+        Ok(match device.number() {
+            Some(number) => Self { device: number, file: None, range },
+            None => Self { device: (0, 0), file: Some((dev, stat.st_ino)), range },
+        })
+    }
+}
+
+/// What loop device `number` shows; none if it is no loop device in use.
+pub fn backing(number: Number, nodes: &Nodes) -> Option<Backing> {
+    const LOOP_GET_STATUS64: Opcode = 0x4C05;
+    const LOOP_MAJOR: u32 = 7;
+    if number.0 != LOOP_MAJOR {
+        return None;
+    }
+    let node = nodes.make("loop-in-use", Kind::Block, number).ok()?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let device = rustix::fs::open(&node.path, flags, Mode::empty()).ok()?;
+    // SAFETY: the opcode stores a struct loop_info64 (linux/loop.h), laid out below.
+    #[allow(unsafe_code)]
+    let info = unsafe { ioctl(&device, Getter::<LOOP_GET_STATUS64, LoopInfo64>::new()) }.ok()?;
+    let [rdevice, file] = [info.rdevice, info.device].map(number_from_kernel);
+    Some(Backing {
+        device: rdevice,
+        file: (rdevice == (0, 0)).then_some((file, info.inode)),
+        range: Range { offset: info.offset, length: info.sizelimit },
+    })
+}
+
+/// The kernel's huge_encode_dev() (linux/kdev_t.h): 12 bits of major number amid 20 of minor.
+fn number_from_kernel(device: u64) -> Number {
+    let bits = |shift: u32, mask: u64| u32::try_from(device >> shift & mask).unwrap_or(0);
+    (bits(8, 0xfff), bits(0, 0xff) | bits(12, 0xf_ff00))
 }
 
 /// Opens the device node at `usual`, or one made from what sysfs says about `name`: /dev of a
@@ -183,4 +233,17 @@ struct LoopConfig {
     block_size: u32,
     info: LoopInfo64,
     reserved: [u64; 8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_and_numbers_are_those_of_the_headers() {
+        assert_eq!(std::mem::size_of::<LoopInfo64>(), 232);
+        assert_eq!(std::mem::size_of::<LoopConfig>(), 304);
+        assert_eq!(number_from_kernel(0x703), (7, 3));
+        assert_eq!(number_from_kernel(0x1_0010_3ff), (259, 0x100_ff));
+    }
 }

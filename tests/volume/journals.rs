@@ -5,7 +5,7 @@ use crate::disk::{
     BTRFS, EXT4, Fs, XFS, clean, dirty, has_marker, kernel_said, landed, read_only, restore, said,
     sandbox,
 };
-use crate::support::sandbox::{LoopDevice, Outcome, Sandbox};
+use crate::support::sandbox::{Image, LoopDevice, Outcome, Sandbox};
 use crate::support::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -13,6 +13,7 @@ pub fn cases() -> Vec<Case> {
         case("a_clean_ext4_is_restored", EXT4, || is_clean(Fs::Ext4)),
         case("a_clean_xfs_is_restored", XFS, || is_clean(Fs::Xfs)),
         case("a_clean_btrfs_is_restored", BTRFS, || is_clean(Fs::Btrfs)),
+        case("ext2_and_ext3_are_restored", EXT4, older_ext),
         case("a_clean_ext4_needs_no_writable_device", EXT4, || clean_read_only(Fs::Ext4)),
         case("a_clean_xfs_needs_no_writable_device", XFS, || clean_read_only(Fs::Xfs)),
         case("a_clean_btrfs_needs_no_writable_device", BTRFS, || clean_read_only(Fs::Btrfs)),
@@ -53,6 +54,18 @@ fn is_clean(fs: Fs) {
     let (sandbox, outcome) = restore(&image.attach());
     assert_eq!(said(&outcome), ordinary(fs));
     is_complete(&sandbox, &outcome, &manifest);
+}
+
+fn older_ext() {
+    for name in ["ext2", "ext3"] {
+        let image = Image::new(24 << 20).make(&format!("mkfs.{name}"), ["-q", "-F"]);
+        let device = image.attach();
+        device.fill("mkdir -p configs workspace home/agent/.claude; echo a > workspace/a");
+        let (sandbox, outcome) = restore(&device);
+        assert_eq!(said(&outcome)[1], format!("/dev/xvdb fstype={name}"));
+        assert_eq!(sandbox.sh("cat /workspace/a"), "a\n");
+        assert_eq!(outcome.status, 0, "{outcome:?}");
+    }
 }
 
 fn clean_read_only(fs: Fs) {

@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
         case("a_partition_on_a_read_only_disk", EXT4, read_only_disk),
         case("an_mbr_with_a_logical_partition", EXT4, logical),
         case("a_hybrid_mbr_is_read_as_gpt", EXT4, hybrid),
+        case("a_disk_with_sectors_of_4_kib", EXT4, large_sectors),
         case("the_backup_gpt_serves_when_the_first_is_damaged", EXT4, backup_gpt),
         case("the_partition_that_holds_the_restore_set_is_taken", EXT4, holder),
         case("if_no_partition_holds_anything_the_log_says_so", EXT4, no_holder),
@@ -145,6 +146,19 @@ fn hybrid() {
     let (sandbox, outcome) = restore(&disk.attach());
     let said = said(&outcome);
     assert!(said.last().unwrap().starts_with("mounted "), "{said:?}");
+    is_complete(&sandbox, &outcome, &manifest);
+}
+
+fn large_sectors() {
+    let (image, manifest) = clean(Fs::Ext4);
+    let disk = Image::new(80 * MIB);
+    let device = LoopDevice::of(disk.path(), &["--sector-size", "4096"]);
+    // In sectors: 1 MiB to 5 MiB, 8 MiB to 72 MiB.
+    let parts = ["-n1:256:1279", "-t1:ef00", "-n2:2048:18431"];
+    ok(Command::new("sgdisk").args(parts).arg(device.path()));
+    put(disk.path(), 8 * MIB, image.path());
+    let (sandbox, outcome) = restore(&device);
+    assert_eq!(said(&outcome), lines(2, "2 of /dev/xvdb (64.0 MiB)", Fs::Ext4));
     is_complete(&sandbox, &outcome, &manifest);
 }
 

@@ -12,6 +12,9 @@ pub fn cases() -> Vec<Case> {
         case("the_mount_is_private_read_only_nosuid_nodev_noexec", EXT4, attributes),
         case("a_read_only_mount_of_the_same_device_is_reused", EXT4, reused),
         case("a_mount_without_journal_is_not_trusted_when_reused", EXT4, reused_without_journal),
+        case("an_earlier_mount_without_journal_is_used_again", EXT4, earlier),
+        case("an_earlier_mount_of_an_image_is_used_again", EXT4, earlier_image),
+        case("unmount_leaves_a_writable_mount_alone", &[Need::Root], unmount_writable),
         case("a_mount_of_something_else_is_left_alone", EXT4, something_else),
         case("a_device_mounted_for_writing_is_refused", EXT4, mounted_for_writing),
         case("a_link_on_the_way_to_the_mount_point_is_not_followed", EXT4, link),
@@ -56,6 +59,43 @@ fn reused_without_journal() {
     assert!(said(&outcome).iter().any(|line| line.starts_with(warning)), "{outcome:?}");
     assert_eq!(sandbox.sh("cat /workspace/mine"), "mine\n");
     assert_eq!(outcome.status, 23, "{outcome:?}");
+}
+
+/// Twice in an incident, by hand: the second run must not pile up mounts.
+fn earlier() {
+    let volume = dirty(Fs::Ext4);
+    let device = LoopDevice::of(volume.copy.path(), &["--read-only"]);
+    let (sandbox, first) = restore(&device);
+    let mounts = sandbox.sh("grep ' /mnt' /proc/mounts");
+    let second = sandbox.program().args(["restore", "--force"]).run();
+    assert_eq!(said(&second), said(&first));
+    assert_eq!(second.status, 23, "{second:?}");
+    assert_eq!(sandbox.sh("grep ' /mnt' /proc/mounts"), mounts);
+}
+
+fn earlier_image() {
+    let volume = dirty(Fs::Ext4);
+    let sandbox = Sandbox::new();
+    std::fs::copy(volume.copy.path(), sandbox.path("/tmp/image")).unwrap();
+    let run = || sandbox.program().args(["restore", "--force", "--device", "/tmp/image"]).run();
+    let first = run();
+    let mounts = sandbox.sh("grep ' /mnt' /proc/mounts");
+    assert_eq!(said(&run()), said(&first));
+    assert_eq!(sandbox.sh("grep ' /mnt' /proc/mounts"), mounts);
+    // Another file is something else.
+    sandbox.sh("cp /tmp/image /tmp/other");
+    let other = sandbox.program().args(["restore", "--force", "--device", "/tmp/other"]).run();
+    assert_eq!(said(&other).last().unwrap(), "mounted /tmp/other at /mnt/restore.1 (ro)");
+}
+
+fn unmount_writable() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("mkdir /mnt/restore; mount -t tmpfs mine /mnt/restore");
+    let outcome = sandbox.program().args(["restore", "--unmount"]).run();
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    let line = "WARN unmount /mnt/restore: it is mounted for writing; ";
+    assert!(outcome.stdout().contains(line), "{outcome:?}");
+    assert_eq!(sandbox.sh("grep -c ' /mnt/restore ' /proc/mounts"), "1\n");
 }
 
 fn something_else() {

@@ -3,9 +3,10 @@
 
 mod api;
 mod kmsg;
+mod mounted;
 mod place;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -14,9 +15,9 @@ use tracing::{info, warn};
 use super::device::{Device, Node, Nodes};
 use super::loopdev::{LoopDevice, Range};
 use crate::error::{Error, Result, describe, escape};
-use crate::fs::Dir;
-use api::{Mount, MountOption};
+use api::MountOption;
 pub use kmsg::KernelLog;
+pub use mounted::Mounted;
 pub use place::{Place, unmount};
 
 /// One file system to be mounted.
@@ -37,18 +38,6 @@ pub struct Target<'a> {
     pub shown: &'a Path,
 }
 
-/// A mounted file system.
-#[derive(Debug)]
-pub struct Mounted {
-    mount: Mount,
-    /// Its root.
-    pub root: Dir,
-    /// False when it was mounted without replaying its journal: recent changes may be missing.
-    pub replayed: bool,
-    // The kernel frees a loop device with the mount, at the latest with this value.
-    _device: Option<LoopDevice>,
-}
-
 /// What one way to mount needs.
 struct Attempt {
     options: Vec<MountOption>,
@@ -59,9 +48,9 @@ struct Attempt {
     only_if_corrupted: bool,
 }
 
-/// Mounts `target`, trying each way in turn. `fallback` is where mount(2) puts it on kernels without
-/// detached mounts. Each failure is told as it happens; the error is that of the last attempt.
-pub fn mount(target: &Target<'_>, nodes: &Nodes, fallback: Option<&Place>) -> Result<Mounted> {
+/// Mounts `target`, trying each way in turn. `place` is where it will be shown, and where
+/// mount(2) puts it on kernels without detached mounts. Each failure is told as it happens; the error is that of the last attempt.
+pub fn mount(target: &Target<'_>, nodes: &Nodes, place: Option<&Place>) -> Result<Mounted> {
     if let Some(why) = why_not_mountable(target.fstype) {
         info!("mount: {}: unknown filesystem type '{}'", escape(target.shown), target.fstype);
         warn!("{}: {why}", escape(target.shown));
@@ -73,6 +62,13 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, fallback: Option<&Place>) -> Re
         if attempt.only_if_corrupted && last != Errno::UCLEAN {
             continue;
         }
+        let shown = options_shown(&attempt.options);
+        if let (false, Some(place)) = (attempt.replay, place)
+            && let Some(mounted) = Mounted::earlier(target, place, nodes)
+        {
+            warn_of_staleness(target, &shown);
+            return Ok(mounted);
+        }
         let (name, node, device) = match view(target, attempt.replay, nodes) {
             Ok(view) => view,
             Err(error) => {
@@ -80,18 +76,13 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, fallback: Option<&Place>) -> Re
                 continue;
             }
         };
-        let shown = options_shown(&attempt.options);
-        match api::mount(kernel_type(target.fstype), &node.path, &attempt.options, fallback) {
+        match api::mount(kernel_type(target.fstype), &node.path, &attempt.options, place) {
             Ok(mount) => {
                 let root = mount.open_root(target.shown)?;
                 if !attempt.replay {
-                    warn!(
-                        "{} is mounted without its journal ({shown}): changes made shortly before \
-                         the snapshot may be missing or damaged, nothing will be deleted",
-                        escape(target.shown)
-                    );
+                    warn_of_staleness(target, &shown);
                 }
-                return Ok(Mounted { mount, root, replayed: attempt.replay, _device: device });
+                return Ok(Mounted::new(mount, root, attempt.replay, device));
             }
             Err(errno) => {
                 last = errno;
@@ -114,75 +105,20 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, fallback: Option<&Place>) -> Re
     Err(Error::os("mount", target.shown, last))
 }
 
+fn warn_of_staleness(target: &Target<'_>, options: &str) {
+    warn!(
+        "{} is mounted without its journal ({options}): changes made shortly before the snapshot may \
+         be missing or damaged, nothing will be deleted",
+        escape(target.shown)
+    );
+}
+
 impl Target<'_> {
     /// Length in bytes.
     fn length(&self) -> u64 {
         match self.range.length {
             0 => self.device.size().saturating_sub(self.range.offset),
             length => length,
-        }
-    }
-}
-
-impl Mounted {
-    /// Puts the mount where others can see it and gives the path. If `place` is taken, and by the same
-    /// file system mounted read-only, that mount is used; if by anything else, the next free
-    /// directory.
-    pub fn show_at(&mut self, place: &Place) -> Result<PathBuf> {
-        let shown = self.attach(place)?;
-        // Mounts of one device share their options: an older one may have forbidden the replay.
-        if self.replayed && place::skips_journal(&self.root) {
-            warn!(
-                "the file system at {} was mounted before without its journal: changes made shortly \
-                 before the snapshot may be missing or damaged, nothing will be deleted",
-                escape(&shown)
-            );
-            self.replayed = false;
-        }
-        Ok(shown)
-    }
-
-    fn attach(&mut self, place: &Place) -> Result<PathBuf> {
-        let fd = match &self.mount {
-            Mount::Attached(place) => return Ok(place.shown().to_owned()),
-            Mount::Detached(fd) => fd,
-        };
-        if place.is_free()? {
-            place.attach(fd)?;
-            return Ok(place.shown().to_owned());
-        }
-        let there = place.open()?;
-        let (old, new) = (there.stat()?, self.root.stat()?);
-        if old.same_inode(&new) && place::is_read_only(&there) {
-            self.root = there;
-            return Ok(place.shown().to_owned());
-        }
-        let next = place.next_free()?;
-        warn!(
-            "{} is a mount point of something else (device {}:{}), mounting at {}",
-            escape(place.shown()),
-            old.dev.0,
-            old.dev.1,
-            escape(next.shown())
-        );
-        next.attach(fd)?;
-        Ok(next.shown().to_owned())
-    }
-
-    /// The root, under the path where the mount is shown. It keeps a mount that is shown nowhere.
-    pub fn into_root(self, shown: &Path) -> Dir {
-        self.root.shown_as(shown)
-    }
-
-    /// Unmounts it again.
-    pub fn discard(self) {
-        let Self { mount, root, .. } = self;
-        drop(root);
-        // A detached mount ends with its descriptor.
-        if let Mount::Attached(place) = mount
-            && let Err(error) = place.unmount()
-        {
-            warn!("{error}");
         }
     }
 }

@@ -155,10 +155,15 @@ pub fn unmount(root: &Dir, path: &Path) -> Result<Vec<PathBuf>> {
             candidate.push(format!(".{number}"));
         }
         let Some(place) = Place::find(root, Path::new(&candidate), false)? else { continue };
-        if !place.is_free()? {
-            place.unmount()?;
-            done.push(place.shown);
+        if place.is_free()? {
+            continue;
         }
+        if !is_read_only(&place.open()?) {
+            return Err(Error::on("unmount", place.shown, "it is mounted for writing")
+                .hint("that is not the mount of a restore; use umount(8)"));
+        }
+        place.unmount()?;
+        done.push(place.shown);
     }
     Ok(done)
 }
