@@ -244,6 +244,6 @@ mod tests {
         assert_eq!(std::mem::size_of::<LoopInfo64>(), 232);
         assert_eq!(std::mem::size_of::<LoopConfig>(), 304);
         assert_eq!(number_from_kernel(0x703), (7, 3));
-        assert_eq!(number_from_kernel(0x1_0010_3ff), (259, 0x100_ff));
+        assert_eq!(number_from_kernel(0x1001_03ff), (0x103, 0x100ff));
     }
 }
