@@ -71,6 +71,14 @@ impl Steps<'_> {
     }
 }
 
+/// False if ~/.claude/sessions is the volume already, by a mount or because the user is root.
+pub(super) fn belong_elsewhere(claude: &Dir, volume: &Dir) -> Result<bool> {
+    match claude.stat_entry(NAME)? {
+        Some(stat) => Ok(!stat.same_inode(&volume.stat()?)),
+        None => Ok(true),
+    }
+}
+
 /// What has to go before the link can be made.
 enum Obstacle {
     Nothing,

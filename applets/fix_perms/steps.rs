@@ -10,6 +10,8 @@ use molecule_tools::ownership::{self, Mode, Owner, Privileges, Tally};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
+use super::sessions;
+
 /// Tells whoever looks which mode the agent works in; the SDK's executor sets it again itself.
 const SETTINGS: &[u8] = br#"{
 "permissions": {"defaultMode": "bypassPermissions"},
@@ -163,20 +165,24 @@ impl<'a> Steps<'a> {
 
     /// ~/.claude with the directories and the settings file that the SDK expects.
     fn claude(&mut self, home: &Dir) {
-        let persistent = self.attempt(self.root.open_beneath(Path::new("root/.claude/sessions")));
-        let persistent = persistent.flatten().is_some();
+        let volume = self.attempt(self.root.open_beneath(Path::new("root/.claude/sessions")));
+        let volume = volume.flatten();
         if let Some(claude) = self.directory(home, Path::new(".claude")) {
-            if !persistent {
+            let linked = match &volume {
+                Some(volume) => self.attempt(sessions::belong_elsewhere(&claude, volume)),
+                None => Some(false),
+            };
+            if linked == Some(false) {
                 self.plain_sessions(&claude);
             }
             self.directory(&claude, Path::new("session-env"));
             self.settings(&claude);
             self.give_tree(home, c".claude", Privileges::Take);
-            if persistent {
+            if linked == Some(true) {
                 self.link_sessions(&claude);
             }
         }
-        if persistent {
+        if volume.is_some() {
             self.give_persistent();
         }
     }

@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         case("a_tree_deeper_than_the_descriptor_limit_is_given", ROOT, deep),
         case("an_immutable_file_is_one_warning_and_the_rest_is_given", EXT4, immutable),
         case("a_large_tree_loses_every_set_id_bit_and_capability", ROOT, large),
+        case("without_proc_capabilities_are_found_too", ROOT, no_proc),
         case("what_stands_where_a_directory_should_be_is_left", ROOT, files_in_the_way),
     ]
 }
@@ -65,14 +66,14 @@ fn planted_links() {
 fn links_below() {
     let sandbox = Sandbox::with(
         "mkdir -p canary/d; echo > canary/d/f
-         ln -s /canary configs/absolute; ln -s ../canary configs/relative; ln -s /proc configs/proc
+         ln -s /canary configs/absolute; ln -s ../canary configs/relative; ln -s /tmp configs/tmp
          mkdir configs/real; ln -s / configs/real/root",
     );
     let before = snapshot(&sandbox.path("/canary"));
     assert_eq!(warnings(&boot(&sandbox, 0)), 0);
     assert_eq!(touched(&before, &snapshot(&sandbox.path("/canary"))), Vec::<String>::new());
     assert_eq!(
-        sandbox.sh("stat -c %u /configs/absolute /configs/proc /configs/real/root / /proc"),
+        sandbox.sh("stat -c %u /configs/absolute /configs/tmp /configs/real/root / /tmp"),
         "1000\n1000\n1000\n0\n0\n"
     );
 }
@@ -175,6 +176,17 @@ fn large() {
         assert_eq!((entry.owner, entry.mode & 0o6000), ((1000, 1000), 0), "{path:?}");
         assert!(entry.xattrs.is_empty(), "{path:?}");
     }
+}
+
+fn no_proc() {
+    let sandbox = Sandbox::new();
+    let tree = Tree(sandbox.path("/configs"));
+    tree.file("cap", "x").owner("cap", 1000, 1000).mode("cap", 0o600);
+    tree.xattr("cap", "security.capability", CAPABILITY);
+    sandbox.sh("mount -t tmpfs none /proc");
+    assert_eq!(warnings(&boot(&sandbox, 0)), 0);
+    let entry = &snapshot(&sandbox.path("/configs/cap"))[std::path::Path::new("")];
+    assert!(entry.xattrs.is_empty(), "{:?}", entry.xattrs);
 }
 
 fn files_in_the_way() {

@@ -12,7 +12,7 @@ use crate::support::{Case, Need, case};
 
 /// Swaps that must have happened; a few thousand take less than a second.
 const SWAPS: u64 = 4000;
-const RUNS: usize = 60;
+const RUNS: usize = 150;
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];

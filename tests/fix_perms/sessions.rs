@@ -12,6 +12,7 @@ pub fn cases() -> Vec<Case> {
         case("the_link_replaces_nothing_that_holds_anything", ROOT, link),
         case("sessions_that_are_there_stay", ROOT, kept),
         case("without_a_volume_there_is_a_directory", ROOT, no_volume),
+        case("sessions_that_are_the_volume_itself_are_left", ROOT, volume_itself),
         case("the_user_reads_and_writes_its_sessions_and_sees_nothing_else", ROOT, reach),
         case("an_acl_that_is_there_gives_nobody_more", ACL, existing_acl),
         case("a_root_that_may_be_searched_is_left_alone", ROOT, searchable),
@@ -71,6 +72,19 @@ fn no_volume() {
     assert_eq!(warnings(&boot(&sandbox, 0)), 0);
     assert_eq!(sandbox.sh("stat -c '%F %u' /home/agent/.claude/sessions"), "directory 1000\n");
     assert_eq!(sandbox.sh("stat -c %a:%F /root; ls -A /root"), "700:directory\n");
+}
+
+fn volume_itself() {
+    let sandbox = Sandbox::with("mkdir -p root/.claude/sessions");
+    let outcome = sandbox.program().args(["fix-perms", "--user", "root"]).run();
+    assert_eq!(outcome.status, 0, "{}", crate::said(&outcome));
+    assert_eq!(sandbox.sh("stat -c '%F %a' /root/.claude/sessions"), "directory 755\n");
+    let sandbox = Sandbox::with(
+        "mkdir -p root/.claude/sessions home/agent/.claude/sessions
+         mount --bind root/.claude/sessions home/agent/.claude/sessions",
+    );
+    assert_eq!(warnings(&boot(&sandbox, 0)), 0);
+    assert_eq!(sandbox.sh("stat -c '%F %u' /home/agent/.claude/sessions"), "directory 1000\n");
 }
 
 fn reach() {
