@@ -6,7 +6,7 @@ mod progress;
 mod report;
 mod source;
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -37,10 +37,10 @@ const MARKER: &CStr = c".restore-completed";
 #[derive(Parser)]
 struct Options {
     /// Volume to restore from: a device node, an image file, UUID=, LABEL= or a volume id (vol-...)
-    #[arg(long, value_name = "DEV", env = "MOLECULE_RESTORE_DEVICE", conflicts_with = "source",
+    #[arg(long, value_name = "DEV", env = "MOLECULE_RESTORE_DEVICE",
           default_value = source::DEFAULT_DEVICE)]
     device: OsString,
-    /// Directory to restore from instead of a volume
+    /// Directory to restore from; no volume is looked for then
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
     /// Root of the workspace
@@ -74,10 +74,10 @@ struct Options {
     /// Afterwards read both sides again and report every difference
     #[arg(long)]
     verify: bool,
-    /// Most requests in flight [default: as many as help, up to 64]
-    #[arg(long, value_name = "N", env = "MOLECULE_RESTORE_JOBS",
-          value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    /// Most requests in flight; 0 is as many as help, up to 64
+    #[arg(long, value_name = "N", env = "MOLECULE_RESTORE_JOBS", default_value = "0",
+          value_parser = parse_jobs)]
+    jobs: u16,
     /// A live line on a terminal, else a line every 10 seconds
     #[arg(long, value_enum, default_value = "auto")]
     progress: Show,
@@ -111,7 +111,7 @@ pub fn run(context: &Context) -> u8 {
         Err(status) => return status,
     };
     if options.probe {
-        return probe::run(&options.device);
+        return probe::run(options.device());
     }
     log::section("MOLECULE-RESTORE", if options.json { Stream::Stderr } else { Stream::Stdout });
     let root = match Dir::open_operator_path(&options.root) {
@@ -151,11 +151,13 @@ pub fn run(context: &Context) -> u8 {
 #[must_use]
 pub fn boot() -> Option<u8> {
     log::section("MOLECULE-RESTORE", Stream::Stdout);
-    let options = Options::try_parse_from(["restore"]).unwrap_or_else(|error| {
-        let first = error.to_string().lines().next().unwrap_or_default().to_owned();
-        warn!("environment: {}, using the defaults", escape(&first));
-        Options::defaults()
-    });
+    let options = match Options::from_environment() {
+        Ok(options) => options,
+        Err(error) => {
+            warn!("environment: {}; nothing is restored", first_line(&error));
+            return None;
+        }
+    };
     let root = match Dir::open_operator_path(&options.root) {
         Ok(root) => root,
         Err(error) => {
@@ -174,24 +176,19 @@ pub fn boot() -> Option<u8> {
 }
 
 impl Options {
-    /// What no argument and an empty environment give.
-    fn defaults() -> Self {
-        Self {
-            device: source::DEFAULT_DEVICE.into(),
-            source: None,
-            root: "/".into(),
-            paths: Vec::new(),
-            mount_point: "/mnt/restore".into(),
-            force: false,
-            dry_run: false,
-            checksum: false,
-            no_delete: false,
-            verify: false,
-            jobs: None,
-            progress: Show::Auto,
-            json: false,
-            probe: false,
-            unmount: false,
+    /// What the boot goes by. A number of jobs that is none is left out, not the restore.
+    fn from_environment() -> clap::error::Result<Self> {
+        Self::try_parse_from(["restore"]).or_else(|error| {
+            warn!("environment: {}; going on without it", first_line(&error));
+            Self::try_parse_from(["restore", "--jobs", "0"])
+        })
+    }
+
+    /// The device; set but empty counts as unset.
+    fn device(&self) -> &OsStr {
+        match self.device.is_empty() {
+            true => OsStr::new(source::DEFAULT_DEVICE),
+            false => &self.device,
         }
     }
 
@@ -251,7 +248,7 @@ fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Sourc
             device: json!({ "directory": source.to_string_lossy() }),
         }),
         None => Ok(source::open(&Request {
-            device: &options.device,
+            device: options.device(),
             root,
             mount_point: &options.mount_point,
             paths,
@@ -294,6 +291,14 @@ fn write_marker(root: &Dir, report: &Value) -> Result<()> {
     rustix::process::umask(umask);
     let mode = 0o666 & !umask.as_raw_mode();
     configs.replace_file(MARKER, format!("{report:#}\n").as_bytes(), mode, None)
+}
+
+fn first_line(error: &clap::Error) -> String {
+    escape(error.to_string().lines().next().unwrap_or_default()).to_string()
+}
+
+fn parse_jobs(text: &str) -> std::result::Result<u16, std::num::ParseIntError> {
+    if text.is_empty() { Ok(0) } else { text.parse() }
 }
 
 /// `path` for messages: below the operator's root.

@@ -167,7 +167,7 @@ impl Job<'_> {
             checksum: self.options.checksum,
             dry_run: self.options.dry_run,
             delete: !self.options.no_delete && !self.stale,
-            jobs: self.options.jobs.map(usize::from),
+            jobs: Some(usize::from(self.options.jobs)).filter(|&jobs| jobs > 0),
         };
         self.watch.start(to);
         let report = mirror(source, destination, &options, self.watch)?;
