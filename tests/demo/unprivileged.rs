@@ -51,7 +51,7 @@ pub fn boot_from_a_directory() -> bool {
     boot.args(["--user", "--map-root-user", "--mount", "--propagation", "private"]);
     boot.args(["sh", "-euc", BOOT]).args([root.path(), source.path(), support::program_path()]);
     boot.args([Path::new(RUNTIME), Path::new(TREE)]).env_clear();
-    boot.env("PATH", support::sandbox::PATH).env("HOME", "/root").env("WORKSPACE_ID", "demo");
+    boot.env("PATH", support::sandbox::PATH).env("HOME", "/home/agent").env("WORKSPACE_ID", "demo");
     let Output { status, stdout, stderr } = boot.output().expect("unshare(1)");
     let stdout = String::from_utf8_lossy(&stdout);
     println!("=== restore\n{stdout}");

@@ -31,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         case("a_reader_that_went_away_does_not_stop_the_boot", ROOT, broken_pipe),
         case("full_standard_output_does_not_stop_the_boot", ROOT, full),
         case("a_bad_group_file_gives_no_group", ROOT, bad_group_file),
+        case("as_json_each_log_line_is_one_object", LOOP, json_log),
     ]
 }
 
@@ -221,4 +222,21 @@ fn bad_group_file() {
         sandbox("printf 'root:x:zero:agent\\nx:x:-1:agent\\ny:x:4294967296:agent\\n' > etc/group");
     let (_, view) = boots(&sandbox, entrypoint(&sandbox));
     assert_eq!((&*view["Groups"], &*view["Gid"]), ("", "1000 1000 1000 1000"));
+}
+
+fn json_log() {
+    let (sandbox, device) = (sandbox(""), workspace());
+    sandbox.add_device("xvdb", &device);
+    let log = boots(&sandbox, entrypoint(&sandbox).env("MOLECULE_LOG", "json")).0.stdout();
+    // The audit block keeps its form: it is an interface.
+    assert_eq!(log.matches("----- entrypoint boot ").count(), 2, "{log}");
+    let messages: Vec<String> = log
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line))
+        .filter(|object| object["section"] == "MOLECULE-RESTORE" && object["level"] == "info")
+        .map(|object| object["message"].as_str().expect("text").to_owned())
+        .collect();
+    assert!(messages.iter().any(|message| message == "ok /workspace"), "{log}");
+    assert!(!log.contains("\nMOLECULE-"), "{log}");
 }
