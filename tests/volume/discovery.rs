@@ -6,6 +6,9 @@ use molecule_tools::volume::discover::{
     Disk, Identify, Mounts, Selection, Why, by_name, by_volume_id, describe, disks, number,
 };
 
+use crate::disk::{EXT4, Fs, clean, has_marker, said};
+use crate::journals::is_complete;
+use crate::support::sandbox::{LoopDevice, Sandbox};
 use crate::support::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -18,6 +21,9 @@ pub fn cases() -> Vec<Case> {
         case("a_disk_in_use_elsewhere_is_not_spare", &[], busy_elsewhere),
         case("other_disks_are_never_guessed_at", &[], other_disks),
         case("a_xen_disk_is_found_by_its_kernel_name", &[], xen),
+        case("restore_takes_the_only_spare_disk_with_a_warning", EXT4, restore_only_spare),
+        case("restore_lists_several_spare_disks_and_takes_none", EXT4, restore_several),
+        case("restore_finds_a_volume_id", EXT4, restore_volume_id),
         case("a_volume_id_is_a_serial_number", &[], volume_id),
     ]
 }
@@ -251,4 +257,73 @@ fn volume_id() {
     // Where sysfs has no serial number, the controller is asked.
     machine.file("nvme1n1/device", "serial", "");
     assert_eq!(taken(find(&machine, "vol-0aaaa")).0, "nvme1n1");
+}
+
+/// A sandbox whose sysfs says that the machine has a root disk, which is mounted at /disk, and the
+/// given EBS volumes: name, serial number, and what stands for it here. /dev has no node of any.
+fn machine_with(root: &LoopDevice, volumes: &[(&str, &str, &LoopDevice)]) -> Sandbox {
+    let machine = Machine::new();
+    let (major, minor) = root.number();
+    machine.file("nvme0n1", "dev", &format!("{major}:{minor}"));
+    for (name, serial, device) in volumes {
+        let (major, minor) = device.number();
+        machine.disk(name, &format!("{major}:{minor}"), 64 << 20, EBS, serial);
+    }
+    let (tree, root) = (machine.sysfs.path().display(), root.path().display());
+    Sandbox::with(&format!(
+        "mkdir disk; mount {root} disk; umount -l sys; mount -t tmpfs recorded sys; cp -a {tree}/. sys; mount -o remount,ro sys"
+    ))
+}
+
+fn restore_only_spare() {
+    let (image, manifest) = clean(Fs::Ext4);
+    let (root, device) = (LoopDevice::ext4(8, ""), image.attach());
+    let sandbox = machine_with(&root, &[("nvme1n1", "vol0aaaa", &device)]);
+    let outcome = sandbox.program().arg("restore").run();
+    let expected = [
+        "WARN nothing is attached as /dev/xvdb; taking /dev/nvme1n1: 64.0 MiB, model Amazon Elastic \
+         Block Store, serial vol0aaaa, not mounted: the only EBS disk that is not in use (its \
+         controller tells no name)",
+        "/dev/xvdb detected — attempting restore",
+        "/dev/xvdb fstype=ext4",
+        "mounted /dev/xvdb at /mnt/restore (ro)",
+    ];
+    assert_eq!(said(&outcome), expected);
+    is_complete(&sandbox, &outcome, &manifest);
+}
+
+fn restore_several() {
+    let [first, second] = [0, 1].map(|_| clean(Fs::Ext4).0.attach());
+    let volumes = [("nvme1n1", "vol0aaaa", &first), ("nvme2n1", "vol0bbbb", &second)];
+    let root = LoopDevice::ext4(8, "");
+    let sandbox = machine_with(&root, &volumes);
+    let outcome = sandbox.program().arg("restore").run();
+    let said = said(&outcome);
+    let expected = [
+        "WARN /dev/xvdb could be any of 3 disks, taking none; name one with --device or \
+         MOLECULE_RESTORE_DEVICE",
+        "candidate /dev/nvme0n1: 8.0 GiB, model Amazon Elastic Block Store, serial \
+         vol00000000000000000, mounted at /disk",
+        "candidate /dev/nvme1n1: 64.0 MiB, model Amazon Elastic Block Store, serial vol0aaaa, not \
+         mounted",
+        "candidate /dev/nvme2n1: 64.0 MiB, model Amazon Elastic Block Store, serial vol0bbbb, not \
+         mounted",
+        "no /dev/xvdb — first-time provision or no backup snapshot, skipping",
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(outcome.status, 1);
+    assert!(!has_marker(&sandbox));
+}
+
+fn restore_volume_id() {
+    let ((image, manifest), (other, _)) = (clean(Fs::Ext4), clean(Fs::Ext4));
+    let [first, second] = [other, image].map(|image| image.attach());
+    let volumes = [("nvme1n1", "vol0aaaa", &first), ("nvme2n1", "vol0bbbb", &second)];
+    let root = LoopDevice::ext4(8, "");
+    let sandbox = machine_with(&root, &volumes);
+    let outcome = sandbox.program().args(["restore", "--device", "vol-0bbbb"]).run();
+    let said = said(&outcome);
+    assert!(said[0].starts_with("vol-0bbbb is /dev/nvme2n1: 64.0 MiB"), "{said:?}");
+    assert!(said[0].ends_with("its serial number is the volume id"), "{said:?}");
+    is_complete(&sandbox, &outcome, &manifest);
 }

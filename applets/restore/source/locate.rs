@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::escape;
@@ -208,14 +207,12 @@ fn is_busy(disk: &Disk, nodes: &Nodes) -> bool {
 
 impl Located {
     fn new(device: Device, why: &'static str, nodes: &Nodes) -> Self {
-        let number = device.number();
-        let disk = number.and_then(|number| {
-            discover::disks(Path::new(SYSFS), &Mounts::default())
-                .ok()?
-                .into_iter()
-                .find(|disk| disk.number == number)
+        let sysfs = Path::new(SYSFS);
+        let disk = device.number().and_then(|number| {
+            let disks = discover::disks(sysfs, &Mounts::default()).ok()?;
+            disks.into_iter().find(|disk| disk.number == number)
         });
-        let known = disk.as_ref().map(|disk| disk.partitions.clone()).unwrap_or_default();
+        let known = disk.map(|disk| disk.partitions).unwrap_or_default();
         let parts = known
             .into_iter()
             .filter_map(|part| {
@@ -224,9 +221,8 @@ impl Located {
                 Some((part.start_bytes, part.size_bytes, part.name, node))
             })
             .collect();
-        let shown = device.shown().file_name().unwrap_or_default();
-        let fallback = String::from_utf8_lossy(shown.as_bytes()).into_owned();
-        let name = disk.map_or(fallback, |disk| disk.name);
+        let name = device.number().and_then(|number| discover::name(sysfs, number));
+        let name = name.unwrap_or_default();
         Self { device, partition: None, why, parts, name }
     }
 

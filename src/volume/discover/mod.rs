@@ -9,4 +9,4 @@ mod sysfs;
 pub use mounts::Mounts;
 pub use nvme::{Identify, identify};
 pub use select::{Selection, Why, by_name, by_volume_id, describe, size};
-pub use sysfs::{Disk, Partition, disks, number};
+pub use sysfs::{Disk, Partition, disks, name, number};

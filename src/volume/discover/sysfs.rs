@@ -131,6 +131,14 @@ pub fn number(sysfs: &Path, class: &str, name: &str) -> Option<Number> {
     parse_number(attribute(&dir, "dev")?.as_bytes())
 }
 
+/// The kernel's name of block device `number`.
+pub fn name(sysfs: &Path, number: Number) -> Option<String> {
+    let dir = Dir::open_operator_path(sysfs.join("dev/block")).ok()?;
+    let link = CString::new(format!("{}:{}", number.0, number.1)).ok()?;
+    let target = dir.read_symlink(&link).ok()?;
+    Some(Path::new(target.to_str().ok()?).file_name()?.to_str()?.to_owned())
+}
+
 /// `MAJOR:MINOR`
 pub(super) fn parse_number(text: &[u8]) -> Option<Number> {
     let (major, minor) = std::str::from_utf8(text).ok()?.split_once(':')?;
