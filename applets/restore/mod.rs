@@ -133,6 +133,10 @@ pub fn run(context: &Context) -> u8 {
     let interruption = Interruption::watch();
     let outcome = restore(&options, &root, &interruption);
     let (status, report) = match outcome {
+        Outcome::Nothing if marker_present(&root) => {
+            info!("to restore all the same: --force");
+            (0, json!({ "status": 0, "result": "marker present" }))
+        }
         Outcome::Nothing => (0, json!({ "status": 0, "result": "nothing to do" })),
         Outcome::Failed(reason) => {
             (1, json!({ "status": 1, "result": "failed", "reason": reason }))
