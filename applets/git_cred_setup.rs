@@ -127,13 +127,13 @@ impl Setup<'_> {
         use users::os::unix::UserExt as _;
         let uid = rustix::process::geteuid().as_raw();
         let home = process::lookup(environment, "HOME")
-            .map(Path::new)
+            .map(PathBuf::from)
             .filter(|home| home.is_absolute())
-            .or_else(|| self.database.user_by_uid(uid).map(|user| user.home_dir()))
+            .or_else(|| self.database.user_by_uid(uid).map(|user| user.home_dir().to_owned()))
             .ok_or_else(|| {
                 Error::plain("find the caller's home", "HOME is not set and no user has this uid")
             })?;
-        open_home(root, home)
+        open_home(root, &home)
     }
 
     fn agents_home(&self, root: &Dir, user: &OsStr) -> Result<(Dir, Owner)> {

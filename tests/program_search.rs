@@ -10,7 +10,6 @@ mod support;
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 
@@ -44,23 +43,23 @@ fn exec() -> ExitCode {
 /// Directories with programs of every kind; all of it goes away with the result.
 fn tree() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    let file = |name: &str, mode, text: &str| {
-        let path = root.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    let script = "#!/bin/sh\nprintf '%s|' \"$0\" \"$@\"\n";
-    std::fs::create_dir_all(root.path().join("directory/prog")).unwrap();
-    file("plain/prog", 0o644, script);
-    file("good/prog", 0o755, script);
-    file("bare/prog", 0o755, "printf '%s|' bare \"$0\" \"$@\"\nexit 3\n");
-    file("bare/empty", 0o755, "");
-    file("lost/prog", 0o755, "#!/no/such/interpreter\n");
-    file("odd/prog", 0o755, "#!/etc\n");
-    file("file", 0o644, "");
-    std::os::unix::fs::symlink("loop", root.path().join("loop")).unwrap();
-    std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
+    // Written by another process, so that none forked meanwhile by this one holds a program open.
+    let script = r#"
+        cd "$0"
+        mkdir -p directory/prog plain good bare lost odd
+        printf '#!/bin/sh\nprintf "%%s|" "$0" "$@"\n' > good/prog
+        cp good/prog plain/prog
+        printf 'printf "%%s|" bare "$0" "$@"\nexit 3\n' > bare/prog
+        : > bare/empty
+        echo '#!/no/such/interpreter' > lost/prog
+        echo '#!/etc' > odd/prog
+        : > file
+        chmod 644 plain/prog file
+        chmod 755 good/prog bare/* lost/prog odd/prog
+        ln -s loop loop
+        ln -s nowhere dangling
+    "#;
+    support::ok(Command::new("sh").args(["-ec", script]).arg(root.path()));
     root
 }
 

@@ -14,98 +14,70 @@ use crate::fs::{Dir, Kind};
 /// Largest passwd or group file that is read, in bytes; some 100 bytes a line, a million users.
 const LIMIT: u64 = 128 << 20;
 
-/// One line of the passwd file.
-#[derive(Debug, Clone)]
-pub(super) enum Record {
-    /// A complete line.
-    Good(User),
-    /// A line whose ids or home cannot be used. It is kept because the first line of a name or uid
-    /// counts: whoever asks for it must be refused, not be given a later line or a default of 0.
-    Malformed {
-        /// First field.
-        name: Vec<u8>,
-        /// Third field, where that is a uid.
-        uid: Option<u32>,
-        /// Counted from 1.
-        line: usize,
-        /// The field that is wrong.
-        field: &'static str,
-    },
-}
-
-/// Users and groups in the order of their files.
+/// Users and groups in the order of their files. Look-ups read the text; only what is found is made a
+/// record.
 #[derive(Debug, Clone, Default)]
 pub struct Database {
-    users: Vec<Record>,
-    groups: Vec<Group>,
+    passwd: Vec<u8>,
+    group: Vec<u8>,
 }
 
 impl Database {
     /// Reads `etc/passwd` and `etc/group` below `root`; links are resolved as if `root` were "/". A
     /// file that does not exist is an empty one.
     pub fn read(root: &Dir) -> Result<Self> {
-        let passwd = read_within(root, c"etc/passwd")?;
-        let group = read_within(root, c"etc/group")?;
-        Ok(Self::parse(&passwd, &group))
+        Ok(Self::new(read_within(root, c"etc/passwd")?, read_within(root, c"etc/group")?))
     }
 
-    /// Parses the contents of the two files. Lines end with LF; blanks around a line, empty lines
-    /// and lines that start with `#` do not count. A group line without a usable gid is skipped.
-    pub fn parse(passwd: &[u8], group: &[u8]) -> Self {
-        Self {
-            users: lines(passwd).map(|(number, line)| parse_user(number, line)).collect(),
-            groups: lines(group).filter_map(|(_, line)| parse_group(line)).collect(),
-        }
+    /// The contents of the two files. Lines end with LF; blanks around a line, empty lines and lines
+    /// that start with `#` do not count. A group line without a usable gid is skipped.
+    pub fn new(passwd: Vec<u8>, group: Vec<u8>) -> Self {
+        Self { passwd, group }
     }
 
     /// The first line named `name`, if it is a good one.
-    pub fn user_by_name(&self, name: &OsStr) -> Option<&User> {
-        good(self.record_by_name(name)?)
+    pub fn user_by_name(&self, name: &OsStr) -> Option<User> {
+        self.entry_by_name(name)?.user().ok()
     }
 
     /// The first line with `uid`, if it is a good one.
-    pub fn user_by_uid(&self, uid: u32) -> Option<&User> {
-        good(self.record_by_uid(uid)?)
+    pub fn user_by_uid(&self, uid: u32) -> Option<User> {
+        self.entry_by_uid(uid)?.user().ok()
     }
 
     /// The first group named `name`.
-    pub fn group_by_name(&self, name: &OsStr) -> Option<&Group> {
-        self.groups.iter().find(|group| group.name() == name)
+    pub fn group_by_name(&self, name: &OsStr) -> Option<Group> {
+        self.groups().find(|group| group.name == name.as_bytes()).map(GroupEntry::group)
     }
 
     /// The first group with `gid`.
-    pub fn group_by_gid(&self, gid: u32) -> Option<&Group> {
-        self.groups.iter().find(|group| group.gid() == gid)
+    pub fn group_by_gid(&self, gid: u32) -> Option<Group> {
+        self.groups().find(|group| group.gid == gid).map(GroupEntry::group)
     }
 
     /// The gids of all groups whose member list has `name`, in the order of the file. The primary
     /// group of the user is not added, and members are never numbers.
     pub fn groups_of(&self, name: &OsStr) -> Vec<u32> {
-        let is_member = |group: &&Group| group.members().iter().any(|member| member == name);
-        self.groups.iter().filter(is_member).map(Group::gid).collect()
+        let lists_name = |group: &GroupEntry<'_>| group.members().any(|member| member == name);
+        self.groups().filter(lists_name).map(|group| group.gid).collect()
     }
 
     /// The first line named `name`, good or not.
-    pub(super) fn record_by_name(&self, name: &OsStr) -> Option<&Record> {
-        self.users.iter().find(|record| match record {
-            Record::Good(user) => user.name() == name,
-            Record::Malformed { name: found, .. } => found == name.as_bytes(),
-        })
+    pub(super) fn entry_by_name(&self, name: &OsStr) -> Option<UserEntry<'_>> {
+        self.users().find(|user| user.name == name.as_bytes())
     }
 
     /// The first line with `uid`, good or not.
-    pub(super) fn record_by_uid(&self, uid: u32) -> Option<&Record> {
-        self.users.iter().find(|record| match record {
-            Record::Good(user) => user.uid() == uid,
-            Record::Malformed { uid: found, .. } => *found == Some(uid),
-        })
+    pub(super) fn entry_by_uid(&self, uid: u32) -> Option<UserEntry<'_>> {
+        self.users().find(|user| user.uid == Some(uid))
     }
-}
 
-fn good(record: &Record) -> Option<&User> {
-    match record {
-        Record::Good(user) => Some(user),
-        Record::Malformed { .. } => None,
+    fn users(&self) -> impl Iterator<Item = UserEntry<'_>> {
+        lines(&self.passwd).map(|(number, line)| UserEntry::parse(number, line))
+    }
+
+    fn groups(&self) -> impl Iterator<Item = GroupEntry<'_>> {
+        lines(&self.group).filter_map(|(_, line)| GroupEntry::parse(line))
     }
 }
 
@@ -120,33 +92,62 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// `name:password:uid:gid:gecos:home:shell`; fields after the gid may be missing.
-fn parse_user(line_number: usize, line: &[u8]) -> Record {
-    let mut fields = line.split(|&byte| byte == b':');
-    let mut next = || fields.next().unwrap_or_default();
-    let (name, _password, uid, gid, _gecos, home) =
-        (next(), next(), next(), next(), next(), next());
-    let (uid, gid) = (parse_id(uid), parse_id(gid));
-    let malformed =
-        |field| Record::Malformed { name: name.to_vec(), uid, line: line_number, field };
-    match (uid, gid) {
-        (None, _) => malformed("uid"),
-        (_, None) => malformed("gid"),
-        _ if home.contains(&0) => malformed("home"),
-        (Some(uid), Some(gid)) => Record::Good(
-            User::new(uid, OsStr::from_bytes(name), gid).with_home_dir(OsStr::from_bytes(home)),
-        ),
+/// One line of the passwd file: `name:password:uid:gid:gecos:home:shell`; fields after the gid may be
+/// missing. A line whose ids or home cannot be used counts as well, because the first line of a name
+/// or uid decides: whoever asks for it must be refused, not be given a later line or a default of 0.
+pub(super) struct UserEntry<'a> {
+    /// Counted from 1.
+    pub(super) line: usize,
+    name: &'a [u8],
+    uid: Option<u32>,
+    gid: Option<u32>,
+    home: &'a [u8],
+}
+
+impl<'a> UserEntry<'a> {
+    fn parse(line_number: usize, line: &'a [u8]) -> Self {
+        let mut fields = line.split(|&byte| byte == b':');
+        let mut next = || fields.next().unwrap_or_default();
+        let (name, _password, uid, gid) = (next(), next(), next(), next());
+        let (_gecos, home) = (next(), next());
+        Self { line: line_number, name, uid: parse_id(uid), gid: parse_id(gid), home }
+    }
+
+    /// The line as a record, or the name of the field that is malformed.
+    pub(super) fn user(&self) -> Result<User, &'static str> {
+        let (uid, gid) = (self.uid.ok_or("uid")?, self.gid.ok_or("gid")?);
+        match self.home.contains(&0) {
+            true => Err("home"),
+            false => Ok(User::new(uid, OsStr::from_bytes(self.name), gid)
+                .with_home_dir(OsStr::from_bytes(self.home))),
+        }
     }
 }
 
-/// `name:password:gid:member,member`; none without a usable gid.
-fn parse_group(line: &[u8]) -> Option<Group> {
-    let mut fields = line.split(|&byte| byte == b':');
-    let mut next = || fields.next().unwrap_or_default();
-    let (name, _password, gid, members) = (next(), next(), next(), next());
-    let group = Group::new(parse_id(gid)?, OsStr::from_bytes(name));
-    let members = members.split(|&byte| byte == b',').filter(|member| !member.is_empty());
-    Some(members.fold(group, |group, member| group.add_member(OsStr::from_bytes(member))))
+/// One good line of the group file: `name:password:gid:member,member`.
+struct GroupEntry<'a> {
+    name: &'a [u8],
+    gid: u32,
+    members: &'a [u8],
+}
+
+impl<'a> GroupEntry<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.split(|&byte| byte == b':');
+        let mut next = || fields.next().unwrap_or_default();
+        let (name, _password, gid, members) = (next(), next(), next(), next());
+        Some(Self { name, gid: parse_id(gid)?, members })
+    }
+
+    fn members(&self) -> impl Iterator<Item = &'a OsStr> + use<'a> {
+        let members = self.members.split(|&byte| byte == b',');
+        members.filter(|member| !member.is_empty()).map(OsStr::from_bytes)
+    }
+
+    fn group(self) -> Group {
+        let group = Group::new(self.gid, OsStr::from_bytes(self.name));
+        self.members().fold(group, |group, member| group.add_member(member))
+    }
 }
 
 /// A decimal id below 2^32 - 1, which as -1 means "leave as it is" to the kernel.

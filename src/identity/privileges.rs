@@ -1,6 +1,6 @@
 //! The change of identity, and the proof that it cannot be undone.
 
-use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getresgid, getresuid, setgroups, setresgid, setresuid};
 use rustix::io::Errno;
 
 use super::Identity;
@@ -40,8 +40,10 @@ impl Identity {
     fn is_current(&self) -> Result<bool> {
         let uids = getresuid().map_err(|errno| failed("read uids", errno))?;
         let gids = getresgid().map_err(|errno| failed("read gids", errno))?;
-        let groups = getgroups().map_err(|errno| failed("read supplementary groups", errno))?;
-        let mut current: Vec<u32> = groups.into_iter().map(Gid::as_raw).collect();
+        // Not the C library's, which opens a file of /proc first.
+        let groups = rustix::process::getgroups()
+            .map_err(|errno| Error::plain("read supplementary groups", describe(errno)))?;
+        let mut current: Vec<u32> = groups.into_iter().map(|group| group.as_raw()).collect();
         let mut wanted = self.groups.clone();
         // The kernel keeps them sorted.
         current.sort_unstable();

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use users::os::unix::UserExt as _;
 
-use super::Identity;
-use super::database::{Database, Record};
+use super::{Database, Identity};
 use crate::error::{Error, Result, escape};
 
 /// Largest id that needs no entry in the passwd or group file.
@@ -43,23 +42,25 @@ impl UserSpec {
     /// Looks the parts up. Without a passwd entry a uid keeps the caller's gid, has no supplementary
     /// groups and "/" as home; a group that is named replaces gid and supplementary groups.
     pub fn resolve(&self, database: &Database) -> Result<Identity> {
-        let record = match &self.user {
-            None => database.record_by_uid(nix::unistd::getuid().as_raw()),
-            Some(Part::Id(uid)) => database.record_by_uid(*uid),
-            Some(Part::Name(name)) => database.record_by_name(name),
+        let entry = match &self.user {
+            None => database.entry_by_uid(nix::unistd::getuid().as_raw()),
+            Some(Part::Id(uid)) => database.entry_by_uid(*uid),
+            Some(Part::Name(name)) => database.entry_by_name(name),
         };
-        let mut identity = match (record, &self.user) {
-            (Some(Record::Good(user)), _) => Identity {
-                name: (!user.name().is_empty()).then(|| user.name().to_owned()),
-                uid: user.uid(),
-                gid: user.primary_group_id(),
-                groups: Vec::new(),
-                home: user.home_dir().to_owned(),
-            },
-            (Some(Record::Malformed { line, field, .. }), _) => {
-                let reason = format!("its {field} field is malformed");
-                return Err(Error::on(format!("use line {line} of"), "/etc/passwd", reason)
-                    .hint("correct the line"));
+        let mut identity = match (entry, &self.user) {
+            (Some(entry), _) => {
+                let user = entry.user().map_err(|field| {
+                    let reason = format!("its {field} field is malformed");
+                    Error::on(format!("use line {} of", entry.line), "/etc/passwd", reason)
+                        .hint("correct the line")
+                })?;
+                Identity {
+                    name: (!user.name().is_empty()).then(|| user.name().to_owned()),
+                    uid: user.uid(),
+                    gid: user.primary_group_id(),
+                    groups: Vec::new(),
+                    home: user.home_dir().to_owned(),
+                }
             }
             (None, None) => without_entry(nix::unistd::getuid().as_raw()),
             (None, Some(Part::Id(uid))) => without_entry(in_range("uid", *uid)?),

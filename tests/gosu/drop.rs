@@ -90,9 +90,10 @@ pub fn set_id_copy() {
     let sandbox = Sandbox::new();
     let applets = ok(Command::new(PROGRAM).arg("--list"));
     for mode in [0o4755, 0o2755, 0o6755] {
-        let copy = sandbox.path("/usr/local/bin/copy");
-        std::fs::copy(PROGRAM, &copy).unwrap();
-        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(mode)).unwrap();
+        // By another process: one that this process forks meanwhile would hold the copy open.
+        sandbox.sh(&format!(
+            "cp {PROGRAM_INSIDE} /usr/local/bin/copy; chmod {mode:o} /usr/local/bin/copy"
+        ));
         for (uid, groups) in [(0, &[][..]), (1000, &[2375, 2376])] {
             let run = |arguments: &[&str]| {
                 let run = sandbox.command("/usr/local/bin/copy").args(arguments);
@@ -159,7 +160,7 @@ pub fn bare_root() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("etc")).unwrap();
     std::fs::write(root.path().join("etc/passwd"), "agent:x:1000:1000::/:/x\n").unwrap();
-    std::fs::copy(PROGRAM, root.path().join("tools")).unwrap();
+    ok(Command::new("cp").arg(PROGRAM).arg(root.path().join("tools")));
     std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let run = |spec| {
         let mut command = Command::new("chroot");

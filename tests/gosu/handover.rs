@@ -10,7 +10,7 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
 use crate::support::sandbox::{Run, Sandbox};
-use crate::support::{PROGRAM, program};
+use crate::support::{PROGRAM, ok, program};
 
 /// What the kernel tells of a process that exec could have changed. The shell's own lines are read by
 /// the shell itself: while it waits for a child to exec it blocks all signals.
@@ -181,11 +181,11 @@ pub fn odd_environment() {
 }
 
 pub fn no_reader() {
-    use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();
     let no_program = directory.path().join("no-program");
-    std::fs::write(&no_program, "text").unwrap();
-    std::fs::set_permissions(&no_program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by another process, so that none forked meanwhile by this one holds it open.
+    let script = "echo text > $0; chmod 755 $0";
+    ok(Command::new("sh").args(["-ec", script]).arg(&no_program));
     // The second one fails in exec itself, for which the inherited disposition is given back.
     for (spec, command) in [("no such user", "true".as_ref()), ("", no_program.as_path())] {
         let (reader, writer) = std::io::pipe().unwrap();
