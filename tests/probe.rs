@@ -14,6 +14,8 @@ mod damaged;
 mod image;
 #[path = "probe/made.rs"]
 mod made;
+#[path = "probe/mutated.rs"]
+mod mutated;
 mod support;
 #[path = "probe/tables.rs"]
 mod tables;
@@ -23,6 +25,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut cases = Vec::new();
     cases.extend(made::cases());
+    cases.extend(mutated::cases());
     cases.extend(tables::cases());
     cases.extend(crafted::cases());
     cases.extend(damaged::cases());

@@ -116,6 +116,7 @@ pub(super) fn udf(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
     let count = u32::try_from(u64::from(le32(&anchor, 16)?) / block).ok()?.min(MOST);
     let first = le32(&anchor, 20)?;
     let mut found = Found::new(None, None);
+    let mut integrity = None;
     for location in (first..=u32::MAX).take(usize::try_from(count).ok()?) {
         let descriptor = extent.bytes(u64::from(location) * block, 512)?;
         match le16(&descriptor, 0)? {
@@ -124,13 +125,45 @@ pub(super) fn udf(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
             PRIMARY if found.uuid.is_none() && is_unicode(&descriptor, 200) => {
                 found.uuid = udf_uuid(&text(&descriptor, 72)?);
             }
-            LOGICAL if found.label.is_none() && is_unicode(&descriptor, 20) => {
-                found.label = text(&descriptor, 84).and_then(|name| utf16(name.into_iter()));
+            LOGICAL => {
+                if found.label.is_none() && is_unicode(&descriptor, 20) {
+                    found.label = text(&descriptor, 84).and_then(|name| utf16(name.into_iter()));
+                }
+                let (maps, length) = (le32(&descriptor, 268)?, le32(&descriptor, 432)?);
+                let place = le32(&descriptor, 436)?;
+                if integrity.is_none() && maps != 0 && length != 0 && place != 0 {
+                    integrity = Some((place, length));
+                }
             }
             _ => {}
         }
     }
-    Some(found)
+    match integrity {
+        Some((place, length)) if length >= DESCRIPTOR => {
+            has_integrity(extent, block, place).then_some(found)
+        }
+        _ => Some(found),
+    }
+}
+
+/// Length of the longest volume descriptor.
+const DESCRIPTOR: u32 = 440;
+
+/// Whether the integrity descriptor and what the implementation keeps in it are within the volume.
+fn has_integrity(extent: &Extent<'_>, block: u64, place: u32) -> bool {
+    const INTEGRITY: u16 = 9;
+    const USE: u32 = 46;
+    let start = u64::from(place) * block;
+    let Some(bytes) = extent.bytes(start, DESCRIPTOR.into()) else { return false };
+    let tables = (le16(&bytes, 0), le32(&bytes, 12), le32(&bytes, 72), le32(&bytes, 76));
+    match tables {
+        (Some(INTEGRITY), Some(own), Some(partitions), Some(length))
+            if own == place && length >= USE =>
+        {
+            extent.bytes(start + 80 + 8 * u64::from(partitions), USE.into()).is_some()
+        }
+        _ => true,
+    }
 }
 
 /// Whether the sequence of structure descriptors, `step` bytes each, holds the one of UDF.
