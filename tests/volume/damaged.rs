@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::disk::{EXT4, Fs, XFS, clean, dirty, kernel_said, landed, restore, said, zero};
+use crate::disk::{BTRFS, EXT4, Fs, XFS, clean, dirty, kernel_said, landed, restore, said, zero};
 use crate::journals::ordinary;
 use crate::support::sandbox::{Image, LoopDevice};
 use crate::support::{Case, case, ok};
@@ -14,6 +14,8 @@ pub fn cases() -> Vec<Case> {
         case("ext4_with_a_zeroed_superblock_is_read_by_a_copy_of_it", EXT4, superblock),
         case("ext4_with_zeroed_group_descriptors_is_read_by_a_copy", EXT4, descriptors),
         case("ext4_with_features_no_kernel_knows", EXT4, features),
+        case("xfs_with_features_no_kernel_knows", XFS, xfs_features),
+        case("a_truncated_btrfs_is_refused", BTRFS, btrfs_truncated),
         case("ext4_that_claims_more_than_the_device_has", EXT4, larger_than_the_device),
         case("xfs_with_a_zeroed_superblock_is_raw", XFS, xfs_superblock),
         case("xfs_with_a_zeroed_log_is_not_guessed_at", XFS, xfs_log),
@@ -102,6 +104,20 @@ fn features() {
     let command = "set_super_value feature_incompat 0x402c2c2";
     ok(Command::new("debugfs").args(["-w", "-R", command]).arg(image.path()));
     refused(image, "ext4", "EXT4-fs (loopN)");
+}
+
+fn xfs_features() {
+    let (image, _) = clean(Fs::Xfs);
+    let write = ["-x", "-c", "sb 0", "-c", "write -d features_incompat 0x8000000b"];
+    ok(Command::new("xfs_db").args(write).arg(image.path()));
+    refused(image, "xfs", "XFS (loopN)");
+}
+
+fn btrfs_truncated() {
+    let (image, _) = clean(Fs::Btrfs);
+    let file = std::fs::OpenOptions::new().write(true).open(image.path()).unwrap();
+    file.set_len(Fs::Btrfs.mebibytes() << 19).unwrap();
+    refused(image, "btrfs", "BTRFS");
 }
 
 fn larger_than_the_device() {
