@@ -30,7 +30,7 @@ SIGKILL, and the exit status is 128 plus the signal's number. SIGINT, SIGHUP and
 ignored if they were when it was started, as with nohup. Should it be killed by SIGKILL, the command \
 is killed too. The command runs in a session of its own.")]
 struct Options {
-    /// The program to run, without arguments
+    /// Path of the program to run; it gets no arguments
     #[arg(long, value_name = "CMD", env = COMMAND, default_value = SCRIPT)]
     command: OsString,
     /// Run it once, end what it leaves behind, and give its exit status
