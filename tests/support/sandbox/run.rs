@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 
 /// No run inside may take longer (seconds); a guard against hangs, no expectation.
 const LIMIT: u64 = 120;
@@ -200,8 +200,12 @@ impl Run {
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
             // What this test process inherited from its own caller stays out.
             close_at_exec_from(3)?;
+            for signal in Signal::iterator() {
+                // Not all can be set, and whoever runs the tests in the background ignores some.
+                let _ = handle(signal, SigHandler::SigDfl);
+            }
             for signal in &ignored {
-                ignore(*signal)?;
+                handle(*signal, SigHandler::SigIgn)?;
             }
             for (number, fd) in &descriptors {
                 duplicate(fd.as_raw_fd(), *number)?;
@@ -311,10 +315,10 @@ fn close_at_exec_from(first: u32) -> std::io::Result<()> {
     }
 }
 
-fn ignore(signal: Signal) -> nix::Result<()> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, sigaction};
-    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: SIG_IGN installs no code.
+fn handle(signal: Signal, handler: SigHandler) -> nix::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, sigaction};
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: SIG_IGN and SIG_DFL install no code.
     #[allow(unsafe_code)]
     unsafe { sigaction(signal, &action) }.map(drop)
 }
