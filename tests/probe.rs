@@ -6,6 +6,8 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
+#[path = "probe/applet.rs"]
+mod applet;
 #[path = "probe/crafted.rs"]
 mod crafted;
 #[path = "probe/damaged.rs"]
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     cases.extend(made::cases());
     cases.extend(mutated::cases());
     cases.extend(tables::cases());
+    cases.extend(applet::cases());
     cases.extend(crafted::cases());
     cases.extend(damaged::cases());
     support::run(cases)

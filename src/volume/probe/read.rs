@@ -75,8 +75,11 @@ impl ReadAt for OwnedFd {
 pub fn open(path: &Path) -> Result<OwnedFd> {
     let fail = |errno| Error::os("open", path, errno);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let kind = rustix::fs::stat(path).map_err(fail)?.st_mode;
-    if !is_volume(kind) {
+    let stat = rustix::fs::stat(path).map_err(|errno| match errno {
+        Errno::NOENT => fail(errno).hint("name the node that the kernel made, see lsblk"),
+        _ => fail(errno),
+    })?;
+    if !is_volume(stat.st_mode) {
         return Err(not_a_volume(path));
     }
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;

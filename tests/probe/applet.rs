@@ -1,0 +1,116 @@
+//! `restore --probe` from outside.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::image::{Image, Loop, PATH};
+use crate::support::{self, Case, Need, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("probe_prints_one_json_object", &[Need::Program("mke2fs")], file_system),
+        case("probe_lists_partitions", &[Need::Program("sfdisk"), Need::Program("mke2fs")], disk),
+        case(
+            "probe_of_a_read_only_device_node",
+            &[Need::Root, Need::Loop, Need::Program("mke2fs")],
+            device_node,
+        ),
+        case("probe_of_nothing_gives_nulls", &[], nothing),
+        case("probe_of_what_is_no_volume_is_an_error", &[], no_volume),
+        case(
+            "probe_needs_less_than_64_mib",
+            &[Need::Program("prlimit"), Need::Program("sfdisk"), Need::Program("mke2fs")],
+            memory,
+        ),
+    ]
+}
+
+fn probed(device: &Path) -> Value {
+    let text = support::ok(support::program().args(["restore", "--probe", "--device"]).arg(device));
+    serde_json::from_str(&text).unwrap()
+}
+
+const LABELLED: &[&str] =
+    &["-q", "-F", "-t", "ext4", "-L", "root", "-U", "00112233-4455-6677-8899-aabbccddeeff"];
+
+fn file_system() {
+    let image = Image::made(16, "mke2fs", LABELLED);
+    let before = std::fs::read(image.path()).unwrap();
+    let expected = json!({
+        "device": image.path().to_str(),
+        "fstype": "ext4",
+        "uuid": "00112233-4455-6677-8899-aabbccddeeff",
+        "label": "root",
+        "partition_table": null,
+        "partitions": [],
+    });
+    assert_eq!(probed(&image.path()), expected);
+    assert_eq!(std::fs::read(image.path()).unwrap(), before);
+}
+
+fn disk() {
+    let image = Image::new(32);
+    crate::tables::sfdisk(&image.path(), "label: gpt\nsize=1M\nsize=16M\n");
+    image.place(2 << 20, &Image::made(16, "mke2fs", LABELLED));
+    let found = probed(&image.path());
+    assert_eq!(found["fstype"], Value::Null);
+    assert_eq!(found["partition_table"], "gpt");
+    let expected = json!([
+        { "number": 1, "fstype": null, "uuid": null, "label": null,
+          "start_bytes": 1 << 20, "size_bytes": 1 << 20 },
+        { "number": 2, "fstype": "ext4", "uuid": "00112233-4455-6677-8899-aabbccddeeff",
+          "label": "root", "start_bytes": 2 << 20, "size_bytes": 16 << 20 },
+    ]);
+    assert_eq!(found["partitions"], expected);
+}
+
+fn device_node() {
+    let image = Image::made(16, "mke2fs", LABELLED);
+    let mut command = Command::new("losetup");
+    command.args(["--find", "--show", "--read-only"]).arg(image.path());
+    let device = Loop::named(&mut command);
+    let found = probed(Path::new(device.path()));
+    assert_eq!((&found["fstype"], &found["label"]), (&json!("ext4"), &json!("root")));
+    assert_eq!(found["device"], device.path());
+}
+
+fn nothing() {
+    let image = Image::new(1);
+    let expected = json!({
+        "device": image.path().to_str(), "fstype": null, "uuid": null, "label": null,
+        "partition_table": null, "partitions": [],
+    });
+    assert_eq!(probed(&image.path()), expected);
+}
+
+fn no_volume() {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, reason) in [
+        (directory.path(), "it is neither a block device nor a regular file"),
+        (Path::new("/dev/null"), "it is neither a block device nor a regular file"),
+        (Path::new("/no/such/device"), "No such file or directory"),
+    ] {
+        let mut command = support::program();
+        let output = command.args(["restore", "--probe", "--device"]).arg(path).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(output.stdout.is_empty());
+        assert!(stderr.contains(reason) && stderr.lines().count() == 1, "{stderr}");
+    }
+}
+
+/// The limit is on the address space, so that a large allocation fails even if it is never touched.
+fn memory() {
+    let image = Image::new(160);
+    let script: String = (0..127).map(|_| "size=1M\n").collect();
+    crate::tables::sfdisk(&image.path(), &format!("label: gpt\n{script}size=16M\n"));
+    image.place(128 << 20, &Image::made(16, "mke2fs", LABELLED));
+    let mut command = Command::new("prlimit");
+    command.args(["--as=67108864", support::PROGRAM, "restore", "--probe", "--device"]);
+    let text = support::ok(command.arg(image.path()).env("PATH", PATH));
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found["partitions"].as_array().unwrap().len(), 128);
+    assert_eq!(found["partitions"][127]["label"], "root");
+}
