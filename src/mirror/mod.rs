@@ -112,8 +112,17 @@ impl Worker {
     }
 }
 
+/// What one pass over the trees is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Copy,
+    /// Only remove what the source does not have, because the destination is full.
+    MakeRoom,
+}
+
 struct Engine<'a> {
     options: &'a Options,
+    pass: Pass,
     observer: &'a dyn Observer,
     counters: Counters,
     queue: Queue,
@@ -141,12 +150,35 @@ pub fn mirror(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Report> {
+    let first = run(src, dst, options, observer, Pass::Copy)?;
+    let source_failed = first.failures.iter().any(|failure| failure.side == Side::Source);
+    if first.stop != Some(Stop::Full) || !options.delete || source_failed {
+        return Ok(first);
+    }
+    // Deletion comes last, for only then is it known that the source could be read. Where the
+    // surplus takes the room that is needed, every later run would end here too.
+    tracing::info!("the destination is full; what the source does not have is removed first");
+    let room = run(src, dst, options, observer, Pass::MakeRoom)?;
+    if room.deleted == 0 || room.status() != 0 {
+        return Ok(first.after(&room));
+    }
+    Ok(run(src, dst, options, observer, Pass::Copy)?.after(&first).after(&room))
+}
+
+fn run(
+    src: &Dir,
+    dst: Option<&Dir>,
+    options: &Options,
+    observer: &dyn Observer,
+    pass: Pass,
+) -> Result<Report> {
     let stat = src.stat()?;
     need_proc(src)?;
     let (threads, directories) = limits(options.jobs);
     let fallback = PathBuf::new();
     let engine = Engine {
         options,
+        pass,
         observer,
         counters: Counters::default(),
         queue: Queue::default(),
@@ -171,7 +203,8 @@ pub fn mirror(
     let root = Node::new(None, CString::default(), stat, &pair, fresh, default_acl)
         .map_err(|errno| Error::os("stat", engine.dst_path, errno))?;
     let root = Arc::new(root);
-    if let Some(dst) = &pair.dst
+    if pass == Pass::Copy
+        && let Some(dst) = &pair.dst
         && let Err((operation, errno)) = engine.mend_directory(&root, c"", &stat, &xattrs, dst)
     {
         engine.fail(&root, c"", Side::Destination, operation, errno);

@@ -97,6 +97,19 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Adds what an earlier pass of the same run has done; how it ended is this pass's.
+    pub(super) fn after(mut self, earlier: &Self) -> Self {
+        self.copied += earlier.copied;
+        self.touched += earlier.touched;
+        self.hard_links += earlier.hard_links;
+        self.deleted += earlier.deleted;
+        self.bytes += earlier.bytes;
+        self.elapsed += earlier.elapsed;
+        self
+    }
+}
+
 /// The report while it is written by many threads.
 #[derive(Debug, Default)]
 pub(super) struct Counters {

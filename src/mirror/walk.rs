@@ -12,7 +12,7 @@ use super::metadata::{Object, Xattrs, compare};
 use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
-use super::{Engine, Worker};
+use super::{Engine, Pass, Worker};
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, at};
 
@@ -55,8 +55,13 @@ impl Engine<'_> {
                 return self.fail(parent, &name, Side::Source, "read xattrs of", errno);
             }
         };
-        let place = match self.make_directory(parent, &pair, &name, &stat, &xattrs) {
-            Ok(place) => place,
+        let made = match self.pass {
+            Pass::Copy => self.make_directory(parent, &pair, &name, &stat, &xattrs).map(Some),
+            Pass::MakeRoom => Ok(existing_directory(&pair, &name)),
+        };
+        let place = match made {
+            Ok(Some(place)) => place,
+            Ok(None) => return,
             Err((operation, errno)) => {
                 return self.fail(parent, &name, Side::Destination, operation, errno);
             }
@@ -90,6 +95,9 @@ impl Engine<'_> {
             node.src_entries.fetch_add(1, Ordering::Relaxed);
             if kind == Some(Kind::Dir) {
                 return self.descend(node, name.to_owned());
+            }
+            if self.pass == Pass::MakeRoom {
+                return;
             }
             add(&self.counters.waiting, 1);
             batch.push(Name { name: name.to_owned(), kind, ino });
@@ -271,7 +279,7 @@ impl Engine<'_> {
 
     /// Everything below is done: a new directory is opened to its users, and any gets its times.
     fn finish(&self, node: &Arc<Node>) -> Option<Arc<Pair>> {
-        if self.options.dry_run {
+        if self.options.dry_run || self.pass == Pass::MakeRoom {
             if self.options.delete && !node.fresh && node.whole.load(Ordering::Relaxed) {
                 self.note_surplus(node);
             }
@@ -311,7 +319,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether the destination has names the source has not. Every source name is there by now, so
+    /// Whether the destination may have names the source has not. Every source name is there by now, so
     /// counting decides; where something failed, names have to be compared.
     fn has_surplus(&self, node: &Node, dst: &OwnedFd) -> bool {
         let mut count = 0;
@@ -321,4 +329,10 @@ impl Engine<'_> {
             || count != node.src_entries.load(Ordering::Relaxed)
             || node.uncertain.load(Ordering::Relaxed)
     }
+}
+
+/// The destination directory `name` if there is one.
+fn existing_directory(pair: &Pair, name: &CStr) -> Option<Place> {
+    let dst = at::open_dir(pair.dst.as_ref()?, name).ok()?;
+    Some(Place { dst: Some(dst), fresh: false, default_acl: false })
 }
