@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use molecule_tools::volume::discover::{
-    Disk, Identify, Mounts, Selection, Why, by_name, by_volume_id, describe, disks, number,
+    Disk, Identify, Mounts, Selection, Why, by_name, by_volume_id, describe, disks, is_relevant,
+    number,
 };
 
 use crate::disk::{EXT4, Fs, clean, has_marker, said};
@@ -112,7 +113,7 @@ impl Machine {
     }
 
     fn disks(&self) -> Vec<Disk> {
-        disks(self.sysfs.path(), &self.mounts).unwrap()
+        disks(self.sysfs.path(), &self.mounts, |_| true).unwrap()
     }
 
     fn find(&self, name: &str) -> Selection {
@@ -121,7 +122,9 @@ impl Machine {
 
     fn find_among_busy(&self, name: &str, busy: &[&str]) -> Selection {
         let identify = |disk: &Disk| self.identify(disk);
-        by_name(name, &self.disks(), &identify, &|disk| busy.contains(&disk.name.as_str()))
+        let wanted = |disk: &str| is_relevant(disk, name);
+        let disks = disks(self.sysfs.path(), &self.mounts, wanted).unwrap();
+        by_name(name, &disks, &identify, &|disk| busy.contains(&disk.name.as_str()))
     }
 
     fn identify(&self, disk: &Disk) -> Option<Identify> {
@@ -169,7 +172,10 @@ fn sysfs() {
     assert_eq!(number(machine.sysfs.path(), "block", "nvme3n1"), None);
     assert!(disks[0].partitions[0].number == (259, 2));
     assert!(
-        molecule_tools::volume::discover::disks(Path::new("/no/such"), &Mounts::default()).is_err()
+        molecule_tools::volume::discover::disks(Path::new("/no/such"), &Mounts::default(), |_| {
+            true
+        })
+        .is_err()
     );
 }
 

@@ -39,7 +39,8 @@ pub fn locate(request: &OsStr, nodes: &Nodes) -> Result<Option<Located>, String>
     let path = Path::new(request);
     let is_volume_id = text.starts_with("vol-") && !text.contains('/');
     if is_volume_id {
-        let selection = discover::by_volume_id(&text, &all_disks(), &|disk| identify(disk, nodes));
+        let selection =
+            discover::by_volume_id(&text, &disks(|_| true), &|disk| identify(disk, nodes));
         return select(selection, &text, nodes);
     }
     let path = usual_path(path);
@@ -60,7 +61,7 @@ pub fn locate(request: &OsStr, nodes: &Nodes) -> Result<Option<Located>, String>
     let Some(name) = path.strip_prefix("/dev").ok().and_then(Path::to_str) else {
         return Ok(None);
     };
-    let disks = all_disks();
+    let disks = disks(|disk| discover::is_relevant(disk, name));
     let identify = |disk: &Disk| identify(disk, nodes);
     let busy = |disk: &Disk| is_busy(disk, nodes);
     select(discover::by_name(name, &disks, &identify, &busy), &text, nodes)
@@ -140,7 +141,7 @@ struct Match {
 
 fn by_identifier(key: &str, value: &str, nodes: &Nodes) -> Result<Option<Located>, String> {
     let mut matches: Vec<Match> = Vec::new();
-    for disk in all_disks() {
+    for disk in disks(|_| true) {
         let Ok(device) = Device::open_number(nodes, &disk.name, disk.number) else { continue };
         let Ok(found) = probe::probe(&device.as_fd()) else { continue };
         let hits = hits(&found, key, value);
@@ -177,7 +178,7 @@ fn hits(found: &Probe, key: &str, value: &str) -> Vec<Option<u32>> {
     whole.into_iter().chain(parts.map(|part| Some(part.number))).collect()
 }
 
-fn all_disks() -> Vec<Disk> {
+fn disks(wanted: impl Fn(&str) -> bool) -> Vec<Disk> {
     let mut mounts = Mounts::default();
     // Process 1 is the host's where the container shares its process ids.
     for process in ["/proc/1", "/proc/self"] {
@@ -187,7 +188,7 @@ fn all_disks() -> Vec<Disk> {
             mounts.add(&text);
         }
     }
-    discover::disks(Path::new(SYSFS), &mounts).unwrap_or_else(|error| {
+    discover::disks(Path::new(SYSFS), &mounts, wanted).unwrap_or_else(|error| {
         info!("{error}");
         Vec::new()
     })
@@ -208,11 +209,11 @@ fn is_busy(disk: &Disk, nodes: &Nodes) -> bool {
 impl Located {
     fn new(device: Device, why: &'static str, nodes: &Nodes) -> Self {
         let sysfs = Path::new(SYSFS);
-        let disk = device.number().and_then(|number| {
-            let disks = discover::disks(sysfs, &Mounts::default()).ok()?;
-            disks.into_iter().find(|disk| disk.number == number)
-        });
-        let known = disk.map(|disk| disk.partitions).unwrap_or_default();
+        let name = device.number().and_then(|number| discover::name(sysfs, number));
+        let name = name.unwrap_or_default();
+        let disks = discover::disks(sysfs, &Mounts::default(), |disk| disk == name);
+        let known = disks.unwrap_or_default().pop().map(|disk| disk.partitions);
+        let known = known.unwrap_or_default();
         let parts = known
             .into_iter()
             .filter_map(|part| {
@@ -221,8 +222,6 @@ impl Located {
                 Some((part.start_bytes, part.size_bytes, part.name, node))
             })
             .collect();
-        let name = device.number().and_then(|number| discover::name(sysfs, number));
-        let name = name.unwrap_or_default();
         Self { device, partition: None, why, parts, name }
     }
 

@@ -8,5 +8,5 @@ mod sysfs;
 
 pub use mounts::Mounts;
 pub use nvme::{Identify, identify};
-pub use select::{Selection, Why, by_name, by_volume_id, describe, size};
+pub use select::{Selection, Why, by_name, by_volume_id, describe, is_relevant, size};
 pub use sysfs::{Disk, Partition, disks, name, number};

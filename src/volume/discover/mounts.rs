@@ -64,7 +64,28 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed(line in "([0-9]{1,4} |[0-9]{1,3}:[0-9]{1,3} |- |\\\\[0-9]{0,3}|[a-z/\n] ?){0,30}") {
+            Mounts::default().add(line.as_bytes());
+        }
+
+        #[test]
+        fn what_the_kernel_escapes_comes_back(name in proptest::collection::vec(1_u8..=255, 1..40)) {
+            let escaped: Vec<u8> = name
+                .iter()
+                .flat_map(|byte| match byte {
+                    b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+                    byte => vec![*byte],
+                })
+                .collect();
+            prop_assert_eq!(unescape(&escaped), name);
+        }
+    }
 
     #[test]
     fn a_mount_is_found_by_number_and_by_source() {

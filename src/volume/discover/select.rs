@@ -28,6 +28,17 @@ pub enum Why {
     OnlySpare(Option<String>),
 }
 
+/// Whether [`by_name`] has a use for the disk with kernel name `disk` when `name` is asked for: a boot
+/// without a volume need not look at any other.
+pub fn is_relevant(disk: &str, name: &str) -> bool {
+    disk == name || disk.starts_with("nvme") || xen(name).is_some_and(|xen| disk == xen)
+}
+
+/// Xen gives the disk requested as sdb the name xvdb, never the other way round.
+fn xen(name: &str) -> Option<String> {
+    name.strip_prefix("sd").map(|rest| format!("xvd{rest}"))
+}
+
 /// Finds the disk attached as `name` (no `/dev/`). `identify` asks a disk's controller; `busy` asks
 /// the kernel whether a disk is in use by anything, other mount namespaces included.
 pub fn by_name(
@@ -36,8 +47,7 @@ pub fn by_name(
     identify: &dyn Fn(&Disk) -> Option<Identify>,
     busy: &dyn Fn(&Disk) -> bool,
 ) -> Selection {
-    // Xen gives the disk requested as sdb the name xvdb, never the other way round.
-    let xen = name.strip_prefix("sd").map(|rest| format!("xvd{rest}"));
+    let xen = xen(name);
     let known = |disk: &&Disk| disk.name == name || Some(&disk.name) == xen.as_ref();
     if let Some(disk) = disks.iter().find(known) {
         return Selection::Taken(disk.clone(), Why::KernelName);

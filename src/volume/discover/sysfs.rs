@@ -46,13 +46,16 @@ const SECTOR: u64 = 512;
 /// An attribute is at most a page.
 const LIMIT: usize = 4096;
 
-/// All disks with a size, by name; memory disks (ram, zram) are left out. `sysfs` is where sysfs is
-/// mounted.
-pub fn disks(sysfs: &Path, mounts: &Mounts) -> Result<Vec<Disk>> {
+/// The disks that have a size and a name that is `wanted`, sorted by name; memory disks (ram, zram) are
+/// left out. `sysfs` is where sysfs is mounted.
+pub fn disks(sysfs: &Path, mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>> {
     let class = Dir::open_operator_path(sysfs.join("class/block"))?;
     let mut disks: Vec<Disk> = Listing::read(&class)?
         .into_iter()
-        .filter_map(|entry| disk(&class, entry.name.to_str().ok()?, mounts))
+        .filter_map(|entry| {
+            let name = entry.name.to_str().ok().filter(|name| wanted(name))?;
+            disk(&class, name, mounts)
+        })
         .collect();
     // nvme2n1 before nvme10n1.
     disks.sort_by_key(|disk| (disk.name.len(), disk.name.clone()));
