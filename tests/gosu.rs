@@ -70,6 +70,11 @@ fn main() -> ExitCode {
             &[Root, Program("setpriv")],
             drop::capabilities_left,
         ),
+        case(
+            "the_files_are_read_where_openat2_is_not_to_be_had",
+            &[Root, Program("strace")],
+            drop::without_openat2,
+        ),
         case("a_root_with_nothing_but_itself_and_passwd_is_enough", &[Root], drop::bare_root),
         case("process_state_passes_through_untouched", &[Root], handover::process_state),
         case("a_closed_standard_descriptor_stays_closed", &[Root], handover::closed_descriptors),

@@ -1,7 +1,9 @@
 //! The passwd(5) and group(5) files below a root.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -165,6 +167,11 @@ fn read_within(root: &Dir, path: &CStr) -> Result<Vec<u8>> {
     let fd = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(Vec::new()),
+        // No such call before Linux 5.6, and older container sandboxes forbid what they do not know.
+        Err(Errno::NOSYS | Errno::PERM) => match open_without_links(root, path)? {
+            Some(fd) => fd,
+            None => return Ok(Vec::new()),
+        },
         Err(errno) => return Err(Error::os("open", shown, errno)),
     };
     let stat = rustix::fs::fstat(&fd).map_err(|errno| Error::os("stat", &shown, errno))?;
@@ -179,5 +186,18 @@ fn read_within(root: &Dir, path: &CStr) -> Result<Vec<u8>> {
     match bytes.len() as u64 > LIMIT {
         true => Err(Error::on("read", shown, format!("it is larger than {LIMIT} bytes"))),
         false => Ok(bytes),
+    }
+}
+
+/// Opens a file below `root` component by component, where a link is refused; none if absent.
+fn open_without_links(root: &Dir, path: &CStr) -> Result<Option<OwnedFd>> {
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let Some(parent) = root.open_beneath(parent)? else { return Ok(None) };
+    let name = CString::new(name.as_bytes()).unwrap_or_default();
+    match parent.open_file(&name) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
     }
 }

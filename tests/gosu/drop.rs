@@ -116,15 +116,32 @@ pub fn set_id_copy() {
     assert_refused(&set_uid.identity(1000, 1000, &[]).run(), "remove the bit: chmod ug-s");
 }
 
+/// `gosu SPEC id -u` with system calls that strace answers in the kernel's place.
+fn with_injection(sandbox: &Sandbox, calls: &str, spec: &str) -> Outcome {
+    sandbox
+        .command("/usr/bin/strace")
+        .args(["-f", "-o", "/dev/null", "-e", &format!("inject={calls}"), "--"])
+        .args([PROGRAM_INSIDE, "gosu", spec, "id", "-u"])
+        .run()
+}
+
+pub fn without_openat2() {
+    let sandbox = Sandbox::new();
+    for errno in ["ENOSYS", "EPERM"] {
+        let run = |spec| with_injection(&sandbox, &format!("openat2:error={errno}"), spec);
+        assert_eq!(run("agent").stdout(), "1000\n");
+        assert_refused(&run("nosuch"), "no such user");
+        sandbox.sh("mv /etc/group /etc/real; ln -s real /etc/group");
+        assert_refused(&run("agent"), "open /etc/group: it is a symbolic link, not followed");
+        sandbox.sh("rm /etc/group");
+        assert_eq!(run("agent").stdout(), "1000\n");
+        sandbox.sh("mv /etc/real /etc/group");
+    }
+}
+
 pub fn ineffective_calls() {
     let sandbox = Sandbox::new();
-    let run = |calls: &str, spec: &str| {
-        sandbox
-            .command("/usr/bin/strace")
-            .args(["-f", "-o", "/dev/null", "-e", &format!("inject={calls}"), "--"])
-            .args([PROGRAM_INSIDE, "gosu", spec, "id", "-u"])
-            .run()
-    };
+    let run = |calls: &str, spec: &str| with_injection(&sandbox, calls, spec);
     for call in ["setgroups", "setresgid", "setresuid"] {
         // The call is not made, and success is reported.
         assert_refused(&run(&format!("{call}:retval=0"), "agent"), "it is not what was asked for");
