@@ -2,7 +2,7 @@
 //! first one or its entries do not match their checksums.
 
 use super::super::probe::bytes::{guid, has, le32, le64, utf16_le};
-use super::super::probe::checksum::{crc32, crc32_without};
+use super::super::probe::checksum::{crc32, crc32_without, holds};
 use super::super::probe::read::Source;
 use super::{Entry, Kind, Layout, Table};
 
@@ -27,7 +27,7 @@ fn entries(source: &Source<'_>, own: u64, last: u64) -> Option<Vec<Entry>> {
     let covered = header.get(..usize::try_from(length).ok()?)?;
     let (first_usable, last_usable) = (le64(&header, 40)?, le64(&header, 48)?);
     let (count, size) = (le32(&header, 80)?, le32(&header, 84)?);
-    let sound = crc32_without(covered, 16..20)? == le32(&header, 16)?
+    let sound = holds(crc32_without(covered, 16..20)?, le32(&header, 16)?)
         && le64(&header, 24)? == own
         && first_usable <= last_usable
         && last_usable <= last
@@ -39,7 +39,7 @@ fn entries(source: &Source<'_>, own: u64, last: u64) -> Option<Vec<Entry>> {
     }
     let length = u64::from(count) * u64::from(ENTRY);
     let table = source.bytes(le64(&header, 72)?.checked_mul(sector)?, length)?;
-    if crc32(&table) != le32(&header, 88)? {
+    if !holds(crc32(&table), le32(&header, 88)?) {
         return None;
     }
     let parse = |(number, raw): (u32, &[u8])| -> Option<Entry> {

@@ -1,7 +1,7 @@
 //! Btrfs (kernel documentation of its on-disk format): the superblock at 64 KiB.
 
 use super::bytes::{label, le16, le32, le64, uuid};
-use super::checksum::crc32c;
+use super::checksum::{crc32c, holds};
 use super::format::{Found, Magic};
 use super::read::Extent;
 
@@ -9,7 +9,8 @@ pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
     const CRC32C: u16 = 0;
     let bytes = extent.bytes(magic.base(), 4096)?;
     // The other kinds (xxhash, SHA-256, BLAKE2) are left to the driver.
-    let sound = le16(&bytes, 0xc4)? != CRC32C || le32(&bytes, 0)? == crc32c(bytes.get(0x20..)?);
+    let sound =
+        le16(&bytes, 0xc4)? != CRC32C || holds(crc32c(bytes.get(0x20..)?), le32(&bytes, 0)?);
     let own = le64(&bytes, 0x30)? == magic.base();
     (sound && own).then(|| Found::new(uuid(&bytes, 0x20), label(&bytes, 0x12b, 256)))
 }

@@ -14,6 +14,12 @@ static PLAIN: Crc32 = Crc32::new(&PLAIN_ALGORITHM);
 /// CRC-32 that is not inverted at the end.
 static PLAIN_ALGORITHM: Algorithm<u32> = Algorithm { xorout: 0, ..CRC_32_ISO_HDLC };
 
+/// Whether a stored checksum is the computed one. A fuzzer cannot guess one, an attacker can compute it:
+/// when fuzzing, all are right, so that what stands behind them is reached.
+pub(crate) fn holds<T: PartialEq>(computed: T, stored: T) -> bool {
+    cfg!(fuzzing) || computed == stored
+}
+
 /// CRC-32C (Castagnoli) with the usual inversions.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     CRC32C.checksum(bytes)

@@ -1,7 +1,7 @@
 //! ext2, ext3, ext4 and their external journal (kernel documentation, filesystems/ext4/super.rst).
 
 use super::bytes::{has, label, le16, le32, uuid};
-use super::checksum::crc32c;
+use super::checksum::{crc32c, holds};
 use super::format::{Found, Magic};
 use super::read::Extent;
 
@@ -39,7 +39,7 @@ impl Superblock {
             && le32(bytes, 0x18)? < 256
             // The kernel keeps the checksum without the final inversion.
             && (superblock.ro_compat & METADATA_CHECKSUM == 0
-                || le32(bytes, 0x3fc)? == !crc32c(bytes.get(..0x3fc)?));
+                || holds(!crc32c(bytes.get(..0x3fc)?), le32(bytes, 0x3fc)?));
         sound.then_some(superblock)
     }
 

@@ -1,7 +1,7 @@
 //! File systems that are told by one superblock: f2fs, erofs, SquashFS, ReiserFS, JFS, NILFS2.
 
 use super::bytes::{be16, has, label, le16, le32, le64, utf16_le, uuid};
-use super::checksum::{crc32_from, crc32c_without};
+use super::checksum::{crc32_from, crc32c_without, holds};
 use super::format::{Found, Magic};
 use super::read::Extent;
 
@@ -10,7 +10,7 @@ pub(super) fn f2fs(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
     const MAGIC: u32 = 0xf2f5_2010;
     let bytes = extent.bytes(magic.base(), 3072)?;
     let place = usize::try_from(le32(&bytes, 0x20)?).ok()?;
-    if place != 0 && crc32_from(MAGIC, bytes.get(..place)?) != le32(&bytes, place)? {
+    if place != 0 && !holds(crc32_from(MAGIC, bytes.get(..place)?), le32(&bytes, place)?) {
         return None;
     }
     if (le16(&bytes, 4)?, le16(&bytes, 6)?) == (1, 0) {
@@ -29,7 +29,7 @@ pub(super) fn erofs(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
         let block = 1_u64 << block_log;
         let length = if block > magic.base() { block - magic.base() } else { block };
         let summed = extent.bytes(magic.base(), length)?;
-        if !crc32c_without(&summed, 4..8)? != le32(&bytes, 4)? {
+        if !holds(!crc32c_without(&summed, 4..8)?, le32(&bytes, 4)?) {
             return None;
         }
     }
@@ -100,5 +100,5 @@ fn nilfs2_holds(bytes: &[u8]) -> Option<bool> {
     }
     let mut summed = bytes.get(..length)?.to_vec();
     summed.get_mut(SUM)?.fill(0);
-    Some(crc32_from(le32(bytes, 12)?, &summed) == le32(bytes, SUM.start)?)
+    Some(holds(crc32_from(le32(bytes, 12)?, &summed), le32(bytes, SUM.start)?))
 }

@@ -1,7 +1,7 @@
 //! Members of something larger: Linux RAID, LVM, bcache, LUKS.
 
 use super::bytes::{be16, be32, field, has, label, le16, le32, le64, uuid};
-use super::checksum::{bcache, crc32_from};
+use super::checksum::{bcache, crc32_from, holds};
 use super::format::{Found, Magic};
 use super::read::Extent;
 
@@ -55,7 +55,7 @@ fn md_0(extent: &Extent<'_>, offset: u64) -> Option<Found> {
     for at in (0..bytes.len()).step_by(4).filter(|at| *at != CHECKSUM) {
         sum += u64::from(word(&bytes, at)?);
     }
-    if folded(sum) != word(&bytes, CHECKSUM)? || extent.size() < end || offset < data {
+    if !holds(folded(sum), word(&bytes, CHECKSUM)?) || extent.size() < end || offset < data {
         return None;
     }
     // At the end of the last partition of a disk it is also near the end of the disk.
@@ -86,7 +86,7 @@ fn md_1(extent: &Extent<'_>, offset: u64) -> Option<Found> {
             None => u64::from(le16(&bytes, at)?),
         };
     }
-    (folded(sum) == le32(&bytes, CHECKSUM)?)
+    holds(folded(sum), le32(&bytes, CHECKSUM)?)
         .then(|| Found::new(uuid(&head, 16), label(&head, 32, 32)))
 }
 
@@ -103,7 +103,7 @@ pub(super) fn lvm2(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
         has(sector, 0, b"LABELONE").then_some((sector, at as u64))
     })?;
     let sector = (magic.base() + within) / 512;
-    if le64(label, 8)? != sector || le32(label, 16)? != crc32_from(SEED, label.get(20..)?) {
+    if le64(label, 8)? != sector || !holds(crc32_from(SEED, label.get(20..)?), le32(label, 16)?) {
         return None;
     }
     Some(Found::new(lvm_uuid(label), None))
@@ -131,7 +131,7 @@ pub(super) fn bcache_device(extent: &Extent<'_>, magic: &Magic) -> Option<Found>
     let keys = usize::from(le16(&bytes, 0xce)?);
     let sound = le64(&bytes, 8)? == magic.base() / 512
         && keys <= 256
-        && bcache(field(&bytes, 8, 0xc8 + keys * 8)?) == le64(&bytes, 0)?;
+        && holds(bcache(field(&bytes, 8, 0xc8 + keys * 8)?), le64(&bytes, 0)?);
     sound.then(|| Found::new(uuid(&bytes, 40), None))
 }
 

@@ -1,6 +1,7 @@
 //! exFAT (Microsoft, exFAT File System Specification) and NTFS (the linux-ntfs documentation).
 
 use super::bytes::{le16, le32, le64, serial, utf16_le};
+use super::checksum::holds;
 use super::format::{Found, Magic};
 use super::member::is_bitlocker;
 use super::read::Extent;
@@ -20,7 +21,7 @@ pub(super) fn exfat(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
         .enumerate()
         .filter(|(at, _)| !matches!(at, 106 | 107 | 112))
         .fold(0_u32, |sum, (_, byte)| sum.rotate_right(1).wrapping_add((*byte).into()));
-    if stored.chunks_exact(4).any(|word| le32(word, 0) != Some(sum)) {
+    if stored.chunks_exact(4).any(|word| !holds(Some(sum), le32(word, 0))) {
         return None;
     }
     Some(Found::new(serial(&boot, 100), exfat_label(extent, &boot, sector, cluster_log)))

@@ -1,7 +1,7 @@
 //! XFS (xfs_db(8), kernel fs/xfs/libxfs/xfs_format.h): geometry, and the checksum of version 5.
 
 use super::bytes::{be16, be32, be64, field, label, le32, uuid};
-use super::checksum::crc32c_without;
+use super::checksum::{crc32c_without, holds};
 use super::format::{Found, Magic};
 use super::read::Extent;
 
@@ -45,5 +45,5 @@ fn checksum_holds(extent: &Extent<'_>, base: u64, bytes: &[u8]) -> Option<bool> 
     }
     let sector = extent.bytes(base, be16(bytes, 102)?.into())?;
     let stored = le32(field(&sector, CHECKSUM, 4)?, 0)?;
-    Some(crc32c_without(&sector, CHECKSUM..CHECKSUM + 4)? == stored)
+    Some(holds(crc32c_without(&sector, CHECKSUM..CHECKSUM + 4)?, stored))
 }
