@@ -98,9 +98,13 @@ impl Engine<'_> {
             let start = index * CHUNK;
             let end = (start + CHUNK).min(big.file.stat.size);
             let length = std::num::NonZeroU64::new(end - start);
-            // Only advice: without it the copy is slower, not wrong.
-            let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
             let file = &big.file;
+            // Reading a hole ahead fills the page cache with zeros: a file larger than memory would
+            // drive everything else out of it.
+            if !is_sparse(&file.stat) {
+                // Only advice: without it the copy is slower, not wrong.
+                let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
+            }
             if let Err(error) = self.copy_range(worker, &big.src, &file.dst, &file.stat, start, end)
             {
                 big.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -133,6 +137,9 @@ impl Engine<'_> {
         }
         let mut offset = start;
         while offset < end {
+            if self.counters.stopped() {
+                return Err(CopyError::Stopped);
+            }
             let data = match rustix::fs::seek(&src, SeekFrom::Data(offset)) {
                 Ok(data) => data.min(end),
                 // No data behind `offset`.
