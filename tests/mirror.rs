@@ -5,8 +5,24 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
+#[path = "mirror/acls.rs"]
+mod acls;
 #[path = "mirror/comparator.rs"]
 mod comparator;
+#[path = "mirror/conflicts.rs"]
+mod conflicts;
+#[path = "mirror/content.rs"]
+mod content;
+#[path = "mirror/device.rs"]
+mod device;
+#[path = "mirror/links.rs"]
+mod links;
+#[path = "mirror/metadata.rs"]
+mod metadata;
+#[path = "mirror/mounts.rs"]
+mod mounts;
+#[path = "mirror/names.rs"]
+mod names;
 mod support;
 
 use std::process::ExitCode;
@@ -17,5 +33,14 @@ const NEEDS: &[Need] = &[Need::Root, Need::Program("rsync")];
 
 fn main() -> ExitCode {
     support::mounts::leave_the_machine_alone();
-    support::run(comparator::cases())
+    let mut cases = comparator::cases();
+    cases.extend(acls::cases());
+    cases.extend(conflicts::cases());
+    cases.extend(content::cases());
+    cases.extend(device::cases());
+    cases.extend(links::cases());
+    cases.extend(metadata::cases());
+    cases.extend(mounts::cases());
+    cases.extend(names::cases());
+    support::run(cases)
 }

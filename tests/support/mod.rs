@@ -8,6 +8,7 @@
 )]
 
 pub mod compare;
+pub mod device;
 pub mod manifest;
 pub mod mounts;
 pub mod needs;

@@ -43,9 +43,14 @@ impl Mounted {
 
     /// The file system in `image` at `at` with mount(8) `options`. The loop device goes with it.
     pub fn image(image: &Path, at: impl Into<PathBuf>, options: &str) -> Self {
-        let at = made(at.into());
         let device = LoopDevice::of(image, &["--direct-io=on"]);
-        ok(Command::new("mount").args(["-o", options]).args([device.path(), &at]));
+        Self::node(device.path(), at, options)
+    }
+
+    /// The file system on block device `node` at `at` with mount(8) `options`.
+    pub fn node(node: &Path, at: impl Into<PathBuf>, options: &str) -> Self {
+        let at = made(at.into());
+        ok(Command::new("mount").args(["-o", options]).args([node, &at]));
         Self(at)
     }
 

@@ -1,0 +1,155 @@
+//! `restore` against rsync, cp, tar and a bare floor, on trees of its own making.
+//!
+//! `cargo bench --bench mirror` runs all and prints the README's comparison in Markdown; words after
+//! `--` choose scenarios by a part of their name, `million` (memory at 1,000,000 files) only runs
+//! when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (3) says how often
+//! each contestant runs, in turns within each round. It needs root, 12 GiB in the temporary
+//! directory, and an otherwise idle machine.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "benches lay out trees by path and fail loudly"
+)]
+
+#[path = "mirror/contest.rs"]
+mod contest;
+#[path = "mirror/floor.rs"]
+mod floor;
+#[path = "mirror/forest.rs"]
+mod forest;
+#[path = "mirror/measure.rs"]
+mod measure;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use contest::Contestant::{Cp, Floor, Molecule, Rsync, Tar};
+use contest::{Contest, Contestant, Line, Start};
+use forest::Forest;
+use support::device::{Device, Manners};
+use support::mounts::Mounted;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["--floor", from, to, threads] => floor::copy(from, to, threads.parse().unwrap()),
+        ["--measure", ref command @ ..] => measure::print(command),
+        _ => bench(&words.into_iter().filter(|word| *word != "--bench").collect::<Vec<_>>()),
+    }
+}
+
+fn bench(chosen: &[&str]) {
+    if !support::Need::Root.met() {
+        println!("the mirror's benchmarks need root");
+        return;
+    }
+    support::mounts::leave_the_machine_alone();
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench {
+        place: place.path().into(),
+        chosen: chosen.iter().map(ToString::to_string).collect(),
+        scale: setting("MOLECULE_BENCH_SCALE", 1.0),
+        rounds: setting("MOLECULE_BENCH_ROUNDS", 3.0) as usize,
+    };
+    let mut lines = bench.local();
+    lines.extend(bench.delayed(5));
+    lines.extend(bench.delayed(20));
+    lines.extend(bench.million());
+    contest::print(&lines);
+}
+
+fn setting(name: &str, otherwise: f64) -> f64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+struct Bench {
+    place: PathBuf,
+    chosen: Vec<String>,
+    scale: f64,
+    rounds: usize,
+}
+
+const ALL: &[Contestant] = &[Rsync, Cp, Tar, Floor(2), Molecule];
+
+impl Bench {
+    fn wants(&self, name: &str) -> bool {
+        match self.chosen.is_empty() {
+            true => name != "million",
+            false => self.chosen.iter().any(|word| name.contains(word.as_str())),
+        }
+    }
+
+    /// The scenarios whose source is a local disk.
+    fn local(&self) -> Vec<Line> {
+        let scenarios: &[(&str, &str, Start, &[Contestant])] = &[
+            ("hot, small files", "all/small", Start::Hot, ALL),
+            ("hot, packs", "all/packs", Start::Hot, ALL),
+            ("hot, both", "all", Start::Hot, ALL),
+            ("cold, both", "all", Start::Cold, &[Rsync, Cp, Tar, Floor(8), Molecule]),
+            ("second run, both", "all", Start::Done, &[Rsync, Molecule]),
+        ];
+        if !scenarios.iter().any(|(name, ..)| self.wants(name)) {
+            return Vec::new();
+        }
+        let forest = Forest { files: 100_000, directories: 12_000, packs: 2, pack_mebibytes: 400 };
+        let image = self.place.join("local.image");
+        forest.scaled(self.scale).plant(&image, &self.place.join("planting"));
+        let source = Mounted::image(&image, self.place.join("source"), "ro");
+        let mut lines = Vec::new();
+        for (name, tree, start, contestants) in scenarios.iter().filter(|row| self.wants(row.0)) {
+            lines.extend(self.contest(name, &source.0, tree, *start).run(contestants));
+        }
+        lines
+    }
+
+    /// A source that takes `milliseconds` for every read and answers many at once.
+    fn delayed(&self, milliseconds: u64) -> Vec<Line> {
+        let name = format!("{milliseconds} ms per read");
+        if !self.wants(&name) {
+            return Vec::new();
+        }
+        let forest = Forest { files: 3_000, directories: 360, packs: 1, pack_mebibytes: 16 };
+        let image = self.place.join("slow.image");
+        forest.scaled(self.scale).plant(&image, &self.place.join("planting"));
+        let delay = Duration::from_millis(milliseconds);
+        let manners = Manners { delay, bad: Vec::new() };
+        let device = Device::of(&image, &self.place.join(format!("disk{milliseconds}")), manners);
+        let ratio = device.prove_concurrent();
+        eprintln!("{name}: 32 reads at once take {ratio:.2} times as long as one");
+        assert!(ratio < 4.0, "the delayed device does not overlap its reads");
+        let source = Mounted::node(device.node(), self.place.join("slow"), "ro,noload");
+        let mut contest = self.contest(&name, &source.0, "all", Start::Cold);
+        // rsync takes minutes for each of these.
+        contest.rounds = if milliseconds > 10 { self.rounds.min(2) } else { self.rounds };
+        contest.run(&[Rsync, Floor(32), Molecule])
+    }
+
+    /// Peak memory at a million files.
+    fn million(&self) -> Vec<Line> {
+        if !self.wants("million") {
+            return Vec::new();
+        }
+        let forest = Forest { files: 1_000_000, directories: 60_000, packs: 0, pack_mebibytes: 0 };
+        let image = self.place.join("million.image");
+        forest.scaled(self.scale).plant(&image, &self.place.join("planting"));
+        let source = Mounted::image(&image, self.place.join("million"), "ro");
+        let contest =
+            Contest { rounds: 1, ..self.contest("million files", &source.0, "all", Start::Hot) };
+        contest.run(&[Rsync, Molecule])
+    }
+
+    fn contest(&self, name: &str, source: &Path, tree: &str, start: Start) -> Contest {
+        Contest {
+            name: name.into(),
+            source: source.into(),
+            tree: tree.into(),
+            start,
+            place: self.place.clone(),
+            rounds: self.rounds,
+        }
+    }
+}

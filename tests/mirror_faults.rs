@@ -1,0 +1,39 @@
+//! The mirror when things go wrong: bad disks, full disks, signals, rivals and saboteurs, all real.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests lay out trees by path and fail loudly"
+)]
+
+#[path = "mirror_faults/destination.rs"]
+mod destination;
+#[path = "mirror_faults/hostile.rs"]
+mod hostile;
+#[path = "mirror_faults/interruption.rs"]
+mod interruption;
+#[path = "mirror_faults/source.rs"]
+mod source;
+mod support;
+
+use std::process::ExitCode;
+
+use support::Need;
+
+const NEEDS: &[Need] = &[Need::Root, Need::Program("rsync")];
+const DISK_NEEDS: &[Need] = &[
+    Need::Root,
+    Need::Loop,
+    Need::Program("rsync"),
+    Need::Program("mkfs.ext4"),
+    Need::Filesystem("ext4"),
+    Need::Filesystem("fuse"),
+];
+
+fn main() -> ExitCode {
+    support::mounts::leave_the_machine_alone();
+    let mut cases = destination::cases();
+    cases.extend(hostile::cases());
+    cases.extend(interruption::cases());
+    cases.extend(source::cases());
+    support::run(cases)
+}

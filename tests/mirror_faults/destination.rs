@@ -1,0 +1,180 @@
+//! Destinations that cannot take it: full, read-only, immutable.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::support::compare::{Snapshot, differences, snapshot, touched};
+use crate::support::mounts::{Mounted, ext4_image};
+use crate::support::pair::{Pair, said};
+use crate::support::{Case, Need, case, ok};
+
+pub fn cases() -> Vec<Case> {
+    let needs = crate::NEEDS;
+    let attributes = &[Need::Root, Need::Program("rsync"), Need::Program("chattr")];
+    vec![
+        case("a_full_tmpfs_keeps_every_name_whole", needs, full_tmpfs),
+        case("a_full_ext4_keeps_every_name_whole", crate::DISK_NEEDS, full_ext4),
+        case("a_destination_out_of_inodes_keeps_every_name_whole", needs, out_of_inodes),
+        case("a_read_only_destination_is_reported_and_untouched", needs, read_only),
+        case("a_read_only_destination_in_sync_is_no_failure", needs, read_only_in_sync),
+        case("immutable_entries_are_reported_and_the_rest_is_done", attributes, immutable),
+        case("a_file_size_limit_keeps_every_name_whole", needs, size_limit),
+    ]
+}
+
+/// The run failed with a line that has `reason`, ended its path with a WARN line, and said no `ok`.
+fn reported(output: &Output, reason: &str) {
+    let text = said(output);
+    assert!(matches!(output.status.code(), Some(1 | 23)), "{text}");
+    assert!(text.contains(reason), "{text}");
+    assert!(text.contains("MOLECULE-RESTORE: WARN rsync to "), "{text}");
+    assert!(!text.contains("MOLECULE-RESTORE: ok "), "{text}");
+}
+
+/// Every regular file at the destination is one of the source or as it was, and has its own name.
+fn whole(source: &Snapshot, before: &Snapshot, now: &Snapshot) {
+    for (path, entry) in now.iter().filter(|(_, entry)| entry.mode & 0o170_000 == 0o100_000) {
+        let (new, old) = (source.get(path), before.get(path));
+        assert!(new.is_some() || old.is_some(), "{path:?} was left behind");
+        let same = |other: &Option<_>| {
+            other.is_some_and(|other: &crate::support::compare::Entry| {
+                (other.size, other.content) == (entry.size, entry.content)
+            })
+        };
+        assert!(same(&new) || same(&old), "{path:?} is half-written: {entry:?}");
+    }
+}
+
+fn fill_source(pair: &Pair, files: usize, size: usize) {
+    for number in 0..files {
+        let content: Vec<u8> = (0..size).map(|at| (at * 7 + number) as u8 | 1).collect();
+        pair.from().file(format!("dir{}/file{number}", number % 9), content);
+    }
+}
+
+/// Fills the destination up and sees what is left; after more room the copy is completed.
+fn overfill(pair: &Pair, more_room: impl FnOnce()) {
+    for number in 0..10 {
+        pair.to().file(format!("dir{}/file{number}", number % 9), "the old copy");
+    }
+    let (source, before) = (snapshot(&pair.from().0), pair.snapshot());
+    reported(&pair.run(&[]), "No space left on device");
+    whole(&source, &before, &pair.snapshot());
+    more_room();
+    pair.mirror();
+    pair.assert_equal();
+}
+
+fn full_tmpfs() {
+    let pair = Pair::new();
+    fill_source(&pair, 200, 30_000);
+    let mounted = Mounted::tmpfs(pair.to().0, "2m");
+    overfill(&pair, || {
+        ok(Command::new("mount").args(["-o", "remount,size=64m"]).arg(&mounted.0));
+    });
+}
+
+fn full_ext4() {
+    let pair = Pair::new();
+    fill_source(&pair, 200, 100_000);
+    let image = pair.beside("image");
+    ext4_image(&image, 16, &[]);
+    let mounted = Mounted::image(&image, pair.to().0, "rw");
+    std::fs::remove_dir(mounted.0.join("lost+found")).unwrap();
+    overfill(&pair, || {
+        for number in 40..200 {
+            let name = format!("dir{}/file{number}", number % 9);
+            std::fs::remove_file(pair.from().path(&name)).unwrap();
+            let _ = std::fs::remove_file(pair.to().path(&name));
+        }
+    });
+}
+
+fn out_of_inodes() {
+    let pair = Pair::new();
+    fill_source(&pair, 300, 100);
+    let mounted = Mounted::tmpfs(pair.to().0, "64m,nr_inodes=100");
+    overfill(&pair, || {
+        ok(Command::new("mount").args(["-o", "remount,nr_inodes=10000"]).arg(&mounted.0));
+    });
+}
+
+fn read_only() {
+    let pair = Pair::new();
+    pair.from().file("dir/new", "x").file("changed", "new").symlink("sym", "x");
+    pair.to().file("dir/old", "x").file("changed", "old");
+    let mounted = Mounted::bind(&pair.to().0, pair.to().0);
+    mounted.read_only(true);
+    let before = pair.snapshot();
+    reported(&pair.run(&[]), "Read-only file system");
+    assert_eq!(touched(&before, &pair.snapshot()), Vec::<String>::new());
+}
+
+fn read_only_in_sync() {
+    let pair = Pair::new();
+    pair.from().zoo(1);
+    pair.mirror();
+    let mounted = Mounted::bind(&pair.to().0, pair.to().0);
+    mounted.read_only(true);
+    pair.mirror();
+    pair.assert_equal();
+}
+
+/// Takes the immutable flag off everything, so that the temporary directory can go.
+struct Immutable<'a>(&'a Path);
+
+impl Drop for Immutable<'_> {
+    fn drop(&mut self) {
+        // chattr complains of symlinks below, which matters to nobody.
+        let _ = Command::new("chattr").args(["-f", "-R", "-i", "-a"]).arg(self.0).output();
+    }
+}
+
+fn immutable() {
+    let pair = Pair::new();
+    let (from, to) = (pair.from(), pair.to());
+    from.file("changed", "new").file("beside", "new").file("dir/in", "new").file("dir/new", "x");
+    from.file("mode", "same").mode("mode", 0o600).mtime("mode", 5, 5).file("z/last", "x");
+    to.file("changed", "old").file("beside", "old").file("dir/in", "old").file("surplus", "x");
+    to.file("mode", "same").mtime("mode", 5, 5).file("surplus dir/stuck", "x");
+    to.file("surplus dir/goes", "x").file("z/goes", "x");
+    let stuck = ["changed", "mode", "surplus", "surplus dir/stuck", "dir"];
+    let _guard = Immutable(&pair.root);
+    for name in stuck {
+        ok(Command::new("chattr").arg("+i").arg(to.path(name)));
+    }
+    let output = pair.expect(&[], 23);
+    reported(&output, "Operation not permitted");
+    for name in stuck {
+        assert!(said(&output).contains(&format!("tree/{name}")), "{name}: {}", said(&output));
+    }
+    assert_eq!(std::fs::read(to.path("changed")).unwrap(), b"old");
+    assert_eq!(std::fs::read(to.path("beside")).unwrap(), b"new");
+    assert!(!to.path("surplus dir/goes").exists());
+    assert_eq!(differences(&from.path("z"), &to.path("z")), Vec::<String>::new());
+    drop(Immutable(&pair.root));
+    pair.mirror();
+    pair.assert_equal();
+}
+
+fn size_limit() {
+    let pair = Pair::new();
+    pair.from().file("a/small", "x").file("big", vec![3; 3 << 20]).file("z/small", "x");
+    pair.to().file("big", "the old copy");
+    let (source, before) = (snapshot(&pair.from().0), pair.snapshot());
+    let inner = pair.command();
+    let mut outer = Command::new("sh");
+    outer.args(["-c", "ulimit -f 1024; exec \"$@\"", "sh", crate::support::PROGRAM]);
+    let output = outer.args(inner.get_args()).output().unwrap();
+    // A process that outgrows its limit is killed by SIGXFSZ unless it ignores the signal.
+    match output.status.code() {
+        Some(_) => reported(&output, "File too large"),
+        None => assert!(!pair.marker().exists()),
+    }
+    let temporary = pair.snapshot();
+    if output.status.code().is_some() {
+        whole(&source, &before, &temporary);
+    }
+    pair.mirror();
+    pair.assert_equal();
+}

@@ -1,0 +1,286 @@
+//! Sources that cannot be read, or do not hold still.
+
+use std::ops::Range;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::support::compare::snapshot;
+use crate::support::device::{Device, Manners};
+use crate::support::mounts::{Mounted, ext4_image};
+use crate::support::pair::{Pair, said};
+use crate::support::tree::Tree;
+use crate::support::{Case, case, ok};
+
+pub fn cases() -> Vec<Case> {
+    let needs = crate::NEEDS;
+    let disk = crate::DISK_NEEDS;
+    vec![
+        case("unreadable_data_keeps_the_old_copy_and_deletes_nothing", disk, unreadable_data),
+        case("an_unreadable_end_leaves_no_half_written_file", disk, unreadable_end),
+        case("an_unreadable_directory_keeps_all_that_was_there", disk, unreadable_directory),
+        case("an_unreadable_inode_table_deletes_nothing", disk, unreadable_inodes),
+        case("a_damaged_inode_deletes_nothing", disk, damaged_inode),
+        case("a_damaged_directory_deletes_nothing", disk, damaged_directory),
+        case("errors_in_one_path_leave_the_others_authoritative", disk, other_paths),
+        case("files_that_grow_are_copied_as_a_clean_prefix", needs, growing),
+        case("files_that_shrink_or_vanish_end_whole_or_absent", needs, vanishing),
+    ]
+}
+
+/// A source on an image: `tree` with files in directories, one of which will be bad.
+struct Damaged {
+    pair: Pair,
+    image: std::path::PathBuf,
+}
+
+const BLOCK: u64 = 4096;
+
+impl Damaged {
+    fn new() -> Self {
+        let pair = Pair::new();
+        let image = pair.beside("image");
+        ext4_image(&image, 32, &["-b", "4096", "-O", "^inline_data"]);
+        let mounted = Mounted::image(&image, pair.beside("planting"), "rw");
+        let tree = Tree::at(mounted.0.join("tree"));
+        for number in 0..100_usize {
+            let content: Vec<u8> = (0..20_000).map(|at| (at * 3 + number) as u8 | 1).collect();
+            tree.file(format!("dir{}/file{number}", number % 5), content);
+        }
+        tree.file("dir3/big", vec![9; 3 << 20]);
+        drop(mounted);
+        let to = pair.to();
+        to.file("dir1/file1", "the old copy").file("dir3/big", "the old copy");
+        to.file("dir1/surplus", "x").file("dir4/surplus", "x").file("surplus/deep", "x");
+        to.file("dir2/file2/was a directory", "x");
+        Self { pair, image }
+    }
+
+    /// The answer of debugfs(8) to `request`.
+    fn debugfs(&self, request: &str) -> String {
+        ok(Command::new("debugfs").args(["-w", "-R", request]).arg(&self.image))
+    }
+
+    /// Byte ranges of the blocks of `path`.
+    fn blocks(&self, path: &str) -> Vec<Range<u64>> {
+        let said = self.debugfs(&format!("blocks {path}"));
+        let numbers = said.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+        numbers.map(|block| block * BLOCK..(block + 1) * BLOCK).collect()
+    }
+
+    /// The byte range of the block of the inode table that has `path`'s inode.
+    fn inode_block(&self, path: &str) -> Range<u64> {
+        let said = self.debugfs(&format!("imap {path}"));
+        let (_, after) = said.split_once("located at block ").unwrap();
+        let block: u64 = after.split(',').next().unwrap().parse().unwrap();
+        block * BLOCK..(block + 1) * BLOCK
+    }
+
+    /// Restores with the ranges `bad` failing; the run must end with 23 and say why.
+    fn restore(&self, bad: Vec<Range<u64>>, reason: &str) -> Output {
+        let manners = Manners { bad, ..Manners::default() };
+        let device = Device::of(&self.image, &self.pair.beside("disk"), manners);
+        let _source = Mounted::node(device.node(), &self.pair.source, "ro,noload,errors=continue");
+        let output = self.pair.expect(&[], 23);
+        let text = said(&output);
+        assert!(text.contains("MOLECULE-RESTORE: WARN rsync to "), "{text}");
+        assert!(text.contains(reason), "{text}");
+        assert!(!text.contains("MOLECULE-RESTORE: ok "), "{text}");
+        output
+    }
+
+    /// Nothing was deleted, nothing half-written or temporary stays, and of the source all that the
+    /// predicate does not excuse is there.
+    fn check(&self, excused: impl Fn(&Path) -> bool) {
+        let to = self.pair.to();
+        for name in ["dir1/surplus", "dir4/surplus", "surplus/deep"] {
+            assert!(to.path(name).exists(), "{name} was deleted");
+        }
+        let mounted = Mounted::image(&self.image, self.pair.beside("whole"), "ro,noload");
+        let whole = snapshot(&mounted.0.join("tree"));
+        let now = self.pair.snapshot();
+        for (path, entry) in &now {
+            let file = entry.mode & 0o170_000 == 0o100_000;
+            let ours = whole.get(path).map(|source| (source.size, source.content));
+            let known = ours == Some((entry.size, entry.content))
+                || path.to_str().unwrap().contains("surplus")
+                || path.ends_with("was a directory")
+                || std::fs::read(to.path(path)).is_ok_and(|bytes| bytes == b"the old copy");
+            assert!(!file || known, "{path:?} is half-written or temporary");
+        }
+        for (path, entry) in whole.iter().filter(|(path, _)| !excused(path)) {
+            let copy = now.get(path).unwrap_or_else(|| panic!("{path:?} was not restored"));
+            assert_eq!((copy.mode, copy.content), (entry.mode, entry.content), "{path:?}");
+            assert_eq!(copy.mtime, entry.mtime, "{path:?}");
+        }
+    }
+}
+
+fn unreadable_data() {
+    let damaged = Damaged::new();
+    let bad = ["/tree/dir1/file1", "/tree/dir0/file10"].map(|path| damaged.blocks(path));
+    let output = damaged.restore(bad.concat(), "Input/output error");
+    for name in ["tree/dir1/file1", "tree/dir0/file10"] {
+        assert!(said(&output).contains(name), "{name}: {}", said(&output));
+    }
+    let to = damaged.pair.to();
+    assert_eq!(std::fs::read(to.path("dir1/file1")).unwrap(), b"the old copy");
+    assert!(!to.path("dir0/file10").exists(), "a file that cannot be read appeared");
+    let names = ["dir1/file1", "dir0/file10", "dir0", "dir1"];
+    damaged.check(|path| names.iter().any(|name| path == Path::new(name)));
+}
+
+fn unreadable_end() {
+    let damaged = Damaged::new();
+    let blocks = damaged.blocks("/tree/dir3/big");
+    let last = blocks[blocks.len() - 1].clone();
+    damaged.restore(vec![last], "Input/output error");
+    let kept = std::fs::read(damaged.pair.to().path("dir3/big")).unwrap();
+    assert_eq!(kept, b"the old copy");
+    damaged.check(|path| {
+        path.starts_with("dir3") && path.components().count() == 1 || path.ends_with("big")
+    });
+}
+
+fn unreadable_directory() {
+    let damaged = Damaged::new();
+    let bad = damaged.blocks("/tree/dir1");
+    let output = damaged.restore(bad, "Input/output error");
+    assert!(said(&output).contains("tree/dir1"), "{}", said(&output));
+    let kept = std::fs::read(damaged.pair.to().path("dir1/file1")).unwrap();
+    assert_eq!(kept, b"the old copy");
+    damaged.check(|path| path.starts_with("dir1"));
+}
+
+fn unreadable_inodes() {
+    let damaged = Damaged::new();
+    let bad = damaged.inode_block("/tree/dir2/file52");
+    let output = damaged.restore(vec![bad.clone()], "Input/output error");
+    assert!(said(&output).contains("tree/dir2/file52"), "{}", said(&output));
+    let lost = |path: &Path| damaged.inode_block(&format!("/tree/{}", path.display())) == bad;
+    damaged.check(|path| path.ancestors().any(lost) || path == Path::new("dir2"));
+}
+
+fn damaged_inode() {
+    let damaged = Damaged::new();
+    let pristine = damaged.pair.beside("pristine");
+    std::fs::copy(&damaged.image, &pristine).unwrap();
+    damaged.debugfs("clri /tree/dir2/file52");
+    let output = damaged.restore(Vec::new(), "tree/dir2/file52");
+    assert!(said(&output).contains("WARN"), "{}", said(&output));
+    std::fs::rename(pristine, &damaged.image).unwrap();
+    damaged.check(|path| path.ends_with("file52") || path.ends_with("dir2"));
+}
+
+fn damaged_directory() {
+    let damaged = Damaged::new();
+    let pristine = damaged.pair.beside("pristine");
+    std::fs::copy(&damaged.image, &pristine).unwrap();
+    let block = damaged.blocks("/tree/dir4")[0].start / BLOCK;
+    damaged.debugfs(&format!("zap_block -p 165 {block}"));
+    damaged.restore(Vec::new(), "tree/dir4");
+    std::fs::rename(pristine, &damaged.image).unwrap();
+    damaged.check(|path| path.starts_with("dir4"));
+}
+
+fn other_paths() {
+    let damaged = Damaged::new();
+    let mounted = Mounted::image(&damaged.image, damaged.pair.beside("planting"), "rw");
+    Tree::at(mounted.0.join("good")).file("dir/file", "x");
+    drop(mounted);
+    Tree::at(damaged.pair.root.join("good")).file("surplus", "goes");
+    let manners = Manners { bad: damaged.blocks("/tree/dir1/file1"), ..Manners::default() };
+    let device = Device::of(&damaged.image, &damaged.pair.beside("disk"), manners);
+    let source = Mounted::node(device.node(), &damaged.pair.source, "ro,noload,errors=continue");
+    let output = damaged.pair.expect(&["--path", "good"], 23);
+    let text = said(&output);
+    let good = damaged.pair.root.join("good");
+    assert!(text.contains(&format!("MOLECULE-RESTORE: ok {}\n", good.display())), "{text}");
+    let lines = crate::support::compare::differences(&source.0.join("good"), &good);
+    assert_eq!(lines, Vec::<String>::new());
+    assert!(damaged.pair.to().path("dir1/surplus").exists());
+    assert!(text.contains("complete with WARNINGS"), "{text}");
+}
+
+/// Runs the mirror over and over while `disturb` works on the source in another thread.
+fn disturbed(pair: &Pair, disturb: impl Fn(usize) + Sync, check: impl Fn(&Output)) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let disturber = scope.spawn(|| {
+            let mut turn = 0;
+            while !done.load(Ordering::Relaxed) {
+                disturb(turn);
+                turn += 1;
+            }
+            turn
+        });
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..15 {
+                check(&pair.run(&["--checksum"]));
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        assert!(disturber.join().unwrap() > 0);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    pair.expect(&["--checksum"], 0);
+    pair.assert_equal();
+}
+
+/// The byte that belongs at `offset` of a growing file.
+fn pattern(offset: u64) -> u8 {
+    (offset / 7 + offset / 4096) as u8 | 1
+}
+
+fn growing() {
+    use std::os::unix::fs::FileExt;
+    let pair = Pair::new();
+    pair.from().zoo(1).file("growing", "");
+    let file = std::fs::File::options().write(true).open(pair.from().path("growing")).unwrap();
+    disturbed(
+        &pair,
+        |turn| {
+            let start = (turn % 2000) as u64 * 3000;
+            if start == 0 {
+                file.set_len(0).unwrap();
+            }
+            let bytes: Vec<u8> = (start..start + 3000).map(pattern).collect();
+            file.write_all_at(&bytes, start).unwrap();
+        },
+        |output| {
+            assert!(matches!(output.status.code(), Some(0 | 23)), "{}", said(output));
+            let copy = std::fs::read(pair.to().path("growing")).unwrap();
+            let wrong = (0..).zip(&copy).find(|(offset, byte)| pattern(*offset) != **byte);
+            assert_eq!(wrong, None, "of {} bytes", copy.len());
+        },
+    );
+}
+
+fn vanishing() {
+    let pair = Pair::new();
+    pair.from().zoo(1);
+    let names = |turn: usize| format!("moving{}/file{}", turn % 7, turn % 61);
+    for turn in 0..61 * 7 {
+        pair.from().file(names(turn), format!("{turn} ").repeat(2000));
+    }
+    disturbed(
+        &pair,
+        |turn| {
+            let path = pair.from().path(names(turn));
+            match turn % 3 {
+                0 => drop(std::fs::remove_file(path)),
+                1 => drop(std::fs::write(path, format!("{turn} ").repeat(turn % 4000))),
+                _ => {
+                    let directory = pair.from().path(format!("moving{}", turn / 100 % 7));
+                    let aside = pair.from().path("aside");
+                    let _ = std::fs::rename(&directory, &aside);
+                    let _ = std::fs::rename(&aside, &directory);
+                }
+            }
+        },
+        |output| {
+            assert!(matches!(output.status.code(), Some(0 | 23)), "{}", said(output));
+            assert!(pair.to().path("cage0/setuid").exists());
+        },
+    );
+}
