@@ -127,7 +127,8 @@ fn mounted_for_writing() {
     let expected = [
         "/dev/xvdb detected — attempting restore",
         "/dev/xvdb fstype=ext4",
-        "mount: /dev/xvdb (loopN, ro): Device or resource busy",
+        "mount: /dev/xvdb (loopN, ro): Device or resource busy; it is mounted for writing or held \
+         elsewhere",
         "WARN mount of /dev/xvdb failed — skipping restore",
     ];
     assert_eq!(said(&outcome), expected);

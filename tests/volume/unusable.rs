@@ -9,7 +9,6 @@ use crate::support::{Case, Need, case, ok};
 pub fn cases() -> Vec<Case> {
     const LUKS: &[Need] = &[Need::Root, Need::Loop, Need::Program("cryptsetup")];
     const LVM: &[Need] = &[Need::Root, Need::Loop, Need::Program("pvcreate")];
-    const MD: &[Need] = &[Need::Root, Need::Loop, Need::Program("mdadm")];
     vec![
         case("zeros_are_raw", LOOP, zeros),
         case("random_bytes_are_raw", LOOP, random),
@@ -17,7 +16,7 @@ pub fn cases() -> Vec<Case> {
         case("luks_is_named", LUKS, luks),
         case("a_partition_with_luks_is_named", LUKS, luks_partition),
         case("lvm_is_named", LVM, lvm),
-        case("a_raid_member_is_named", MD, raid),
+        case("a_raid_member_is_named", LOOP, raid),
         case("swap_is_named", LOOP, swap),
         case("vfat_without_a_driver_fails_to_mount", LOOP, vfat),
         case("no_device_is_no_error", &[Need::Root], no_device),

@@ -216,6 +216,7 @@ fn reason(errno: Errno, target: &Target<'_>) -> String {
         Errno::PERM | Errno::ACCESS => {
             format!("{}; mounting needs CAP_SYS_ADMIN (a privileged container)", describe(errno))
         }
+        Errno::BUSY => format!("{}; it is mounted for writing or held elsewhere", describe(errno)),
         errno => describe(errno),
     }
 }
