@@ -58,6 +58,11 @@ fn main() -> ExitCode {
         ),
         case("a_user_error_is_told_before_a_command_error", &[Root], drop::order_of_errors),
         case("a_caller_who_is_no_root_is_refused", &[Root, Program("setpriv")], drop::not_root),
+        case(
+            "a_root_without_the_capabilities_is_refused",
+            &[Root],
+            drop::root_without_capabilities,
+        ),
         case("a_caller_who_is_that_identity_already_just_execs", &[Root], drop::already),
         case("a_set_id_copy_refuses_every_applet", &[Root], drop::set_id_copy),
         case(

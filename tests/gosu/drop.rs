@@ -60,6 +60,15 @@ pub fn not_root() {
     }
 }
 
+pub fn root_without_capabilities() {
+    let sandbox = Sandbox::new();
+    // linux/capability.h: 6 is CAP_SETGID, 7 CAP_SETUID.
+    for (capability, hint) in [(6, "CAP_SETGID is needed"), (7, "CAP_SETUID is needed")] {
+        let run = sandbox.program().args(["gosu", "agent", "id", "-u"]);
+        assert_refused(&run.drop_capability(capability).run(), hint);
+    }
+}
+
 pub fn already() {
     let sandbox = Sandbox::new();
     let run = |spec, uid, gid, groups: &[u32]| {
