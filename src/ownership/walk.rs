@@ -257,7 +257,9 @@ impl<'a> Worker<'a> {
             Ok(changed) => self.tally.changed += u64::from(changed),
             Err(error) => self.failed(&error),
         }
-        self.lookup.enter(dir);
+        if self.walk.plan.privileges == Privileges::Take {
+            self.lookup.enter(dir);
+        }
         let mut below: Vec<CString> = Vec::new();
         let listed = Listing::for_each(dir, |name, kind, _| {
             if kind == Some(Kind::Dir) || self.entry(dir, name) {
