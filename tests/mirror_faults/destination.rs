@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
         case("a_full_tmpfs_keeps_every_name_whole", needs, full_tmpfs),
         case("a_full_ext4_keeps_every_name_whole", crate::DISK_NEEDS, full_ext4),
         case("a_destination_out_of_inodes_keeps_every_name_whole", needs, out_of_inodes),
+        case("surplus_that_fills_the_destination_makes_room", needs, full_of_surplus),
         case("a_read_only_destination_is_reported_and_untouched", needs, read_only),
         case("a_read_only_destination_in_sync_is_no_failure", needs, read_only_in_sync),
         case("immutable_entries_are_reported_and_the_rest_is_done", attributes, immutable),
@@ -97,6 +98,17 @@ fn out_of_inodes() {
     overfill(&pair, || {
         ok(Command::new("mount").args(["-o", "remount,nr_inodes=10000"]).arg(&mounted.0));
     });
+}
+
+fn full_of_surplus() {
+    let pair = Pair::new();
+    fill_source(&pair, 120, 100_000);
+    let _mounted = Mounted::tmpfs(pair.to().0, "20m");
+    for number in 0..18 {
+        pair.to().file(format!("dir{}/surplus{number}", number % 12), vec![7; 1 << 20]);
+    }
+    pair.mirror();
+    pair.assert_equal();
 }
 
 fn read_only() {

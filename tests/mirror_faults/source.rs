@@ -19,6 +19,7 @@ pub fn cases() -> Vec<Case> {
         case("unreadable_data_keeps_the_old_copy_and_deletes_nothing", disk, unreadable_data),
         case("an_unreadable_end_leaves_no_half_written_file", disk, unreadable_end),
         case("an_unreadable_directory_keeps_all_that_was_there", disk, unreadable_directory),
+        case("a_full_destination_makes_no_room_by_an_unreadable_source", disk, full_and_unreadable),
         case("an_unreadable_inode_table_deletes_nothing", disk, unreadable_inodes),
         case("a_damaged_inode_deletes_nothing", disk, damaged_inode),
         case("a_damaged_directory_deletes_nothing", disk, damaged_directory),
@@ -150,6 +151,21 @@ fn unreadable_directory() {
     let kept = std::fs::read(damaged.pair.to().path("dir1/file1")).unwrap();
     assert_eq!(kept, b"the old copy");
     damaged.check(|path| path.starts_with("dir1"));
+}
+
+fn full_and_unreadable() {
+    let damaged = Damaged::new();
+    let bad = damaged.blocks("/tree/dir1");
+    let to = damaged.pair.to();
+    let _mounted = Mounted::tmpfs(&to.0, "4m");
+    let surplus = ["dir1/surplus", "dir4/surplus", "surplus/deep"];
+    for name in surplus {
+        to.file(name, vec![1; 1 << 20]);
+    }
+    damaged.restore(bad, "exited");
+    for name in surplus {
+        assert!(to.path(name).exists(), "{name} was deleted");
+    }
 }
 
 fn unreadable_inodes() {
