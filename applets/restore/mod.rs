@@ -6,7 +6,7 @@ mod progress;
 mod report;
 mod source;
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -37,9 +37,10 @@ const MARKER: &CStr = c".restore-completed";
 #[derive(Parser)]
 struct Options {
     /// Volume to restore from: a device node, an image file, UUID=, LABEL= or a volume id (vol-...)
-    #[arg(long, value_name = "DEV", env = "MOLECULE_RESTORE_DEVICE",
-          default_value = source::DEFAULT_DEVICE)]
-    device: OsString,
+    /// [env: MOLECULE_RESTORE_DEVICE] [default: /dev/xvdb]
+    // Read from the environment by hand: clap would take a variable for a conflict with --source.
+    #[arg(long, value_name = "DEV", conflicts_with = "source")]
+    device: Option<OsString>,
     /// Directory to restore from; no volume is looked for then
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
@@ -111,7 +112,7 @@ pub fn run(context: &Context) -> u8 {
         Err(status) => return status,
     };
     if options.probe {
-        return probe::run(options.device());
+        return probe::run(&options.device());
     }
     log::section("MOLECULE-RESTORE", if options.json { Stream::Stderr } else { Stream::Stdout });
     let root = match Dir::open_operator_path(&options.root) {
@@ -188,12 +189,13 @@ impl Options {
         })
     }
 
-    /// The device; set but empty counts as unset.
-    fn device(&self) -> &OsStr {
-        match self.device.is_empty() {
-            true => OsStr::new(source::DEFAULT_DEVICE),
-            false => &self.device,
-        }
+    /// The device that was asked for; set but empty counts as unset.
+    fn device(&self) -> OsString {
+        self.device
+            .clone()
+            .or_else(|| std::env::var_os("MOLECULE_RESTORE_DEVICE"))
+            .filter(|device| !device.is_empty())
+            .unwrap_or_else(|| source::DEFAULT_DEVICE.into())
     }
 
     /// The restore set, relative to the root.
@@ -252,7 +254,7 @@ fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Sourc
             device: json!({ "directory": source.to_string_lossy() }),
         }),
         None => Ok(source::open(&Request {
-            device: options.device(),
+            device: &options.device(),
             root,
             mount_point: &options.mount_point,
             paths,

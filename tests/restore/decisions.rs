@@ -23,6 +23,7 @@ pub fn cases() -> Vec<Case> {
         case("one_refused_path_leaves_the_others_restored", needs, refused),
         case("nothing_restorable_by_hand_is_status_1", needs, nothing),
         case("wrong_usage_is_status_2", needs, usage),
+        case("a_device_in_the_environment_gives_way_to_a_source", needs, device_variable),
         case("a_marker_that_cannot_be_written_is_a_warning", needs, marker_directory),
         case("a_new_marker_has_the_modes_the_umask_leaves", needs, marker_mode),
         case("a_restored_old_marker_is_rewritten", needs, old_marker),
@@ -163,14 +164,26 @@ fn nothing() {
 
 fn usage() {
     let scene = Scene::new();
-    let wrong: [&[&str]; 4] =
-        [&["--no-such-option"], &["operand"], &["--jobs", "many"], &["--progress", "often"]];
+    let wrong: [&[&str]; 5] = [
+        &["--no-such-option"],
+        &["operand"],
+        &["--jobs", "many"],
+        &["--progress", "often"],
+        &["--device", "/dev/xvdb"],
+    ];
     for options in wrong {
         let output = scene.output(options);
         assert_eq!(output.status.code(), Some(2), "{options:?}: {}", said(&output));
         assert!(output.stdout.is_empty(), "{}", said(&output));
         assert!(!scene.root.path("workspace").exists());
     }
+}
+
+fn device_variable() {
+    let scene = Scene::new();
+    let output = scene.command().env("MOLECULE_RESTORE_DEVICE", "/dev/none").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(scene.root.path("workspace/src/main.rs").exists());
 }
 
 fn marker_directory() {
