@@ -10,7 +10,7 @@ use super::copy::CopyError;
 use super::itemize::{Change, Differences};
 use super::links::{Id, Leader, Role, id};
 use super::make::with_temp_name;
-use super::metadata::{Object, Xattrs, compare, entry_xattrs};
+use super::metadata::{Object, Xattrs, compare};
 use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
@@ -105,7 +105,8 @@ impl Engine<'_> {
                 Err(CopyError::Shrunk) => return self.shrunk(subject),
                 Err(CopyError::Stopped) => return self.finish_lead(*key, None),
             };
-            let read = |dir: BorrowedFd<'_>| entry_xattrs(dir, name, None);
+            let reach = worker.reach;
+            let read = |dir: BorrowedFd<'_>| Xattrs::read(&reach.entry(dir, name));
             let wanted = match read(pair.src.as_fd()) {
                 Ok(wanted) => wanted,
                 Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
@@ -142,7 +143,7 @@ impl Engine<'_> {
         }
         match stat.kind {
             Kind::File => self.make_file(worker, subject, src, old),
-            _ => self.make_special(subject, old),
+            _ => self.make_special(worker, subject, old),
         }
     }
 

@@ -13,10 +13,11 @@ use rustix::io::Errno;
 use super::copy::{BUFFER, CopyError};
 use super::entry::Subject;
 use super::links::{Id, id};
-use super::metadata::{Object, Xattrs, entry_xattrs};
+use super::metadata::{Object, Xattrs};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
 use super::{Engine, Worker};
+use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, TempName, at};
 
 /// Attempts to find a temporary name that is not taken.
@@ -66,7 +67,7 @@ impl Engine<'_> {
         if stat.kind != Kind::File {
             return self.abandon(subject, Side::Source, "open", Errno::STALE);
         }
-        let xattrs = match entry_xattrs(&pair.src, name, Some(src.as_fd())) {
+        let xattrs = match Xattrs::read(&Target::fd(&src)) {
             Ok(xattrs) => xattrs,
             Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
         };
@@ -139,10 +140,10 @@ impl Engine<'_> {
     }
 
     /// Makes a symbolic link, device node, fifo or socket.
-    pub(super) fn make_special(&self, subject: &Subject<'_>, old: Option<Stat>) {
+    pub(super) fn make_special(&self, worker: &Worker, subject: &Subject<'_>, old: Option<Stat>) {
         let Subject { node, pair, name, stat, key } = subject;
         let Some(dir) = &pair.dst else { return };
-        let prepared = entry_xattrs(&pair.src, name, None)
+        let prepared = Xattrs::read(&worker.reach.entry(&pair.src, name))
             .map_err(|errno| ("read xattrs of", errno))
             .and_then(|xattrs| match stat.kind {
                 Kind::Symlink => at::read_link(&pair.src, name)

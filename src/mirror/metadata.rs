@@ -4,7 +4,7 @@
 //! xattrs, times. Nothing is ever wider on the way than at the end.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{Mode, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -259,17 +259,5 @@ pub(super) fn compare(src: &Stat, dst: &Stat, wanted: &Xattrs, found: &Xattrs) -
         group: src.gid != dst.gid,
         acl: !wanted.same_acls(found),
         xattr: wanted.others != found.others,
-    }
-}
-
-/// The xattrs of entry `name`, or of what `fd` holds open where there is one.
-pub(super) fn entry_xattrs(
-    dir: impl AsFd,
-    name: &CStr,
-    fd: Option<BorrowedFd<'_>>,
-) -> Result<Xattrs, Errno> {
-    match fd {
-        Some(fd) => Xattrs::read(&Target::Fd(fd)),
-        None => Xattrs::read(&Target::entry(dir, name)),
     }
 }

@@ -42,7 +42,7 @@ pub use report::{Failure, Report, Side, Stop};
 
 use crate::error::{Error, Result, escape};
 use crate::fs::Dir;
-use crate::fs::xattr::Target;
+use crate::fs::xattr::{Reach, Target};
 use metadata::Xattrs;
 use pool::{MOST_THREADS, Queue, Task};
 use report::{Counters, add};
@@ -104,11 +104,16 @@ pub trait Observer: Sync {
 struct Worker {
     buffer: Vec<u8>,
     listing: Vec<MaybeUninit<u8>>,
+    reach: Reach,
 }
 
 impl Worker {
     fn new() -> Self {
-        Self { buffer: vec![0; copy::BUFFER], listing: vec![MaybeUninit::uninit(); LISTING] }
+        Self {
+            buffer: vec![0; copy::BUFFER],
+            listing: vec![MaybeUninit::uninit(); LISTING],
+            reach: Reach::of_this_thread(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 
 use crate::fs::Dir;
+use crate::fs::xattr::own_working_directory;
 
 const NAME: &CStr = c"security.capability";
 
@@ -30,10 +31,7 @@ impl Lookup {
     /// For a thread that does nothing else: it stops sharing its working directory with the rest of
     /// the process, where the kernel (or a container's system call filter) lets it.
     pub(super) fn of_this_thread() -> Self {
-        match nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS) {
-            Ok(()) => Self::WorkingDirectory,
-            Err(_) => Self::shared(),
-        }
+        if own_working_directory() { Self::WorkingDirectory } else { Self::shared() }
     }
 
     /// Turns to the entries of `dir`.
