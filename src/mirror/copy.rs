@@ -63,7 +63,8 @@ impl Engine<'_> {
             }
         }
         if stat.size < LARGE {
-            return match self.copy_range(worker, &src, &file.dst, &stat, 0, stat.size) {
+            return match self.copy_range(worker, &src, Some(file.dst.as_fd()), &stat, 0, stat.size)
+            {
                 Ok(()) => self.complete(&file),
                 Err(error) => self.give_up(&file, error),
             };
@@ -105,7 +106,8 @@ impl Engine<'_> {
                 // Only advice: without it the copy is slower, not wrong.
                 let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
             }
-            if let Err(error) = self.copy_range(worker, &big.src, &file.dst, &file.stat, start, end)
+            if let Err(error) =
+                self.copy_range(worker, &big.src, Some(file.dst.as_fd()), &file.stat, start, end)
             {
                 big.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 big.next.store(big.chunks, Ordering::Relaxed);
@@ -123,17 +125,28 @@ impl Engine<'_> {
         self.release(big.file.node.clone());
     }
 
+    /// Reads the whole file and keeps nothing.
+    pub(super) fn read_through(
+        &self,
+        worker: &mut Worker,
+        src: &OwnedFd,
+        stat: &Stat,
+    ) -> Result<(), CopyError> {
+        self.copy_range(worker, src, None, stat, 0, stat.size)
+    }
+
+    /// Copies the bytes from `start` to `end`, without a `dst` only reads them; holes are left out.
     fn copy_range(
         &self,
         worker: &mut Worker,
         src: impl AsFd,
-        dst: impl AsFd,
+        dst: Option<BorrowedFd<'_>>,
         stat: &Stat,
         start: u64,
         end: u64,
     ) -> Result<(), CopyError> {
         if !is_sparse(stat) {
-            return self.copy_data(worker, src.as_fd(), dst.as_fd(), start, end);
+            return self.copy_data(worker, src.as_fd(), dst, start, end);
         }
         let mut offset = start;
         while offset < end {
@@ -152,7 +165,7 @@ impl Engine<'_> {
             let hole = rustix::fs::seek(&src, SeekFrom::Hole(data))
                 .map_err(|errno| CopyError::Os(Side::Source, "seek in", errno))?
                 .min(end);
-            self.copy_data(worker, src.as_fd(), dst.as_fd(), data, hole)?;
+            self.copy_data(worker, src.as_fd(), dst, data, hole)?;
             offset = hole;
         }
         Ok(())
@@ -162,7 +175,7 @@ impl Engine<'_> {
         &self,
         worker: &mut Worker,
         src: BorrowedFd<'_>,
-        dst: BorrowedFd<'_>,
+        dst: Option<BorrowedFd<'_>>,
         start: u64,
         end: u64,
     ) -> Result<(), CopyError> {
@@ -178,20 +191,11 @@ impl Engine<'_> {
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),
             };
-            let mut written = 0;
-            while written < count {
-                match rustix::io::pwrite(
-                    dst,
-                    &worker.buffer[written..count],
-                    offset + written as u64,
-                ) {
-                    Ok(0) => return Err(CopyError::Os(Side::Destination, "write", Errno::NOSPC)),
-                    Ok(more) => written += more,
-                    Err(Errno::INTR) => {}
-                    Err(errno) => return Err(CopyError::Os(Side::Destination, "write", errno)),
-                }
+            if let Some(dst) = dst {
+                write_full(dst, &worker.buffer[..count], offset)
+                    .map_err(|errno| CopyError::Os(Side::Destination, "write", errno))?;
+                add(&self.counters.bytes, count as u64);
             }
-            add(&self.counters.bytes, count as u64);
             offset += count as u64;
         }
         Ok(())
@@ -226,6 +230,19 @@ impl Engine<'_> {
         }
         Ok(true)
     }
+}
+
+fn write_full(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::pwrite(fd, &bytes[written..], offset + written as u64) {
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(more) => written += more,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn read_full(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {

@@ -14,7 +14,7 @@ use super::metadata::{Object, Xattrs, compare};
 use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
-use super::{Engine, Worker};
+use super::{Engine, Pass, Worker};
 use crate::error::Error;
 use crate::fs::{Kind, Stat, at};
 
@@ -66,6 +66,9 @@ impl Engine<'_> {
         if stat.kind == Kind::Dir {
             return self.descend(node, name);
         }
+        if self.pass == Pass::MakeRoom {
+            return self.check_readable(worker, node, pair, &name, &stat);
+        }
         let key = (stat.nlink > 1).then(|| id(&stat));
         let subject = Subject { node, pair, name: &name, stat, key };
         let role = key.map(|key| self.links.join(key, node, &name));
@@ -79,6 +82,31 @@ impl Engine<'_> {
         match role {
             Some(Role::Follow(leader)) => self.follow(worker, &subject, &leader),
             _ => self.ensure(worker, &subject, src),
+        }
+    }
+
+    /// Reads a file of the source to its end, for nothing may be deleted unless all of it is there.
+    fn check_readable(
+        &self,
+        worker: &mut Worker,
+        node: &Arc<Node>,
+        pair: &Arc<Pair>,
+        name: &CString,
+        stat: &Stat,
+    ) {
+        if stat.kind != Kind::File {
+            return;
+        }
+        let subject = Subject { node, pair, name, stat: *stat, key: None };
+        let read = at::open_read(&pair.src, name)
+            .map_err(|errno| CopyError::Os(Side::Source, "open", errno))
+            .and_then(|src| self.read_through(worker, &src, stat));
+        match read {
+            Ok(()) | Err(CopyError::Stopped) => {}
+            Err(CopyError::Shrunk) => self.shrunk(&subject),
+            Err(CopyError::Os(side, operation, errno)) => {
+                self.abandon(&subject, side, operation, errno);
+            }
         }
     }
 

@@ -121,7 +121,8 @@ impl Worker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
     Copy,
-    /// Only remove what the source does not have, because the destination is full.
+    /// The destination is full: read everything at the source, and if all of it can be read, remove
+    /// what the source does not have.
     MakeRoom,
 }
 
@@ -156,15 +157,14 @@ pub fn mirror(
     observer: &dyn Observer,
 ) -> Result<Report> {
     let first = run(src, dst, options, observer, Pass::Copy)?;
-    let source_failed = first.failures.iter().any(|failure| failure.side == Side::Source);
-    if first.stop != Some(Stop::Full) || !options.delete || source_failed {
+    if first.stop != Some(Stop::Full) || !options.delete || first.source_errors {
         return Ok(first);
     }
     // Deletion comes last, for only then is it known that the source could be read. Where the
     // surplus takes the room that is needed, every later run would end here too.
     tracing::info!("the destination is full; what the source does not have is removed first");
     let room = run(src, dst, options, observer, Pass::MakeRoom)?;
-    if room.deleted == 0 || room.status() != 0 {
+    if room.deleted == 0 || room.stop.is_some() {
         return Ok(first.after(&room));
     }
     Ok(run(src, dst, options, observer, Pass::Copy)?.after(&first).after(&room))

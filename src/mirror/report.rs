@@ -70,6 +70,8 @@ pub struct Report {
     pub mounts_left_out: u64,
     /// Source entries that vanished between listing and reading.
     pub vanished: u64,
+    /// Whether any of the failures was about the source.
+    pub source_errors: bool,
     /// Number of failed operations.
     pub errors: u64,
     /// The first of them.
@@ -210,6 +212,7 @@ impl Counters {
             bytes: get(&self.bytes),
             mounts_left_out: get(&self.mounts_left_out),
             vanished: get(&self.vanished),
+            source_errors: self.source_errors.load(Ordering::Relaxed),
             errors: get(&self.errors),
             failures: self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             deletion_withheld: self.deletion_withheld.load(Ordering::Relaxed),

@@ -96,9 +96,6 @@ impl Engine<'_> {
             if kind == Some(Kind::Dir) {
                 return self.descend(node, name.to_owned());
             }
-            if self.pass == Pass::MakeRoom {
-                return;
-            }
             add(&self.counters.waiting, 1);
             batch.push(Name { name: name.to_owned(), kind, ino });
             if batch.len() == BATCH {

@@ -154,17 +154,19 @@ fn unreadable_directory() {
 }
 
 fn full_and_unreadable() {
-    let damaged = Damaged::new();
-    let bad = damaged.blocks("/tree/dir1");
-    let to = damaged.pair.to();
-    let _mounted = Mounted::tmpfs(&to.0, "4m");
-    let surplus = ["dir1/surplus", "dir4/surplus", "surplus/deep"];
-    for name in surplus {
-        to.file(name, vec![1; 1 << 20]);
-    }
-    damaged.restore(bad, "exited");
-    for name in surplus {
-        assert!(to.path(name).exists(), "{name} was deleted");
+    for path in ["/tree/dir1", "/tree/dir4/file99"] {
+        let damaged = Damaged::new();
+        let bad = damaged.blocks(path);
+        let to = damaged.pair.to();
+        let _mounted = Mounted::tmpfs(&to.0, "4m");
+        let surplus = ["dir1/surplus", "dir4/surplus", "surplus/deep"];
+        for name in surplus {
+            to.file(name, vec![1; 1 << 20]);
+        }
+        damaged.restore(bad, "exited");
+        for name in surplus {
+            assert!(to.path(name).exists(), "{name} was deleted, {path} unreadable");
+        }
     }
 }
 
