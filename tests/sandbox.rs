@@ -8,6 +8,7 @@
 mod support;
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::sandbox::{LoopDevice, Sandbox};
@@ -95,11 +96,16 @@ fn background() {
     let pids = sandbox.processes();
     assert_eq!(pids.len(), 2);
     drop(sandbox);
+    // A killed process is gone a moment after the signal, not with it.
+    let deadline = Instant::now() + Duration::from_secs(30);
     for pid in pids {
-        let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        assert!(
-            state.is_empty() || state.contains("State:\tZ") || state.contains("State:\tX"),
-            "{state}"
-        );
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let gone = |state: &str| {
+            state.is_empty() || state.contains("State:\tZ") || state.contains("State:\tX")
+        };
+        while !gone(&state()) {
+            assert!(Instant::now() < deadline, "{}", state());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
