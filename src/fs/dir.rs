@@ -1,9 +1,11 @@
 //! [`Dir`]: a directory held by descriptor, and the verbs on its entries.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timestamps};
@@ -331,8 +333,9 @@ fn components(path: &Path) -> Result<Vec<CString>> {
         .collect()
 }
 
-/// A name for a file under construction: `.molecule-tools.PID.N`, unique in this process and
-/// recognisable to whoever finds one after a crash.
+/// A name for a file under construction: `.molecule-tools.RANDOM.N`, recognisable to whoever finds one
+/// after a crash. The random part, one per process, keeps it apart from what earlier processes left
+/// (in a container they have the same number) and from what others can foresee.
 #[derive(Debug)]
 pub struct TempName(CString);
 
@@ -344,8 +347,9 @@ impl TempName {
     #[allow(clippy::new_without_default, reason = "each one is different")]
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}{}.{number}", Self::PREFIX, std::process::id());
+        let name = format!("{}{:016x}.{number}", Self::PREFIX, *RANDOM);
         Self(CString::new(name).unwrap_or_default())
     }
 
