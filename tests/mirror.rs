@@ -13,6 +13,8 @@ mod comparator;
 mod conflicts;
 #[path = "mirror/content.rs"]
 mod content;
+#[path = "mirror/cut_corners.rs"]
+mod cut_corners;
 #[path = "mirror/device.rs"]
 mod device;
 #[path = "mirror/links.rs"]
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     cases.extend(acls::cases());
     cases.extend(conflicts::cases());
     cases.extend(content::cases());
+    cases.extend(cut_corners::cases());
     cases.extend(device::cases());
     cases.extend(links::cases());
     cases.extend(metadata::cases());

@@ -5,7 +5,7 @@
 //! Holes are found with SEEK_DATA (lseek(2)) and stay holes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Advice, SeekFrom};
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::make::NewFile;
 use super::report::{Side, add};
 use super::{Engine, Worker};
-use crate::fs::Stat;
+use crate::fs::{Stat, at};
 
 /// Bytes of one read. Larger ones gain nothing (measured: 64 KiB to 1 MiB are alike), and each
 /// thread has a buffer of its own.
@@ -43,7 +43,6 @@ pub(super) struct BigCopy {
     src: OwnedFd,
     chunks: u64,
     next: AtomicU64,
-    helpers: AtomicUsize,
     failed: Mutex<Option<CopyError>>,
 }
 
@@ -75,22 +74,20 @@ impl Engine<'_> {
             src,
             chunks,
             next: AtomicU64::new(0),
-            helpers: AtomicUsize::new(1),
             failed: Mutex::new(None),
         });
         big.file.node.expect(1);
         for _ in 1..chunks.min(HELPERS).min(self.queue.threads() as u64 * 2) {
-            big.helpers.fetch_add(1, Ordering::Relaxed);
-            if self.queue.push(super::pool::Task::Chunks(big.clone())).is_err() {
-                big.helpers.fetch_sub(1, Ordering::Relaxed);
+            // Only who works on the file keeps it, and so its descriptors, open.
+            if self.queue.push(super::pool::Task::Chunks(Arc::downgrade(&big))).is_err() {
                 break;
             }
         }
-        self.copy_chunks(worker, &big);
+        self.copy_chunks(worker, big);
     }
 
     /// Copies chunks of a large file until none is left; the last thread completes the file.
-    pub(super) fn copy_chunks(&self, worker: &mut Worker, big: &BigCopy) {
+    pub(super) fn copy_chunks(&self, worker: &mut Worker, big: Arc<BigCopy>) {
         loop {
             let index = big.next.fetch_add(1, Ordering::Relaxed);
             if index >= big.chunks {
@@ -100,9 +97,13 @@ impl Engine<'_> {
             let end = (start + CHUNK).min(big.file.stat.size);
             let length = std::num::NonZeroU64::new(end - start);
             let file = &big.file;
-            // Reading a hole ahead fills the page cache with zeros: a file larger than memory would
-            // drive everything else out of it.
-            if !is_sparse(&file.stat) {
+            if is_sparse(&file.stat) {
+                // A file can be a million times larger than what is in it. No reading ahead: that
+                // fills the page cache with zeros.
+                let data = next_data(&big.src, start, file.stat.size);
+                let next = if data == file.stat.size { big.chunks } else { data / CHUNK };
+                big.next.fetch_max(next, Ordering::Relaxed);
+            } else {
                 // Only advice: without it the copy is slower, not wrong.
                 let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
             }
@@ -114,15 +115,14 @@ impl Engine<'_> {
                 break;
             }
         }
-        if big.helpers.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
-        }
-        let failed = *big.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Exactly one of the threads on it is the last.
+        let Some(big) = Arc::into_inner(big) else { return };
+        let failed = big.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         match failed {
             None => self.complete(&big.file),
             Some(error) => self.give_up(&big.file, error),
         }
-        self.release(big.file.node.clone());
+        self.release(big.file.node);
     }
 
     /// Reads the whole file and keeps nothing.
@@ -156,7 +156,7 @@ impl Engine<'_> {
             let data = match rustix::fs::seek(&src, SeekFrom::Data(offset)) {
                 Ok(data) => data.min(end),
                 // No data behind `offset`.
-                Err(Errno::NXIO) => return Ok(()),
+                Err(Errno::NXIO) => return unshrunk(src, stat),
                 Err(errno) => return Err(CopyError::Os(Side::Source, "seek in", errno)),
             };
             if data >= end {
@@ -215,6 +215,8 @@ impl Engine<'_> {
             if self.counters.stopped() {
                 return Err(CopyError::Stopped);
             }
+            // What is a hole in both is equal.
+            offset = next_data(&src, offset, size).min(next_data(&dst, offset, size));
             let want = usize::try_from(size - offset).unwrap_or(usize::MAX).min(BUFFER);
             let left = read_full(&src, &mut worker.buffer[..want], offset)
                 .map_err(|errno| CopyError::Os(Side::Source, "read", errno))?;
@@ -243,6 +245,25 @@ fn write_full(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno
         }
     }
     Ok(())
+}
+
+/// A file that became shorter has no data at its former end either.
+fn unshrunk(src: impl AsFd, stat: &Stat) -> Result<(), CopyError> {
+    match at::stat_fd(src) {
+        Ok(now) if now.size < stat.size => Err(CopyError::Shrunk),
+        Ok(_) => Ok(()),
+        Err(errno) => Err(CopyError::Os(Side::Source, "stat", errno)),
+    }
+}
+
+/// Where the next data at or behind `offset` begins; `size` where there is none. A file system that
+/// does not know says "here".
+fn next_data(fd: impl AsFd, offset: u64, size: u64) -> u64 {
+    match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
+        Ok(data) => data.min(size),
+        Err(Errno::NXIO) => size,
+        Err(_) => offset,
+    }
 }
 
 fn read_full(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {

@@ -93,6 +93,9 @@ impl Engine<'_> {
             if self.counters.stopped() {
                 return;
             }
+            if self.is_excepted(node, name) {
+                continue;
+            }
             match at::stat(&pair.src, name) {
                 Ok(_) => {}
                 Err(Errno::NOENT) => self.remove(node, dst, name),

@@ -10,7 +10,7 @@ use super::copy::CopyError;
 use super::itemize::{Change, Differences};
 use super::links::{Id, Leader, Role, id};
 use super::make::with_temp_name;
-use super::metadata::{Object, Xattrs, compare};
+use super::metadata::{Object, Xattrs, compare, raises};
 use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
@@ -147,8 +147,10 @@ impl Engine<'_> {
             };
             differences = compare(stat, old, &wanted, &found);
             // An inode with more names than the source's may have some outside the tree: it is
-            // never changed in place.
+            // never changed in place. Nor does what stands there become a program of its owner: its
+            // content may be another, of equal size and time, or still be mapped by who wrote it.
             let keep = same
+                && !raises(stat, &differences, &wanted, &found)
                 && (old.nlink == 1
                     || (!differences.any()
                         && key.is_some_and(|key| self.links.claim(id(old), key))));

@@ -92,7 +92,7 @@ impl Engine<'_> {
             Object::Open(file.dst.as_fd()).apply_new(
                 &file.stat,
                 &file.xattrs,
-                file.node.default_acl,
+                !file.node.fresh,
                 &mut |operation, errno| {
                     self.fail(&file.node, &file.name, Side::Destination, operation, errno);
                 },
@@ -180,7 +180,7 @@ impl Engine<'_> {
         let mut finish = || {
             if node.fresh && stat.kind == Kind::Symlink && key.is_none() {
                 let link = Object::Entry(dir.as_fd(), place);
-                link.apply_new(stat, &xattrs, node.default_acl, &mut fail);
+                link.apply_new(stat, &xattrs, !node.fresh, &mut fail);
                 return Ok(None);
             }
             let handle = at::open_handle(dir, place).map_err(|errno| ("open", errno))?;
@@ -189,7 +189,7 @@ impl Engine<'_> {
                 return Err(("create", Errno::STALE));
             }
             let object = Object::Handle(handle.as_fd());
-            object.apply_new(stat, &xattrs, node.default_acl, &mut fail);
+            object.apply_new(stat, &xattrs, !node.fresh, &mut fail);
             if temp.is_some() {
                 self.put_in_place(node, dir, place, name, old.as_ref())?;
             }

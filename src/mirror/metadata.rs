@@ -48,8 +48,9 @@ impl Xattrs {
         Ok(xattrs)
     }
 
-    pub fn has_default_acl(&self) -> bool {
-        self.default.is_some()
+    fn capability(&self) -> Option<&[u8]> {
+        let mut others = self.others.iter();
+        others.find(|(name, _)| name.as_c_str() == CAPABILITY).map(|(_, value)| value.as_slice())
     }
 
     fn same_acls(&self, other: &Self) -> bool {
@@ -109,7 +110,7 @@ impl Object<'_> {
     }
 
     /// Gives a new object all metadata of the source object. `inherited`: the directory it was made
-    /// in has a default ACL. A step that fails is told to `fail` and the others are still taken, for
+    /// in may have a default ACL, which somebody else can give it at any time. A step that fails is told to `fail` and the others are still taken, for
     /// content with a wrong attribute is worth more than none.
     pub fn apply_new(
         &self,
@@ -260,4 +261,20 @@ pub(super) fn compare(src: &Stat, dst: &Stat, wanted: &Xattrs, found: &Xattrs) -
         acl: !wanted.same_acls(found),
         xattr: wanted.others != found.others,
     }
+}
+
+/// Whether mending would give a regular file set-id bits or file capabilities that count for more
+/// than what it has now.
+pub(super) fn raises(
+    stat: &Stat,
+    differences: &Differences,
+    wanted: &Xattrs,
+    found: &Xattrs,
+) -> bool {
+    let set_id = stat.mode & 0o6000 != 0;
+    let owner = differences.owner || differences.group;
+    let capability = wanted.capability();
+    stat.kind == Kind::File
+        && (set_id && (owner || differences.mode)
+            || capability.is_some() && (owner || capability != found.capability()))
 }

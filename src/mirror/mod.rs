@@ -67,6 +67,8 @@ pub struct Options {
     pub delete: bool,
     /// Most threads; chosen by load when none.
     pub jobs: Option<usize>,
+    /// A name in the top directories that is neither copied nor removed.
+    pub except: Option<&'static CStr>,
 }
 
 /// A look at a run in progress.
@@ -204,8 +206,7 @@ fn run(
     })()
     .map_err(|errno| Error::os("hold", src.path(), errno))?;
     let fresh = dst.is_none();
-    let default_acl = xattrs.has_default_acl();
-    let root = Node::new(None, CString::default(), stat, &pair, fresh, default_acl)
+    let root = Node::new(None, CString::default(), stat, &pair, fresh)
         .map_err(|errno| Error::os("stat", engine.dst_path, errno))?;
     let root = Arc::new(root);
     if pass == Pass::Copy
@@ -260,6 +261,10 @@ fn limits(jobs: Option<usize>) -> (usize, usize) {
 }
 
 impl Engine<'_> {
+    fn is_excepted(&self, node: &Node, name: &CStr) -> bool {
+        node.parent.is_none() && self.options.except == Some(name)
+    }
+
     fn work(&self) {
         let mut worker = Worker::new();
         self.queue.work(|task| {
@@ -278,7 +283,11 @@ impl Engine<'_> {
                     self.release(parent);
                 }
                 Task::Entries(node, list) => self.entries(&mut worker, &node, None, list),
-                Task::Chunks(big) => self.copy_chunks(&mut worker, &big),
+                Task::Chunks(big) => {
+                    if let Some(big) = big.upgrade() {
+                        self.copy_chunks(&mut worker, big);
+                    }
+                }
                 Task::Purge(node) => self.purge(&node),
             }
         });
@@ -345,6 +354,7 @@ impl Engine<'_> {
 
     /// Says that a mount below the top of the source is not followed.
     fn leave_out(&self, node: &Node, name: &CStr) {
+        node.uncertain.store(true, Ordering::Relaxed);
         add(&self.counters.mounts_left_out, 1);
         let (_, shown) = self.paths(node, name, Side::Source);
         tracing::info!("{} is a mount of its own, left out", escape(&shown));

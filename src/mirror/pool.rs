@@ -13,7 +13,7 @@
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::time::ClockId;
@@ -46,8 +46,8 @@ pub(super) enum Task {
     Directory(Arc<Node>, CString),
     /// Mirror these entries, none a directory, of a directory.
     Entries(Arc<Node>, Vec<Name>),
-    /// Help with a large file.
-    Chunks(Arc<BigCopy>),
+    /// Help with a large file, if somebody is still at it.
+    Chunks(Weak<BigCopy>),
     /// Remove what the source does not have.
     Purge(Arc<Node>),
 }

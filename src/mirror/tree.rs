@@ -38,8 +38,6 @@ pub(super) struct Node {
     /// Made by this run, mode 0700, owned by us: nobody else can reach what is below until it is
     /// finished, so entries are made under their final names without looking first.
     pub fresh: bool,
-    /// The destination directory has a default ACL, which new entries inherit.
-    pub default_acl: bool,
     /// Entries and directories below that are not finished, plus one for the listing itself.
     pending: AtomicUsize,
     /// Names seen in the source.
@@ -58,7 +56,6 @@ impl Node {
         stat: Stat,
         pair: &Arc<Pair>,
         fresh: bool,
-        default_acl: bool,
     ) -> Result<Self, Errno> {
         let dst_id = match &pair.dst {
             Some(dst) => {
@@ -73,7 +70,6 @@ impl Node {
             stat,
             dst_id,
             fresh,
-            default_acl,
             pending: AtomicUsize::new(1),
             src_entries: AtomicU64::new(0),
             whole: AtomicBool::new(true),

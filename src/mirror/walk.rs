@@ -28,7 +28,6 @@ const LIST_SLOW: usize = 4;
 struct Place {
     dst: Option<OwnedFd>,
     fresh: bool,
-    default_acl: bool,
 }
 
 impl Engine<'_> {
@@ -66,9 +65,9 @@ impl Engine<'_> {
                 return self.fail(parent, &name, Side::Destination, operation, errno);
             }
         };
-        let (fresh, default_acl) = (place.fresh, place.default_acl);
+        let fresh = place.fresh;
         let pair = Arc::new(Pair { src, dst: place.dst });
-        let node = match Node::new(Some(parent.clone()), name, stat, &pair, fresh, default_acl) {
+        let node = match Node::new(Some(parent.clone()), name, stat, &pair, fresh) {
             Ok(node) => Arc::new(node),
             Err(errno) => {
                 return self.fail(parent, c"", Side::Destination, "stat a new directory in", errno);
@@ -92,6 +91,9 @@ impl Engine<'_> {
         let mut batch: Vec<Name> = Vec::new();
         let mut listing = std::mem::take(&mut worker.listing);
         let listed = at::list(&pair.src, &mut listing, |name, kind, ino| {
+            if self.is_excepted(node, name) {
+                return;
+            }
             node.src_entries.fetch_add(1, Ordering::Relaxed);
             if kind == Some(Kind::Dir) {
                 return self.descend(node, name.to_owned());
@@ -172,7 +174,7 @@ impl Engine<'_> {
         let Some(dir) = &pair.dst else {
             self.change(parent, name, || Change::Create(Kind::Dir));
             add(&self.counters.copied, 1);
-            return Ok(Place { dst: None, fresh: true, default_acl: false });
+            return Ok(Place { dst: None, fresh: true });
         };
         let old = if parent.fresh {
             None
@@ -188,16 +190,12 @@ impl Engine<'_> {
         {
             let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
             self.mend_directory(parent, name, stat, xattrs, &dst)?;
-            return Ok(Place {
-                dst: Some(dst),
-                fresh: false,
-                default_acl: xattrs.has_default_acl(),
-            });
+            return Ok(Place { dst: Some(dst), fresh: false });
         }
         self.change(parent, name, || Change::Create(Kind::Dir));
         add(&self.counters.copied, 1);
         if self.options.dry_run {
-            return Ok(Place { dst: None, fresh: true, default_acl: false });
+            return Ok(Place { dst: None, fresh: true });
         }
         if old.is_some() {
             at::unlink(dir, name).map_err(|errno| ("remove", errno))?;
@@ -205,25 +203,25 @@ impl Engine<'_> {
         at::make_dir(dir, name, 0o700).map_err(|errno| ("make directory", errno))?;
         let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
         if parent.fresh {
-            return Ok(Place { dst: Some(dst), fresh: true, default_acl: false });
+            return Ok(Place { dst: Some(dst), fresh: true });
         }
         // Somebody who can write in the parent may have put another directory there meanwhile.
         let made = at::stat_fd(&dst).map_err(|errno| ("stat", errno))?;
         let ours = made.uid == rustix::process::geteuid().as_raw() && made.mode & 0o077 == 0;
-        if parent.default_acl {
-            let none = Xattrs::default();
-            let found = Xattrs::read(&Target::fd(&dst)).map_err(|e| ("read xattrs of", e))?;
-            Object::Open(dst.as_fd()).apply_differences(
-                &Differences::default(),
-                &made,
-                &none,
-                &found,
-                &mut |operation, errno| {
-                    self.fail(parent, name, Side::Destination, operation, errno);
-                },
-            );
+        if !ours {
+            self.mend_directory(parent, name, stat, xattrs, &dst)?;
+            return Ok(Place { dst: Some(dst), fresh: false });
         }
-        Ok(Place { dst: Some(dst), fresh: ours, default_acl: false })
+        let none = Xattrs::default();
+        let found = Xattrs::read(&Target::fd(&dst)).map_err(|e| ("read xattrs of", e))?;
+        Object::Open(dst.as_fd()).apply_differences(
+            &Differences::default(),
+            &made,
+            &none,
+            &found,
+            &mut |operation, errno| self.fail(parent, name, Side::Destination, operation, errno),
+        );
+        Ok(Place { dst: Some(dst), fresh: true })
     }
 
     /// Mends owner, mode, ACLs and xattrs of a directory that was there before its entries are
@@ -321,7 +319,9 @@ impl Engine<'_> {
     fn has_surplus(&self, node: &Node, dst: &OwnedFd) -> bool {
         let mut count = 0;
         let mut buffer = vec![std::mem::MaybeUninit::uninit(); super::LISTING];
-        let counted = at::list(dst, &mut buffer, |_, _, _| count += 1);
+        let counted = at::list(dst, &mut buffer, |name, _, _| {
+            count += u64::from(!self.is_excepted(node, name));
+        });
         counted.is_err()
             || count != node.src_entries.load(Ordering::Relaxed)
             || node.uncertain.load(Ordering::Relaxed)
@@ -331,5 +331,5 @@ impl Engine<'_> {
 /// The destination directory `name` if there is one.
 fn existing_directory(pair: &Pair, name: &CStr) -> Option<Place> {
     let dst = at::open_dir(pair.dst.as_ref()?, name).ok()?;
-    Some(Place { dst: Some(dst), fresh: false, default_acl: false })
+    Some(Place { dst: Some(dst), fresh: false })
 }

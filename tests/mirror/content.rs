@@ -36,14 +36,14 @@ fn twins() -> Pair {
 
 fn quick_check() {
     let pair = twins();
-    pair.from().owner("file", 5, 6).mode("file", 0o4711).xattr("file", "user.a", "1");
+    pair.from().owner("file", 5, 6).mode("file", 0o1711).xattr("file", "user.a", "1");
     pair.mirror();
     let path = pair.to().path("file");
     assert_eq!(std::fs::read(&path).unwrap(), b"two");
     let data = path.metadata().unwrap();
-    assert_eq!((data.mode() & 0o7777, data.uid(), data.gid()), (0o4711, 5, 6));
+    assert_eq!((data.mode() & 0o7777, data.uid(), data.gid()), (0o1711, 5, 6));
     std::fs::write(pair.from().path("file"), "two").unwrap();
-    pair.from().mode("file", 0o4711).mtime("file", 1_600_000_000, 123);
+    pair.from().mode("file", 0o1711).mtime("file", 1_600_000_000, 123);
     pair.assert_equal();
 }
 
