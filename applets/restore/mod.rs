@@ -230,16 +230,20 @@ fn restore(options: &Options, root: &Dir, interruption: &Interruption) -> Outcom
     let mut report = Report::new(root.path(), device, stale, options.dry_run);
     let watch = Watch::new(options.progress, options.dry_run, interruption);
     let job = Job { options, root, source: &dir, source_shown: &shown, stale, watch: &watch };
+    let mut busy = false;
     for path in &paths {
         let restored = job.restore(path);
-        let interrupted = matches!(&restored, Restored::Mirrored(report) if report.interrupted());
+        busy |= matches!(restored, Restored::Busy(_));
         report.add(path, &job, restored);
-        if interrupted {
+        // Also one that came while a lock was waited for, or after the last entry.
+        if interruption.seen().is_some() {
             warn!("interrupted by a signal; no marker is dropped, restore again");
-            return Outcome::Interrupted(report);
+            return Outcome::Interrupted(report.interrupted());
         }
     }
-    if !options.dry_run {
+    if busy {
+        warn!("another restore is running; the marker is left to it");
+    } else if !options.dry_run {
         drop_marker(root, &marker, &report);
     }
     Outcome::Done(report)

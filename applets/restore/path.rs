@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::Dir;
+use molecule_tools::fs::{Dir, Kind};
 use molecule_tools::mirror::{self, Change, Observer, mirror};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::progress::Watch;
-use super::{Options, shown_below};
+use super::{MARKER, MARKER_DIRECTORY, Options, shown_below};
 
 /// How long another restore into the same directory is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -36,6 +36,8 @@ pub enum Restored {
     Absent,
     /// Not begun; one line says why.
     Refused(String),
+    /// Not begun, because another restore is at work there; the marker is that one's to drop.
+    Busy(String),
     /// The mirror ran.
     Mirrored(PathReport),
 }
@@ -53,10 +55,6 @@ impl PathReport {
             0 if self.mismatches.unwrap_or(0) > 0 => 23,
             status => status,
         }
-    }
-
-    pub fn interrupted(&self) -> bool {
-        self.mirror.stop == Some(mirror::Stop::Interrupted)
     }
 }
 
@@ -80,7 +78,7 @@ impl Job<'_> {
         info!("rsync {from_shown}/ -> {to_shown}/");
         let restored = self
             .open_destination(path, &to)
-            .and_then(|(destination, _lock)| self.mirror(&source, destination.as_ref(), &to));
+            .and_then(|(destination, _lock)| self.mirror(&source, destination.as_ref(), path, &to));
         match restored {
             Ok(report) => {
                 match report.status() {
@@ -94,7 +92,10 @@ impl Job<'_> {
             Err(error) => {
                 warn!("{error}");
                 exited(&to, 23);
-                Restored::Refused(error.to_string())
+                match error.errno() {
+                    Some(Errno::WOULDBLOCK) => Restored::Busy(error.to_string()),
+                    _ => Restored::Refused(error.to_string()),
+                }
             }
         }
     }
@@ -154,20 +155,41 @@ impl Job<'_> {
                     }
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                Err(errno) => {
+                Err(errno @ Errno::WOULDBLOCK) => {
                     return Err(Error::os("lock", to, errno)
                         .hint("another restore is running there; wait for it (fuser -v)"));
+                }
+                Err(errno) => {
+                    // A file system without locks, not a rival.
+                    info!("{}", Error::os("lock", to, errno).hint("going on without"));
+                    return Ok((Some(destination), None));
                 }
             }
         }
     }
 
-    fn mirror(&self, source: &Dir, destination: Option<&Dir>, to: &Path) -> Result<PathReport> {
+    fn mirror(
+        &self,
+        source: &Dir,
+        destination: Option<&Dir>,
+        path: &Path,
+        to: &Path,
+    ) -> Result<PathReport> {
         let options = mirror::Options {
             checksum: self.options.checksum,
             dry_run: self.options.dry_run,
             delete: !self.options.no_delete && !self.stale,
             jobs: Some(usize::from(self.options.jobs)).filter(|&jobs| jobs > 0),
+            // The snapshot of a restored workspace has a marker too: in place early, it would say
+            // that everything was restored, should this restore be cut off.
+            except: Some(MARKER).filter(|_| {
+                let is_directory = |dir: &Dir| {
+                    matches!(dir.stat_entry(MARKER), Ok(Some(stat)) if stat.kind == Kind::Dir)
+                };
+                path == Path::new(MARKER_DIRECTORY)
+                    && !is_directory(source)
+                    && !destination.is_some_and(is_directory)
+            }),
         };
         self.watch.start(to);
         let report = mirror(source, destination, &options, self.watch)?;
@@ -194,6 +216,7 @@ impl Job<'_> {
         let report = mirror(source, Some(destination), &options, &mismatches)?;
         let count = mismatches.count.into_inner() + report.errors;
         match count {
+            _ if report.stop.is_some() => warn!("verification of {} was cut off", escape(to)),
             0 => info!("verified {}: {} files", escape(to), report.files),
             _ => warn!("verification of {}: {count} differences", escape(to)),
         }

@@ -50,14 +50,13 @@ impl Report {
         });
         let facts = match restored {
             Restored::Absent => json!({ "status": 0, "result": "absent" }),
-            Restored::Refused(reason) => {
+            Restored::Refused(reason) | Restored::Busy(reason) => {
                 self.refused += 1;
                 self.worst = 23;
                 json!({ "status": 23, "result": "refused", "reason": reason })
             }
             Restored::Mirrored(report) => {
                 self.restored += 1;
-                self.interrupted |= report.interrupted();
                 if report.status() != 0 {
                     self.worst = 23;
                 }
@@ -68,6 +67,12 @@ impl Report {
             entry.extend(facts);
         }
         self.paths.push(entry);
+    }
+
+    /// The report of a restore that a signal ended.
+    #[must_use]
+    pub fn interrupted(self) -> Self {
+        Self { interrupted: true, ..self }
     }
 
     /// Exit status: 0, 23, or 1 when not one path could even be begun.
