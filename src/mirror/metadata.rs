@@ -110,8 +110,9 @@ impl Object<'_> {
     }
 
     /// Gives a new object all metadata of the source object. `inherited`: the directory it was made
-    /// in may have a default ACL, which somebody else can give it at any time. A step that fails is told to `fail` and the others are still taken, for
-    /// content with a wrong attribute is worth more than none.
+    /// in may have a default ACL, which somebody else can give it at any time. A step that fails is
+    /// told to `fail` and the others are still taken, for content with a wrong attribute is worth
+    /// more than none.
     pub fn apply_new(
         &self,
         stat: &Stat,
