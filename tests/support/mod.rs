@@ -39,9 +39,20 @@ pub fn case(
     Case { name, needs, run: Box::new(run) }
 }
 
+/// A job in the background of a script inherits ignored signals; what is tested here must not.
+fn default_signals() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    for number in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: SIG_DFL installs no code.
+        #[allow(unsafe_code)]
+        let _ = unsafe { signal(number, SigHandler::SigDfl) };
+    }
+}
+
 /// Runs the table. A case with an unmet need is reported as ignored with the need in its name;
 /// with `MOLECULE_REQUIRE` set to `all` or to a comma-separated list that has the need, it fails.
 pub fn run(cases: Vec<Case>) -> ExitCode {
+    default_signals();
     let required = std::env::var("MOLECULE_REQUIRE").unwrap_or_default();
     let arguments = Arguments::from_args();
     let trials = cases
