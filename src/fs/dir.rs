@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timestamps};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::at::{self, owner};
@@ -203,21 +203,9 @@ impl Dir {
             .map_err(|errno| self.entry_error("make node", name, errno))
     }
 
-    /// Makes `name` in `to` a hard link of entry `from` of this directory.
-    pub fn hard_link(&self, from: &CStr, to: &Self, name: &CStr) -> Result<()> {
-        rustix::fs::linkat(&self.fd, from, &to.fd, name, AtFlags::empty())
-            .map_err(|errno| to.entry_error("make hard link", name, errno))
-    }
-
     /// Renames `from` to `to` within this directory, replacing what is there.
     pub fn rename(&self, from: &CStr, to: &CStr) -> Result<()> {
         rustix::fs::renameat(&self.fd, from, &self.fd, to)
-            .map_err(|errno| self.entry_error("rename to", to, errno))
-    }
-
-    /// Renames `from` to `to` within this directory; fails with EEXIST if `to` exists.
-    pub fn rename_new(&self, from: &CStr, to: &CStr) -> Result<()> {
-        rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE)
             .map_err(|errno| self.entry_error("rename to", to, errno))
     }
 
@@ -248,29 +236,6 @@ impl Dir {
     pub fn chmod(&self, mode: u32) -> Result<()> {
         rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
             .map_err(|errno| self.error("change mode of", errno))
-    }
-
-    /// Changes the permission bits of entry `name` of any type but a symbolic link, whose mode Linux
-    /// does not keep. Needs /proc, the only way to a node that must not be opened.
-    pub fn chmod_entry(&self, name: &CStr, mode: u32) -> Result<()> {
-        let fail = |errno| self.entry_error("change mode of", name, errno);
-        let handle = self.open_handle(name)?;
-        let stat = rustix::fs::fstat(&handle).map_err(fail)?;
-        if Kind::from_mode(stat.st_mode) == Kind::Symlink {
-            return Err(fail(Errno::LOOP));
-        }
-        at::chmod_handle(&handle, mode).map_err(fail)
-    }
-
-    /// Sets access and modification time of entry `name` itself.
-    pub fn set_entry_times(&self, name: &CStr, times: &Timestamps) -> Result<()> {
-        rustix::fs::utimensat(&self.fd, name, times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| self.entry_error("set times of", name, errno))
-    }
-
-    /// Sets access and modification time of the directory itself.
-    pub fn set_times(&self, times: &Timestamps) -> Result<()> {
-        rustix::fs::futimens(&self.fd, times).map_err(|errno| self.error("set times of", errno))
     }
 
     /// Replaces the regular file `name` by a new inode with `bytes`: a temporary name, 0600 until

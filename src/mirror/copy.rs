@@ -16,8 +16,7 @@ use super::report::{Side, add};
 use super::{Engine, Worker};
 use crate::fs::{Stat, at};
 
-/// Bytes of one read. Larger ones gain nothing (measured: 64 KiB to 1 MiB are alike), and each
-/// thread has a buffer of its own.
+/// Bytes of one read: what read-ahead fetches at once by default. Each thread has its own buffer.
 pub(super) const BUFFER: usize = 128 * 1024;
 /// Size from which a file is cut.
 const LARGE: u64 = 8 * 1024 * 1024;
