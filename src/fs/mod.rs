@@ -2,6 +2,7 @@
 //! descriptor, and follows no link; so whoever can rename entries below a directory can make an
 //! operation fail, but not make it land elsewhere.
 
+pub mod aio;
 pub mod at;
 mod dir;
 mod listing;

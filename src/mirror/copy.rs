@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{Advice, SeekFrom};
 use rustix::io::Errno;
 
+use super::ahead::Source;
 use super::make::NewFile;
 use super::report::{Side, add};
 use super::{Engine, Worker};
@@ -45,14 +46,14 @@ pub(super) struct BigCopy {
     failed: Mutex<Option<CopyError>>,
 }
 
-fn is_sparse(stat: &Stat) -> bool {
+pub(super) fn is_sparse(stat: &Stat) -> bool {
     stat.blocks.saturating_mul(512) < stat.size
 }
 
 impl Engine<'_> {
     /// Fills `file` from `src` and completes it or gives it up: at once, or for a large file when the
     /// last of the threads on it is done.
-    pub(super) fn fill(&self, worker: &mut Worker, file: NewFile, src: OwnedFd) {
+    pub(super) fn fill(&self, worker: &mut Worker, file: NewFile, src: Source) {
         let stat = file.stat;
         if is_sparse(&stat) {
             // Also gives the hole at the end, which no write reaches.
@@ -61,8 +62,12 @@ impl Engine<'_> {
             }
         }
         if stat.size < LARGE {
-            return match self.copy_range(worker, &src, Some(file.dst.as_fd()), &stat, 0, stat.size)
-            {
+            let copied = if src.read.is_empty() {
+                self.copy_range(worker, &src.fd, Some(file.dst.as_fd()), &stat, 0, stat.size)
+            } else {
+                self.write(file.dst.as_fd(), &worker.ahead.bytes[src.read], 0)
+            };
+            return match copied {
                 Ok(()) => self.complete(&file),
                 Err(error) => self.give_up(&file, error),
             };
@@ -70,7 +75,7 @@ impl Engine<'_> {
         let chunks = stat.size.div_ceil(CHUNK);
         let big = Arc::new(BigCopy {
             file,
-            src,
+            src: src.fd,
             chunks,
             next: AtomicU64::new(0),
             failed: Mutex::new(None),
@@ -191,12 +196,17 @@ impl Engine<'_> {
                 Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),
             };
             if let Some(dst) = dst {
-                write_full(dst, &worker.buffer[..count], offset)
-                    .map_err(|errno| CopyError::Os(Side::Destination, "write", errno))?;
-                add(&self.counters.bytes, count as u64);
+                self.write(dst, &worker.buffer[..count], offset)?;
             }
             offset += count as u64;
         }
+        Ok(())
+    }
+
+    fn write(&self, dst: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), CopyError> {
+        write_full(dst, bytes, offset)
+            .map_err(|errno| CopyError::Os(Side::Destination, "write", errno))?;
+        add(&self.counters.bytes, bytes.len() as u64);
         Ok(())
     }
 

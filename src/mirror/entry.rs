@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::ahead::{Found, Source};
 use super::copy::CopyError;
 use super::itemize::{Change, Differences};
 use super::links::{Id, Leader, Role, id};
@@ -37,27 +38,12 @@ impl Engine<'_> {
         worker: &mut Worker,
         node: &Arc<Node>,
         pair: &Arc<Pair>,
-        item: Name,
+        found: Found,
     ) {
-        let name = item.name;
-        let mut src = None;
-        let found = if node.fresh && item.kind == Some(Kind::File) {
-            at::open_read(&pair.src, &name).and_then(|fd| {
-                let stat = at::stat_fd(&fd);
-                src = Some(fd);
-                stat
-            })
-        } else {
-            at::stat(&pair.src, &name)
-        };
-        let stat = match found {
+        let Found { name: Name { name, .. }, stat, source } = found;
+        let stat = match stat {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return self.vanished(node, &name),
-            // A link where the listing had a file: the source changes while it is read.
-            Err(Errno::LOOP | Errno::NXIO) if src.is_none() => match at::stat(&pair.src, &name) {
-                Ok(stat) => stat,
-                Err(errno) => return self.fail(node, &name, Side::Source, "stat", errno),
-            },
             Err(errno) => return self.fail(node, &name, Side::Source, "open", errno),
         };
         if stat.mount_id != self.src_mount {
@@ -81,7 +67,7 @@ impl Engine<'_> {
         add(counter, 1);
         match role {
             Some(Role::Follow(leader)) => self.follow(worker, &subject, &leader),
-            _ => self.ensure(worker, &subject, src),
+            _ => self.ensure(worker, &subject, source),
         }
     }
 
@@ -111,7 +97,7 @@ impl Engine<'_> {
     }
 
     /// Makes the destination entry equal to the source entry.
-    fn ensure(&self, worker: &mut Worker, subject: &Subject<'_>, src: Option<OwnedFd>) {
+    fn ensure(&self, worker: &mut Worker, subject: &Subject<'_>, src: Option<Source>) {
         let Subject { node, pair, name, stat, key } = subject;
         let old = match (&pair.dst, node.fresh) {
             (Some(dst), false) => match at::stat(dst, name) {
@@ -183,7 +169,7 @@ impl Engine<'_> {
         &self,
         worker: &mut Worker,
         subject: &Subject<'_>,
-        src: Option<&OwnedFd>,
+        src: Option<&Source>,
         old: &Stat,
         dst: &OwnedFd,
     ) -> Result<bool, CopyError> {
@@ -198,7 +184,7 @@ impl Engine<'_> {
             Kind::File => {
                 let opened;
                 let src = match src {
-                    Some(src) => src,
+                    Some(src) => &src.fd,
                     None => {
                         opened = at::open_read(&pair.src, name).map_err(source("open"))?;
                         &opened

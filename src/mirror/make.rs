@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::ahead::Source;
 use super::copy::{BUFFER, CopyError};
 use super::entry::Subject;
 use super::links::{Id, id};
@@ -46,7 +47,7 @@ impl Engine<'_> {
         &self,
         worker: &mut Worker,
         subject: &Subject<'_>,
-        src: Option<OwnedFd>,
+        src: Option<Source>,
         old: Option<Stat>,
     ) {
         let Subject { node, pair, name, key, .. } = subject;
@@ -54,7 +55,7 @@ impl Engine<'_> {
         let opened = match src {
             Some(src) => Ok((src, subject.stat)),
             None => at::open_read(&pair.src, name)
-                .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd, stat))),
+                .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd.into(), stat))),
         };
         let (src, stat) = match opened {
             Ok(opened) => opened,
@@ -67,7 +68,7 @@ impl Engine<'_> {
         if stat.kind != Kind::File {
             return self.abandon(subject, Side::Source, "open", Errno::STALE);
         }
-        let xattrs = match Xattrs::read(&Target::fd(&src)) {
+        let xattrs = match Xattrs::read(&Target::fd(&src.fd)) {
             Ok(xattrs) => xattrs,
             Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
         };

@@ -5,6 +5,7 @@
 //! - `tree`: directories in work and the descriptors they hold
 //! - `walk`: listing, making and finishing directories
 //! - `entry`: everything that is no directory: keep, mend, link
+//! - `ahead`: small files, opened and asked for a batch at a time
 //! - `make`: new files, links and nodes, and how they get their names
 //! - `copy`: file content, large and sparse files
 //! - `metadata`: owner, mode, ACLs, xattrs, times
@@ -15,6 +16,7 @@
 //! Memory is bounded by the threads (a buffer each), the directories in flight, the directories with
 //! surplus names, and the hard-link table; it does not grow with the number of files.
 
+mod ahead;
 mod copy;
 mod delete;
 mod entry;
@@ -43,6 +45,7 @@ pub use report::{Failure, Report, Side, Stop};
 use crate::error::{Error, Result, escape};
 use crate::fs::Dir;
 use crate::fs::xattr::{Reach, Target};
+use ahead::Ahead;
 use metadata::Xattrs;
 use pool::{MOST_THREADS, Queue, Task};
 use report::{Counters, add};
@@ -54,7 +57,7 @@ const LISTING: usize = 32 * 1024;
 const DESCRIPTORS_ASIDE: u64 = 16;
 /// Descriptors one thread may have open at once: two pairs of directories, a pair of files, one for
 /// metadata, and some for the way to a directory found again.
-const DESCRIPTORS_PER_THREAD: u64 = 10;
+const DESCRIPTORS_PER_THREAD: usize = 10;
 
 /// What to do.
 #[derive(Debug, Clone, Default)]
@@ -107,14 +110,16 @@ struct Worker {
     buffer: Vec<u8>,
     listing: Vec<MaybeUninit<u8>>,
     reach: Reach,
+    ahead: Ahead,
 }
 
 impl Worker {
-    fn new() -> Self {
+    fn new(ahead: usize) -> Self {
         Self {
             buffer: vec![0; copy::BUFFER],
             listing: vec![MaybeUninit::uninit(); LISTING],
             reach: Reach::of_this_thread(),
+            ahead: Ahead::new(ahead),
         }
     }
 }
@@ -139,6 +144,8 @@ struct Engine<'a> {
     /// Directories whose names have to be compared at the end.
     surplus: Mutex<Vec<Arc<Node>>>,
     src_mount: u64,
+    /// Files that a thread may open at once to read ahead.
+    ahead: usize,
     src_path: &'a Path,
     dst_path: &'a Path,
     started: Instant,
@@ -181,7 +188,7 @@ fn run(
 ) -> Result<Report> {
     let stat = src.stat()?;
     need_proc(src)?;
-    let (threads, directories) = limits(options.jobs);
+    let Limits { threads, directories, ahead } = limits(options.jobs);
     let fallback = PathBuf::new();
     let engine = Engine {
         options,
@@ -193,6 +200,7 @@ fn run(
         links: links::Links::default(),
         surplus: Mutex::new(Vec::new()),
         src_mount: stat.mount_id,
+        ahead,
         src_path: src.path(),
         dst_path: dst.map_or(fallback.as_path(), Dir::path),
         started: Instant::now(),
@@ -250,14 +258,28 @@ fn need_proc(dir: &Dir) -> Result<()> {
     })
 }
 
-/// Threads and directories held open that the limit of descriptors (RLIMIT_NOFILE) allows.
-fn limits(jobs: Option<usize>) -> (usize, usize) {
+/// How many of each the limit of descriptors allows.
+struct Limits {
+    threads: usize,
+    /// Held open, two descriptors each.
+    directories: usize,
+    /// Files that one thread may open to read ahead.
+    ahead: usize,
+}
+
+/// Shares the limit of descriptors (RLIMIT_NOFILE) out. A quarter is for directories; where the rest
+/// is too little for threads that read ahead, there are threads that do not.
+fn limits(jobs: Option<usize>) -> Limits {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let free = limit.current.unwrap_or(4096).min(4096).saturating_sub(DESCRIPTORS_ASIDE);
-    let threads = jobs.unwrap_or(MOST_THREADS).clamp(1, MOST_THREADS);
-    let threads = threads.min((free / DESCRIPTORS_PER_THREAD).max(1) as usize);
-    let left = free.saturating_sub(threads as u64 * DESCRIPTORS_PER_THREAD);
-    (threads, (left / 2).clamp(2, 256) as usize)
+    let free = limit.current.unwrap_or(4096).min(4096).saturating_sub(DESCRIPTORS_ASIDE) as usize;
+    let wanted = jobs.unwrap_or(MOST_THREADS).clamp(1, MOST_THREADS);
+    let reading = free * 3 / 4 / (DESCRIPTORS_PER_THREAD + ahead::FILES);
+    let (threads, ahead) = match reading {
+        0..4 => (wanted.min((free / DESCRIPTORS_PER_THREAD).max(1)), 0),
+        _ => (wanted.min(reading), ahead::FILES),
+    };
+    let left = free.saturating_sub(threads * (DESCRIPTORS_PER_THREAD + ahead));
+    Limits { threads, directories: (left / 2).clamp(2, 256), ahead }
 }
 
 impl Engine<'_> {
@@ -266,7 +288,7 @@ impl Engine<'_> {
     }
 
     fn work(&self) {
-        let mut worker = Worker::new();
+        let mut worker = Worker::new(self.ahead);
         self.queue.work(|task| {
             let stopped = self.counters.stopped();
             match task {

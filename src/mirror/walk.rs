@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
+use super::ahead::{Found, look};
 use super::itemize::{Change, Differences};
 use super::metadata::{Object, Xattrs, compare};
 use super::pool::{Name, Task};
@@ -151,15 +152,40 @@ impl Engine<'_> {
                 opened.as_ref()
             }
         };
-        for item in list {
-            if let Some(pair) = pair
-                && !self.counters.stopped()
-            {
-                self.entry(worker, node, pair, item);
-            }
-            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+        match pair {
+            Some(pair) => self.batches(worker, node, pair, list),
+            None => self.pass_over(list.len()),
         }
         self.release(node.clone());
+    }
+
+    /// Looks at the entries a batch at a time and mirrors each.
+    fn batches(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>, list: Vec<Name>) {
+        let open = node.fresh && self.pass == Pass::Copy;
+        let size = if open { worker.ahead.batch(self.queue.slow()) } else { 1 };
+        let mut list = list.into_iter();
+        loop {
+            let names = list.by_ref().take(size);
+            let mut batch: Vec<Found> = names.map(|name| look(pair, name, open)).collect();
+            if batch.is_empty() {
+                return;
+            }
+            worker.ahead.read(&mut batch);
+            for found in batch {
+                if !self.counters.stopped() {
+                    self.entry(worker, node, pair, found);
+                }
+                self.pass_over(1);
+            }
+            if self.counters.stopped() {
+                return self.pass_over(list.len());
+            }
+        }
+    }
+
+    /// Notes that `count` listed entries are dealt with, or given up.
+    fn pass_over(&self, count: usize) {
+        self.counters.waiting.fetch_sub(count as u64, Ordering::Relaxed);
     }
 
     /// Opens the destination directory for `stat`, making it where needed.

@@ -1,0 +1,128 @@
+//! Small files of a new directory are opened a batch at a time and their content is asked for in one
+//! system call ([`crate::fs::aio`]).
+//!
+//! Files made one after the other lie side by side on the volume, so their blocks are fetched with
+//! one request instead of one for each file, which is what a volume counts against its limit.
+//! Measured with 9 files in a directory, cold, on a local disk: a fifth of the requests and three
+//! fifths of the processor time of reading one file after the other. It begins when the run was seen
+//! waiting for the volume; in a hot cache it gains nothing.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ops::Range;
+
+use rustix::io::Errno;
+
+use super::copy::is_sparse;
+use super::pool::Name;
+use super::tree::Pair;
+use crate::fs::aio::{Context, Read};
+use crate::fs::{Kind, Stat, at};
+
+/// Most files of a batch; each is a descriptor.
+pub(super) const FILES: usize = 16;
+/// Bytes of the files of a batch, and of the largest single one.
+const BYTES: usize = 128 * 1024;
+
+/// A source file opened for reading.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub fd: OwnedFd,
+    /// Where in [`Ahead::bytes`] its whole content stands; empty when it has to be read.
+    pub read: Range<usize>,
+}
+
+impl From<OwnedFd> for Source {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, read: 0..0 }
+    }
+}
+
+/// One name of the source and what was found under it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub name: Name,
+    pub stat: Result<Stat, Errno>,
+    pub source: Option<Source>,
+}
+
+/// What a thread needs to read ahead.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    files: usize,
+    context: Option<Context>,
+    /// Where the bytes go; empty until the first batch.
+    pub bytes: Vec<u8>,
+}
+
+impl Ahead {
+    /// For batches of at most `files`; 0 for none.
+    pub fn new(files: usize) -> Self {
+        Self { files, context: None, bytes: Vec::new() }
+    }
+
+    /// How many entries to open at once: one, unless reading ahead is worth it and possible.
+    pub fn batch(&mut self, slow: bool) -> usize {
+        if slow && self.files > 1 && self.context.is_none() {
+            match Context::new(self.files) {
+                Ok(context) => {
+                    self.context = Some(context);
+                    self.bytes = vec![0; BYTES];
+                }
+                Err(_) => self.files = 0,
+            }
+        }
+        if self.context.is_some() { self.files } else { 1 }
+    }
+
+    /// Reads what is cached of the small files in `batch` and has the rest of them fetched.
+    pub fn read(&mut self, batch: &mut [Found]) {
+        let Some(context) = &mut self.context else { return };
+        let mut free = self.bytes.as_mut_slice();
+        let (mut reads, mut places) = (Vec::new(), Vec::new());
+        for (index, found) in batch.iter().enumerate() {
+            let (Ok(stat), Some(source)) = (&found.stat, &found.source) else { continue };
+            let size = usize::try_from(stat.size).unwrap_or(usize::MAX);
+            if size == 0 || size > free.len() || is_sparse(stat) {
+                continue;
+            }
+            let start = BYTES - free.len();
+            let (buffer, rest) = free.split_at_mut(size);
+            free = rest;
+            reads.push(Read { file: source.fd.as_fd(), buffer, done: 0 });
+            places.push((index, start..start + size));
+        }
+        if reads.len() < 2 {
+            return;
+        }
+        let made = context.read(&mut reads);
+        let done: Vec<usize> = reads.iter().map(|read| read.done).collect();
+        for ((index, place), done) in places.into_iter().zip(done) {
+            if done == place.len()
+                && let Some(source) = &mut batch[index].source
+            {
+                source.read = place;
+            }
+        }
+        if made.is_err() {
+            // This file system reads with waiting only; so will every other batch.
+            self.context = None;
+            self.files = 0;
+        }
+    }
+}
+
+/// Looks at one entry of the source directory; a regular file is opened on the way where its content
+/// will be wanted (`open`).
+pub(super) fn look(pair: &Pair, name: Name, open: bool) -> Found {
+    if !open || name.kind != Some(Kind::File) {
+        let stat = at::stat(&pair.src, &name.name);
+        return Found { name, stat, source: None };
+    }
+    let (stat, source) = match at::open_read(&pair.src, &name.name) {
+        Ok(fd) => (at::stat_fd(&fd), Some(fd.into())),
+        // Something else where the listing had a file: the source changes while it is read.
+        Err(Errno::LOOP | Errno::NXIO) => (at::stat(&pair.src, &name.name), None),
+        Err(errno) => (Err(errno), None),
+    };
+    Found { name, stat, source }
+}
