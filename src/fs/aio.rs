@@ -141,9 +141,8 @@ impl Context {
         let forever = std::ptr::null::<libc::timespec>();
         // SAFETY: `place` has room for `count` events.
         #[allow(unsafe_code)]
-        let over = unsafe {
-            libc::syscall(libc::SYS_io_getevents, self.id, count, count, place, forever)
-        };
+        let over =
+            unsafe { libc::syscall(libc::SYS_io_getevents, self.id, count, count, place, forever) };
         check(over).map(|over| usize::try_from(over).unwrap_or(0).min(events.len()))
     }
 

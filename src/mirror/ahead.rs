@@ -7,8 +7,8 @@
 //! fifths of the processor time of reading one file after the other. It begins when the run was seen
 //! waiting for the volume; in a hot cache it gains nothing.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 

@@ -4,12 +4,13 @@
 //! that several threads copy at once: a slow volume answers one reader at the pace of one request.
 //! Holes are found with SEEK_DATA (lseek(2)) and stay holes.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Advice, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::ahead::Source;
 use super::make::NewFile;
@@ -41,9 +42,23 @@ pub(super) enum CopyError {
 pub(super) struct BigCopy {
     pub file: NewFile,
     src: OwnedFd,
+    /// Not in the page cache before: what is copied is dropped from it again, for the machine has
+    /// better use for the memory.
+    cold: bool,
     chunks: u64,
     next: AtomicU64,
     failed: Mutex<Option<CopyError>>,
+    /// Held while writing: the kernel lets one writer at a time into a file, and the others would
+    /// spin for it.
+    turn: Mutex<()>,
+}
+
+/// Where copied bytes go.
+#[derive(Clone, Copy)]
+struct Sink<'a> {
+    fd: BorrowedFd<'a>,
+    /// See [`BigCopy::turn`].
+    turn: Option<&'a Mutex<()>>,
 }
 
 pub(super) fn is_sparse(stat: &Stat) -> bool {
@@ -62,10 +77,11 @@ impl Engine<'_> {
             }
         }
         if stat.size < LARGE {
+            let sink = Sink { fd: file.dst.as_fd(), turn: None };
             let copied = if src.read.is_empty() {
-                self.copy_range(worker, &src.fd, Some(file.dst.as_fd()), &stat, 0, stat.size)
+                self.copy_range(worker, &src.fd, Some(sink), &stat, 0, stat.size)
             } else {
-                self.write(file.dst.as_fd(), &worker.ahead.bytes[src.read], 0)
+                self.write(sink, &worker.ahead.bytes[src.read], 0)
             };
             return match copied {
                 Ok(()) => self.complete(&file),
@@ -73,12 +89,15 @@ impl Engine<'_> {
             };
         }
         let chunks = stat.size.div_ceil(CHUNK);
+        let cold = !is_cached(&src.fd);
         let big = Arc::new(BigCopy {
             file,
             src: src.fd,
+            cold,
             chunks,
             next: AtomicU64::new(0),
             failed: Mutex::new(None),
+            turn: Mutex::new(()),
         });
         big.file.node.expect(1);
         for _ in 1..chunks.min(HELPERS).min(self.queue.threads() as u64 * 2) {
@@ -111,12 +130,16 @@ impl Engine<'_> {
                 // Only advice: without it the copy is slower, not wrong.
                 let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
             }
+            let sink = Sink { fd: file.dst.as_fd(), turn: Some(&big.turn) };
             if let Err(error) =
-                self.copy_range(worker, &big.src, Some(file.dst.as_fd()), &file.stat, start, end)
+                self.copy_range(worker, &big.src, Some(sink), &file.stat, start, end)
             {
                 big.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 big.next.store(big.chunks, Ordering::Relaxed);
                 break;
+            }
+            if big.cold {
+                let _ = rustix::fs::fadvise(&big.src, start, length, Advice::DontNeed);
             }
         }
         // Exactly one of the threads on it is the last.
@@ -139,18 +162,18 @@ impl Engine<'_> {
         self.copy_range(worker, src, None, stat, 0, stat.size)
     }
 
-    /// Copies the bytes from `start` to `end`, without a `dst` only reads them; holes are left out.
+    /// Copies the bytes from `start` to `end`, without a `sink` only reads them; holes are left out.
     fn copy_range(
         &self,
         worker: &mut Worker,
         src: impl AsFd,
-        dst: Option<BorrowedFd<'_>>,
+        sink: Option<Sink<'_>>,
         stat: &Stat,
         start: u64,
         end: u64,
     ) -> Result<(), CopyError> {
         if !is_sparse(stat) {
-            return self.copy_data(worker, src.as_fd(), dst, start, end);
+            return self.copy_data(worker, src.as_fd(), sink, start, end);
         }
         let mut offset = start;
         while offset < end {
@@ -169,7 +192,7 @@ impl Engine<'_> {
             let hole = rustix::fs::seek(&src, SeekFrom::Hole(data))
                 .map_err(|errno| CopyError::Os(Side::Source, "seek in", errno))?
                 .min(end);
-            self.copy_data(worker, src.as_fd(), dst, data, hole)?;
+            self.copy_data(worker, src.as_fd(), sink, data, hole)?;
             offset = hole;
         }
         Ok(())
@@ -179,7 +202,7 @@ impl Engine<'_> {
         &self,
         worker: &mut Worker,
         src: BorrowedFd<'_>,
-        dst: Option<BorrowedFd<'_>>,
+        sink: Option<Sink<'_>>,
         start: u64,
         end: u64,
     ) -> Result<(), CopyError> {
@@ -195,17 +218,19 @@ impl Engine<'_> {
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),
             };
-            if let Some(dst) = dst {
-                self.write(dst, &worker.buffer[..count], offset)?;
+            if let Some(sink) = sink {
+                self.write(sink, &worker.buffer[..count], offset)?;
             }
             offset += count as u64;
         }
         Ok(())
     }
 
-    fn write(&self, dst: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), CopyError> {
-        write_full(dst, bytes, offset)
-            .map_err(|errno| CopyError::Os(Side::Destination, "write", errno))?;
+    fn write(&self, sink: Sink<'_>, bytes: &[u8], offset: u64) -> Result<(), CopyError> {
+        let turn = sink.turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let written = write_full(sink.fd, bytes, offset);
+        drop(turn);
+        written.map_err(|errno| CopyError::Os(Side::Destination, "write", errno))?;
         add(&self.counters.bytes, bytes.len() as u64);
         Ok(())
     }
@@ -241,6 +266,13 @@ impl Engine<'_> {
         }
         Ok(true)
     }
+}
+
+/// Whether the start of the file is in the page cache (RWF_NOWAIT of preadv2(2)).
+fn is_cached(file: impl AsFd) -> bool {
+    let mut byte = [0];
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    rustix::io::preadv2(file, &mut buffers, 0, ReadWriteFlags::NOWAIT).is_ok()
 }
 
 fn write_full(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno> {
