@@ -21,7 +21,7 @@ use crate::fs::{Kind, Stat, at};
 /// order of their hashes; in the order of inodes, tables and data are read front to back.
 const BATCH: usize = 1024;
 /// Entries one thread takes at a time: many, where handing over costs more than the work, and few,
-/// where each one waits for the volume.
+/// where each one waits for the volume (or a batch, where a batch waits once).
 const LIST_FAST: usize = 64;
 const LIST_SLOW: usize = 4;
 
@@ -122,7 +122,11 @@ impl Engine<'_> {
         mut batch: Vec<Name>,
     ) {
         batch.sort_unstable_by_key(|name| name.ino);
-        let size = if self.queue.slow() { LIST_SLOW } else { LIST_FAST };
+        let size = match (self.queue.slow(), node.fresh) {
+            (false, _) => LIST_FAST,
+            (true, false) => LIST_SLOW,
+            (true, true) => worker.ahead.batch(true).max(LIST_SLOW),
+        };
         while batch.len() > size {
             let list = batch.split_off(batch.len() - size);
             node.expect(1);
