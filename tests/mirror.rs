@@ -7,6 +7,8 @@
 
 #[path = "mirror/acls.rs"]
 mod acls;
+#[path = "mirror/ahead.rs"]
+mod ahead;
 #[path = "mirror/comparator.rs"]
 mod comparator;
 #[path = "mirror/conflicts.rs"]
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     support::mounts::leave_the_machine_alone();
     let mut cases = comparator::cases();
     cases.extend(acls::cases());
+    cases.extend(ahead::cases());
     cases.extend(conflicts::cases());
     cases.extend(content::cases());
     cases.extend(cut_corners::cases());

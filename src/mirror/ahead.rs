@@ -45,6 +45,13 @@ pub(super) struct Found {
     pub source: Option<Source>,
 }
 
+impl Found {
+    /// Whether it is a file that fits into no batch.
+    pub fn is_large(&self) -> bool {
+        self.stat.is_ok_and(|stat| stat.kind == Kind::File && stat.size > BYTES as u64)
+    }
+}
+
 /// What a thread needs to read ahead.
 #[derive(Debug)]
 pub(super) struct Ahead {
@@ -60,9 +67,9 @@ impl Ahead {
         Self { files, context: None, bytes: Vec::new() }
     }
 
-    /// How many entries to open at once: one, unless reading ahead is worth it and possible.
-    pub fn batch(&mut self, slow: bool) -> usize {
-        if slow && self.files > 1 && self.context.is_none() {
+    /// How many entries to open at once: one, unless reading ahead is wanted and possible.
+    pub fn batch(&mut self, wanted: bool) -> usize {
+        if wanted && self.files > 1 && self.context.is_none() {
             match Context::new(self.files) {
                 Ok(context) => {
                     self.context = Some(context);
@@ -71,18 +78,24 @@ impl Ahead {
                 Err(_) => self.files = 0,
             }
         }
-        if self.context.is_some() { self.files } else { 1 }
+        if wanted && self.context.is_some() { self.files } else { 1 }
     }
 
-    /// Reads what is cached of the small files in `batch` and has the rest of them fetched.
-    pub fn read(&mut self, batch: &mut [Found]) {
-        let Some(context) = &mut self.context else { return };
+    /// Reads what is cached of the small files in `batch`, as far as they are on mount `mount`, and
+    /// has the rest of them fetched.
+    ///
+    /// # Errors
+    ///
+    /// Where the file system cannot do that.
+    pub fn read(&mut self, batch: &mut [Found], mount: u64) -> Result<(), Errno> {
+        let Some(context) = &mut self.context else { return Ok(()) };
         let mut free = self.bytes.as_mut_slice();
         let (mut reads, mut places) = (Vec::new(), Vec::new());
         for (index, found) in batch.iter().enumerate() {
             let (Ok(stat), Some(source)) = (&found.stat, &found.source) else { continue };
             let size = usize::try_from(stat.size).unwrap_or(usize::MAX);
-            if size == 0 || size > free.len() || is_sparse(stat) {
+            let ours = stat.kind == Kind::File && stat.mount_id == mount;
+            if !ours || size == 0 || size > free.len() || is_sparse(stat) {
                 continue;
             }
             let start = BYTES - free.len();
@@ -92,7 +105,7 @@ impl Ahead {
             places.push((index, start..start + size));
         }
         if reads.len() < 2 {
-            return;
+            return Ok(());
         }
         let made = context.read(&mut reads);
         let done: Vec<usize> = reads.iter().map(|read| read.done).collect();
@@ -103,11 +116,7 @@ impl Ahead {
                 source.read = place;
             }
         }
-        if made.is_err() {
-            // This file system reads with waiting only; so will every other batch.
-            self.context = None;
-            self.files = 0;
-        }
+        made
     }
 }
 

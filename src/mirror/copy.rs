@@ -89,7 +89,7 @@ impl Engine<'_> {
             };
         }
         let chunks = stat.size.div_ceil(CHUNK);
-        let cold = !is_cached(&src.fd);
+        let cold = is_cold(&src.fd);
         let big = Arc::new(BigCopy {
             file,
             src: src.fd,
@@ -268,11 +268,13 @@ impl Engine<'_> {
     }
 }
 
-/// Whether the start of the file is in the page cache (RWF_NOWAIT of preadv2(2)).
-fn is_cached(file: impl AsFd) -> bool {
+/// Whether the start of the file would have to be waited for, as far as the file system can tell
+/// (RWF_NOWAIT of preadv2(2)).
+fn is_cold(file: impl AsFd) -> bool {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];
-    rustix::io::preadv2(file, &mut buffers, 0, ReadWriteFlags::NOWAIT).is_ok()
+    let read = rustix::io::preadv2(file, &mut buffers, 0, ReadWriteFlags::NOWAIT);
+    read == Err(Errno::AGAIN)
 }
 
 fn write_full(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno> {

@@ -2,6 +2,7 @@
 //! with many requests in flight.
 //!
 //! - `pool`: the queue, the threads, and how many of them there are and why
+//! - `limits`: how many descriptors there may be, and who gets them
 //! - `tree`: directories in work and the descriptors they hold
 //! - `walk`: listing, making and finishing directories
 //! - `entry`: everything that is no directory: keep, mend, link
@@ -21,6 +22,7 @@ mod copy;
 mod delete;
 mod entry;
 mod itemize;
+mod limits;
 mod links;
 mod make;
 mod metadata;
@@ -33,7 +35,7 @@ use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -46,19 +48,14 @@ use crate::error::{Error, Result, escape};
 use crate::fs::Dir;
 use crate::fs::xattr::{Reach, Target};
 use ahead::Ahead;
+use limits::{Limits, MoreDescriptors};
 use metadata::Xattrs;
-use pool::{MOST_THREADS, Queue, Task};
+use pool::{Queue, Task};
 use report::{Counters, add};
 use tree::{Held, Node, Pair, join};
 
 /// Bytes one getdents64(2) call may fill.
 const LISTING: usize = 32 * 1024;
-/// Descriptors left to the rest of the process.
-const DESCRIPTORS_ASIDE: u64 = 16;
-/// Descriptors one thread may have open at once: two pairs of directories, a pair of files, one for
-/// metadata, and some for the way to a directory found again.
-const DESCRIPTORS_PER_THREAD: usize = 10;
-
 /// What to do.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -146,6 +143,8 @@ struct Engine<'a> {
     src_mount: u64,
     /// Files that a thread may open at once to read ahead.
     ahead: usize,
+    /// The source has been found unable to be read ahead.
+    no_ahead: AtomicBool,
     src_path: &'a Path,
     dst_path: &'a Path,
     started: Instant,
@@ -188,7 +187,8 @@ fn run(
 ) -> Result<Report> {
     let stat = src.stat()?;
     need_proc(src)?;
-    let Limits { threads, directories, ahead } = limits(options.jobs);
+    let _more = MoreDescriptors::allow();
+    let Limits { threads, directories, ahead } = Limits::share(options.jobs);
     let fallback = PathBuf::new();
     let engine = Engine {
         options,
@@ -201,6 +201,7 @@ fn run(
         surplus: Mutex::new(Vec::new()),
         src_mount: stat.mount_id,
         ahead,
+        no_ahead: AtomicBool::new(false),
         src_path: src.path(),
         dst_path: dst.map_or(fallback.as_path(), Dir::path),
         started: Instant::now(),
@@ -256,30 +257,6 @@ fn need_proc(dir: &Dir) -> Result<()> {
     rustix::fs::stat(path).map(drop).map_err(|errno| {
         Error::os("use", "/proc/self/fd", errno).hint("mount -t proc proc /proc and restore again")
     })
-}
-
-/// How many of each the limit of descriptors allows.
-struct Limits {
-    threads: usize,
-    /// Held open, two descriptors each.
-    directories: usize,
-    /// Files that one thread may open to read ahead.
-    ahead: usize,
-}
-
-/// Shares the limit of descriptors (RLIMIT_NOFILE) out. A quarter is for directories; where the rest
-/// is too little for threads that read ahead, there are threads that do not.
-fn limits(jobs: Option<usize>) -> Limits {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let free = limit.current.unwrap_or(4096).min(4096).saturating_sub(DESCRIPTORS_ASIDE) as usize;
-    let wanted = jobs.unwrap_or(MOST_THREADS).clamp(1, MOST_THREADS);
-    let reading = free * 3 / 4 / (DESCRIPTORS_PER_THREAD + ahead::FILES);
-    let (threads, ahead) = match reading {
-        0..4 => (wanted.min((free / DESCRIPTORS_PER_THREAD).max(1)), 0),
-        _ => (wanted.min(reading), ahead::FILES),
-    };
-    let left = free.saturating_sub(threads * (DESCRIPTORS_PER_THREAD + ahead));
-    Limits { threads, directories: (left / 2).clamp(2, 256), ahead }
 }
 
 impl Engine<'_> {

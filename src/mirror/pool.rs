@@ -5,7 +5,7 @@
 //! costs 5 to 30 ms is limited by requests in flight alone, and every one of them is a thread that
 //! waits. So a run starts with two threads per core, and as long as the processor is less than
 //! three quarters busy while work is waiting, it adds half as many again every 10 ms, up to
-//! [`MOST_THREADS`]: 64 threads keep 64 requests in flight and cost 10 MiB.
+//! [`MOST_THREADS`]: 64 threads keep 64 requests in flight and cost 18 MiB.
 //!
 //! The queue is last in, first out, so that the directories in flight stay few; lists of entries are
 //! taken before directories, and are limited in number (whoever finds the queue full does the work
@@ -104,7 +104,8 @@ impl Queue {
         }
     }
 
-    /// Whether the source was found to answer slowly, so that work is better cut into small pieces.
+    /// Whether the source was once found to answer slowly, so that work is better cut into small
+    /// pieces and asked for ahead.
     pub fn slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
     }
@@ -166,6 +167,9 @@ impl Queue {
             state =
                 self.drained.wait_timeout(state, TICK).map_or_else(|e| e.into_inner().0, |r| r.0);
             let waiting = state.entries.len() + state.directories.len();
+            // Helpers of a large file wait for each other, not for the volume.
+            let lists = state.directories.len()
+                + state.entries.iter().filter(|task| matches!(task, Task::Entries(..))).count();
             drop(state);
             tick();
             let now = (Instant::now(), processor_time());
@@ -175,7 +179,7 @@ impl Queue {
                 let threads = self.threads();
                 if waiting > 0 && busy < 0.75 {
                     grow((threads / 2).max(1).min(most.saturating_sub(threads)));
-                    self.slow.store(busy < 0.5, Ordering::Relaxed);
+                    self.slow.fetch_or(lists > 0 && busy < 0.5, Ordering::Relaxed);
                 }
                 before = now;
             }

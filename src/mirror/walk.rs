@@ -121,11 +121,14 @@ impl Engine<'_> {
         pair: &Arc<Pair>,
         mut batch: Vec<Name>,
     ) {
+        if self.counters.stopped() {
+            return self.pass_over(batch.len());
+        }
         batch.sort_unstable_by_key(|name| name.ino);
         let size = match (self.queue.slow(), node.fresh) {
             (false, _) => LIST_FAST,
             (true, false) => LIST_SLOW,
-            (true, true) => worker.ahead.batch(true).max(LIST_SLOW),
+            (true, true) => worker.ahead.batch(self.ahead_wanted()).max(LIST_SLOW),
         };
         while batch.len() > size {
             let list = batch.split_off(batch.len() - size);
@@ -163,27 +166,45 @@ impl Engine<'_> {
         self.release(node.clone());
     }
 
-    /// Looks at the entries a batch at a time and mirrors each.
+    /// Looks at the entries a batch at a time and mirrors each. Where their content will be wanted,
+    /// the small files of a batch are read ahead, and the others are left to whoever is free.
     fn batches(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>, list: Vec<Name>) {
         let open = node.fresh && self.pass == Pass::Copy;
-        let size = if open { worker.ahead.batch(self.queue.slow()) } else { 1 };
+        let fill = open && !self.options.dry_run;
+        let alone = list.len() == 1;
         let mut list = list.into_iter();
-        loop {
+        while list.len() > 0 && !self.counters.stopped() {
+            let size = if fill { worker.ahead.batch(self.ahead_wanted()) } else { 1 };
             let names = list.by_ref().take(size);
             let mut batch: Vec<Found> = names.map(|name| look(pair, name, open)).collect();
-            if batch.is_empty() {
-                return;
+            if worker.ahead.read(&mut batch, self.src_mount).is_err() {
+                // This file system reads with waiting only.
+                self.no_ahead.store(true, Ordering::Relaxed);
             }
-            worker.ahead.read(&mut batch);
             for found in batch {
-                if !self.counters.stopped() {
+                if self.counters.stopped() {
+                    self.pass_over(1);
+                } else if fill && !alone && found.is_large() {
+                    self.pass_on(worker, node, pair, found.name);
+                } else {
                     self.entry(worker, node, pair, found);
+                    self.pass_over(1);
                 }
-                self.pass_over(1);
             }
-            if self.counters.stopped() {
-                return self.pass_over(list.len());
-            }
+        }
+        self.pass_over(list.len());
+    }
+
+    fn ahead_wanted(&self) -> bool {
+        self.queue.slow() && !self.no_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Makes one entry a list of its own; it is done here only when the queue is full.
+    fn pass_on(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>, name: Name) {
+        node.expect(1);
+        let task = Task::Entries(node.clone(), vec![name]);
+        if let Err(Task::Entries(node, list)) = self.queue.push(task) {
+            self.entries(worker, &node, Some(pair), list);
         }
     }
 

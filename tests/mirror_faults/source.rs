@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
     let disk = crate::DISK_NEEDS;
     vec![
         case("unreadable_data_keeps_the_old_copy_and_deletes_nothing", disk, unreadable_data),
+        case("unreadable_data_in_a_batch_costs_only_its_own_files", disk, unreadable_in_a_batch),
         case("an_unreadable_end_leaves_no_half_written_file", disk, unreadable_end),
         case("an_unreadable_directory_keeps_all_that_was_there", disk, unreadable_directory),
         case("a_full_destination_makes_no_room_by_an_unreadable_source", disk, full_and_unreadable),
@@ -79,7 +80,10 @@ impl Damaged {
 
     /// Restores with the ranges `bad` failing; the run must end with 23 and say why.
     fn restore(&self, bad: Vec<Range<u64>>, reason: &str) -> Output {
-        let manners = Manners { bad, ..Manners::default() };
+        self.restore_from(Manners { bad, ..Manners::default() }, reason)
+    }
+
+    fn restore_from(&self, manners: Manners, reason: &str) -> Output {
         let device = Device::of(&self.image, &self.pair.beside("disk"), manners);
         let _source = Mounted::node(device.node(), &self.pair.source, "ro,noload,errors=continue");
         let output = self.pair.expect(&[], 23);
@@ -115,6 +119,19 @@ impl Damaged {
             assert_eq!(copy.mtime, entry.mtime, "{path:?}");
         }
     }
+}
+
+fn unreadable_in_a_batch() {
+    let damaged = Damaged::new();
+    let bad = ["dir0/file5", "dir0/file50", "dir0/file95"];
+    let ranges = bad.iter().flat_map(|file| damaged.blocks(&format!("tree/{file}"))).collect();
+    let manners = Manners { bad: ranges, delay: std::time::Duration::from_millis(10) };
+    let output = damaged.restore_from(manners, "Input/output error");
+    for file in bad {
+        assert!(said(&output).contains(file), "{file} is not named");
+        assert!(!damaged.pair.to().path(file).exists(), "{file} is half-written");
+    }
+    damaged.check(|path| bad.iter().any(|file| path == Path::new(file)));
 }
 
 fn unreadable_data() {

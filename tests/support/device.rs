@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,7 @@ pub struct Device {
     node: Option<LoopDevice>,
     file: PathBuf,
     manners: Arc<RwLock<Manners>>,
+    reads: Arc<AtomicU64>,
 }
 
 impl Device {
@@ -56,6 +58,7 @@ impl Device {
     pub fn of(image: &Path, place: &Path, manners: Manners) -> Self {
         let image = Arc::new(File::open(image).unwrap());
         let manners = Arc::new(RwLock::new(manners));
+        let reads = Arc::new(AtomicU64::new(0));
         let channel = File::options().read(true).write(true).open("/dev/fuse").unwrap();
         File::create(place).unwrap();
         let options = format!("fd={},rootmode=100000,user_id=0,group_id=0", channel.as_raw_fd());
@@ -66,17 +69,23 @@ impl Device {
                 channel: channel.try_clone().unwrap(),
                 image: Arc::clone(&image),
                 manners: Arc::clone(&manners),
+                reads: Arc::clone(&reads),
             };
             let builder = std::thread::Builder::new().stack_size(256 * 1024);
             builder.spawn(move || server.run()).unwrap();
         }
         let node = LoopDevice::of(place, &["--read-only", "--direct-io=on"]);
-        Self { node: Some(node), file: place.into(), manners }
+        Self { node: Some(node), file: place.into(), manners, reads }
     }
 
     /// Its node.
     pub fn node(&self) -> &Path {
         self.node.as_ref().unwrap().path()
+    }
+
+    /// Reads it has been asked for so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// From here on it behaves like this.
@@ -123,6 +132,7 @@ struct Server {
     channel: File,
     image: Arc<File>,
     manners: Arc<RwLock<Manners>>,
+    reads: Arc<AtomicU64>,
 }
 
 /// Little-endian or big, the protocol speaks the machine's own order.
@@ -187,6 +197,7 @@ impl Server {
         let start = u64::from_ne_bytes(number(arguments, 8));
         let size = u32::from_ne_bytes(number(arguments, 16)) as usize;
         let end = start + size as u64;
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let manners = self.manners.read().unwrap().clone();
         std::thread::sleep(manners.delay);
         if manners.bad.iter().any(|bad| bad.start < end && start < bad.end) {
