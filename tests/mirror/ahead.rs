@@ -45,7 +45,7 @@ fn slow_source(pair: &Pair) -> (Device, Mounted) {
         let first = tree.path(format!("dir{number}/file{}", number * 50 + 7));
         std::fs::hard_link(first, tree.path(format!("dir{}/twin{number}", 19 - number))).unwrap();
     }
-    drop(mounted);
+    mounted.put_away();
     let manners = Manners { delay: Duration::from_millis(10), bad: Vec::new() };
     let device = Device::of(&image, &pair.beside("disk"), manners);
     let source = Mounted::node(device.node(), &pair.source, "ro,noload");

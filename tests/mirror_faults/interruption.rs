@@ -80,7 +80,7 @@ impl Slow {
         for number in 0..files {
             tree.file(format!("dir{}/file{number}", number % 40), "content ".repeat(1000));
         }
-        drop(mounted);
+        mounted.put_away();
         let manners = Manners { delay: Duration::from_millis(delay), bad: Vec::new() };
         let device = Device::of(&image, &pair.beside("disk"), manners);
         let source = Mounted::node(device.node(), &pair.source, "ro,noload");

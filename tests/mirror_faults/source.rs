@@ -50,7 +50,7 @@ impl Damaged {
             tree.file(format!("dir{}/file{number}", number % 5), content);
         }
         tree.file("dir3/big", vec![9; 3 << 20]);
-        drop(mounted);
+        mounted.put_away();
         let to = pair.to();
         to.file("dir1/file1", "the old copy").file("dir3/big", "the old copy");
         to.file("dir1/surplus", "x").file("dir4/surplus", "x").file("surplus/deep", "x");
@@ -222,7 +222,7 @@ fn other_paths() {
     let damaged = Damaged::new();
     let mounted = Mounted::image(&damaged.image, damaged.pair.beside("planting"), "rw");
     Tree::at(mounted.0.join("good")).file("dir/file", "x");
-    drop(mounted);
+    mounted.put_away();
     Tree::at(damaged.pair.root.join("good")).file("surplus", "goes");
     let manners = Manners { bad: damaged.blocks("/tree/dir1/file1"), ..Manners::default() };
     let device = Device::of(&damaged.image, &damaged.pair.beside("disk"), manners);

@@ -63,7 +63,7 @@ fn progress() {
         let name = format!("workspace/dir{}/file{number}", number % 300);
         Tree(mounted.0.clone()).file(name, "x".repeat(9000));
     }
-    drop(mounted);
+    mounted.put_away();
     let manners = Manners { delay: Duration::from_millis(100), bad: Vec::new() };
     let device = Device::of(&image, &place.path().join("disk"), manners);
     let source = Mounted::node(device.node(), place.path().join("source"), "ro,noload");

@@ -54,6 +54,13 @@ impl Mounted {
         Self(at)
     }
 
+    /// Unmounts a file system of its own, all of it written: a process that has copied the mount
+    /// namespace meanwhile may keep it mounted, and with it what only the journal holds.
+    pub fn put_away(self) {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
+    }
+
     /// Turns it read-only or back.
     pub fn read_only(&self, wanted: bool) {
         let word = if wanted { "remount,bind,ro" } else { "remount,bind,rw" };

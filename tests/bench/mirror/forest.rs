@@ -47,6 +47,7 @@ impl Forest {
         let bytes = noise(1 << 20);
         self.small(&top.join("small"), &bytes);
         self.packs(&top.join("packs"), &bytes);
+        mounted.put_away();
     }
 
     fn small(&self, top: &Path, bytes: &[u8]) {
