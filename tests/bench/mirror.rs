@@ -4,7 +4,7 @@
 //! `--` choose scenarios by a part of their name, `million` (memory at 1,000,000 files) only runs
 //! when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (3) says how often
 //! each contestant runs, in turns within each round. It needs root, 12 GiB in the temporary
-//! directory, and an otherwise idle machine.
+//! directory (20 for `million`), and an otherwise idle machine.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -137,8 +137,8 @@ impl Bench {
         let image = self.place.join("million.image");
         forest.scaled(self.scale).plant(&image, &self.place.join("planting"));
         let source = Mounted::image(&image, self.place.join("million"), "ro");
-        let contest =
-            Contest { rounds: 1, ..self.contest("million files", &source.0, "all", Start::Hot) };
+        let contest = self.contest("million files", &source.0, "all", Start::Hot);
+        let contest = Contest { rounds: 1, mebibytes: 12_288, ..contest };
         contest.run(&[Rsync, Molecule])
     }
 
@@ -150,6 +150,7 @@ impl Bench {
             start,
             place: self.place.clone(),
             rounds: self.rounds,
+            mebibytes: 6144,
         }
     }
 }

@@ -78,6 +78,8 @@ pub struct Contest {
     pub start: Start,
     pub place: PathBuf,
     pub rounds: usize,
+    /// Size of the destination.
+    pub mebibytes: u64,
 }
 
 /// One contestant's results.
@@ -123,7 +125,7 @@ impl Contest {
     fn once(&self, contestant: Contestant, check: bool) -> Usage {
         let image = self.place.join("destination.image");
         let _ = std::fs::remove_file(&image);
-        ext4_image(&image, 6144, &["-N", "1400000"]);
+        ext4_image(&image, self.mebibytes, &["-N", "1400000"]);
         let root = Mounted::image(&image, self.place.join("destination"), "rw");
         std::fs::create_dir_all(root.0.join(&self.tree)).unwrap();
         std::fs::create_dir_all(root.0.join("configs")).unwrap();
