@@ -56,6 +56,7 @@ use tree::{Held, Node, Pair, join};
 
 /// Bytes one getdents64(2) call may fill.
 const LISTING: usize = 32 * 1024;
+
 /// What to do.
 #[derive(Debug, Clone, Default)]
 pub struct Options {

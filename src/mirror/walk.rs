@@ -132,12 +132,7 @@ impl Engine<'_> {
         };
         while batch.len() > size {
             let list = batch.split_off(batch.len() - size);
-            node.expect(1);
-            if let Err(Task::Entries(node, list)) =
-                self.queue.push(Task::Entries(node.clone(), list))
-            {
-                self.entries(worker, &node, Some(pair), list);
-            }
+            self.pass_on(worker, node, pair, list);
         }
         node.expect(1);
         self.entries(worker, node, Some(pair), batch);
@@ -185,7 +180,7 @@ impl Engine<'_> {
                 if self.counters.stopped() {
                     self.pass_over(1);
                 } else if fill && !alone && found.is_large() {
-                    self.pass_on(worker, node, pair, found.name);
+                    self.pass_on(worker, node, pair, vec![found.name]);
                 } else {
                     self.entry(worker, node, pair, found);
                     self.pass_over(1);
@@ -199,11 +194,10 @@ impl Engine<'_> {
         self.queue.slow() && !self.no_ahead.load(Ordering::Relaxed)
     }
 
-    /// Makes one entry a list of its own; it is done here only when the queue is full.
-    fn pass_on(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>, name: Name) {
+    /// Leaves a list to whoever is free; it is done here only when the queue is full.
+    fn pass_on(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>, list: Vec<Name>) {
         node.expect(1);
-        let task = Task::Entries(node.clone(), vec![name]);
-        if let Err(Task::Entries(node, list)) = self.queue.push(task) {
+        if let Err(Task::Entries(node, list)) = self.queue.push(Task::Entries(node.clone(), list)) {
             self.entries(worker, &node, Some(pair), list);
         }
     }
