@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -58,7 +60,16 @@ impl Mounted {
     /// namespace meanwhile may keep it mounted, and with it what only the journal holds.
     pub fn put_away(self) {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            match mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>) {
+                // A child of another thread has our open files until its exec.
+                Err(Errno::EBUSY) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                other => return other.unwrap(),
+            }
+        }
     }
 
     /// Turns it read-only or back.
