@@ -1,18 +1,16 @@
 //! The content of regular files.
 //!
-//! Small files are read and written whole. From [`LARGE`] bytes on, a file is cut into [`CHUNK`]s
-//! that several threads copy at once: a slow volume answers one reader at the pace of one request.
-//! Holes are found with SEEK_DATA (lseek(2)) and stay holes.
+//! Files are read and written from front to back; those from [`LARGE`] bytes on by several threads
+//! at once (`large`). Holes are found with SEEK_DATA (lseek(2)) and stay holes.
 
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Advice, SeekFrom};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 
 use super::ahead::Source;
+use super::large::LARGE;
 use super::make::NewFile;
 use super::report::{Side, add};
 use super::{Engine, Worker};
@@ -20,14 +18,6 @@ use crate::fs::{Stat, at};
 
 /// Bytes of one read: what read-ahead fetches at once by default. Each thread has its own buffer.
 pub(super) const BUFFER: usize = 128 * 1024;
-/// Size from which a file is cut.
-const LARGE: u64 = 8 * 1024 * 1024;
-/// What one thread takes at a time; asked of the kernel in one go, which then has all its requests
-/// under way at once.
-const CHUNK: u64 = 2 * 1024 * 1024;
-/// Threads on one file.
-const HELPERS: u64 = 16;
-
 /// Why the content could not be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CopyError {
@@ -37,28 +27,12 @@ pub(super) enum CopyError {
     Stopped,
 }
 
-/// A large file on its way.
-#[derive(Debug)]
-pub(super) struct BigCopy {
-    pub file: NewFile,
-    src: OwnedFd,
-    /// Not in the page cache before: what is copied is dropped from it again, for the machine has
-    /// better use for the memory.
-    cold: bool,
-    chunks: u64,
-    next: AtomicU64,
-    failed: Mutex<Option<CopyError>>,
-    /// Held while writing: the kernel lets one writer at a time into a file, and the others would
-    /// spin for it.
-    turn: Mutex<()>,
-}
-
 /// Where copied bytes go.
 #[derive(Clone, Copy)]
-struct Sink<'a> {
-    fd: BorrowedFd<'a>,
-    /// See [`BigCopy::turn`].
-    turn: Option<&'a Mutex<()>>,
+pub(super) struct Sink<'a> {
+    pub fd: BorrowedFd<'a>,
+    /// Held while writing, where there are several writers.
+    pub turn: Option<&'a Mutex<()>>,
 }
 
 pub(super) fn is_sparse(stat: &Stat) -> bool {
@@ -88,68 +62,7 @@ impl Engine<'_> {
                 Err(error) => self.give_up(&file, error),
             };
         }
-        let chunks = stat.size.div_ceil(CHUNK);
-        let cold = is_cold(&src.fd);
-        let big = Arc::new(BigCopy {
-            file,
-            src: src.fd,
-            cold,
-            chunks,
-            next: AtomicU64::new(0),
-            failed: Mutex::new(None),
-            turn: Mutex::new(()),
-        });
-        big.file.node.expect(1);
-        for _ in 1..chunks.min(HELPERS).min(self.queue.threads() as u64 * 2) {
-            // Only who works on the file keeps it, and so its descriptors, open.
-            if self.queue.push(super::pool::Task::Chunks(Arc::downgrade(&big))).is_err() {
-                break;
-            }
-        }
-        self.copy_chunks(worker, big);
-    }
-
-    /// Copies chunks of a large file until none is left; the last thread completes the file.
-    pub(super) fn copy_chunks(&self, worker: &mut Worker, big: Arc<BigCopy>) {
-        loop {
-            let index = big.next.fetch_add(1, Ordering::Relaxed);
-            if index >= big.chunks {
-                break;
-            }
-            let start = index * CHUNK;
-            let end = (start + CHUNK).min(big.file.stat.size);
-            let length = std::num::NonZeroU64::new(end - start);
-            let file = &big.file;
-            if is_sparse(&file.stat) {
-                // A file can be a million times larger than what is in it. No reading ahead: that
-                // fills the page cache with zeros.
-                let data = next_data(&big.src, start, file.stat.size);
-                let next = if data == file.stat.size { big.chunks } else { data / CHUNK };
-                big.next.fetch_max(next, Ordering::Relaxed);
-            } else {
-                // Only advice: without it the copy is slower, not wrong.
-                let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
-            }
-            let sink = Sink { fd: file.dst.as_fd(), turn: Some(&big.turn) };
-            if let Err(error) =
-                self.copy_range(worker, &big.src, Some(sink), &file.stat, start, end)
-            {
-                big.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                big.next.store(big.chunks, Ordering::Relaxed);
-                break;
-            }
-            if big.cold {
-                let _ = rustix::fs::fadvise(&big.src, start, length, Advice::DontNeed);
-            }
-        }
-        // Exactly one of the threads on it is the last.
-        let Some(big) = Arc::into_inner(big) else { return };
-        let failed = big.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match failed {
-            None => self.complete(&big.file),
-            Some(error) => self.give_up(&big.file, error),
-        }
-        self.release(big.file.node);
+        self.copy_large(worker, file, src.fd);
     }
 
     /// Reads the whole file and keeps nothing.
@@ -163,7 +76,7 @@ impl Engine<'_> {
     }
 
     /// Copies the bytes from `start` to `end`, without a `sink` only reads them; holes are left out.
-    fn copy_range(
+    pub(super) fn copy_range(
         &self,
         worker: &mut Worker,
         src: impl AsFd,
@@ -226,7 +139,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn write(&self, sink: Sink<'_>, bytes: &[u8], offset: u64) -> Result<(), CopyError> {
+    pub(super) fn write(&self, sink: Sink<'_>, bytes: &[u8], offset: u64) -> Result<(), CopyError> {
         let turn = sink.turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
         let written = write_full(sink.fd, bytes, offset);
         drop(turn);
@@ -268,15 +181,6 @@ impl Engine<'_> {
     }
 }
 
-/// Whether the start of the file would have to be waited for, as far as the file system can tell
-/// (RWF_NOWAIT of preadv2(2)).
-fn is_cold(file: impl AsFd) -> bool {
-    let mut byte = [0];
-    let mut buffers = [IoSliceMut::new(&mut byte)];
-    let read = rustix::io::preadv2(file, &mut buffers, 0, ReadWriteFlags::NOWAIT);
-    read == Err(Errno::AGAIN)
-}
-
 fn write_full(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno> {
     let mut written = 0;
     while written < bytes.len() {
@@ -301,7 +205,7 @@ fn unshrunk(src: impl AsFd, stat: &Stat) -> Result<(), CopyError> {
 
 /// Where the next data at or behind `offset` begins; `size` where there is none. A file system that
 /// does not know says "here".
-fn next_data(fd: impl AsFd, offset: u64, size: u64) -> u64 {
+pub(super) fn next_data(fd: impl AsFd, offset: u64, size: u64) -> u64 {
     match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
         Ok(data) => data.min(size),
         Err(Errno::NXIO) => size,

@@ -8,7 +8,8 @@
 //! - `entry`: everything that is no directory: keep, mend, link
 //! - `ahead`: small files, opened and asked for a batch at a time
 //! - `make`: new files, links and nodes, and how they get their names
-//! - `copy`: file content, large and sparse files
+//! - `copy`: file content, holes
+//! - `large`: large files, by several threads
 //! - `metadata`: owner, mode, ACLs, xattrs, times
 //! - `links`: hard-link groups
 //! - `delete`: what the source does not have
@@ -22,6 +23,7 @@ mod copy;
 mod delete;
 mod entry;
 mod itemize;
+mod large;
 mod limits;
 mod links;
 mod make;
@@ -48,6 +50,7 @@ use crate::error::{Error, Result, escape};
 use crate::fs::Dir;
 use crate::fs::xattr::{Reach, Target};
 use ahead::Ahead;
+use large::DirectBuffer;
 use limits::{Limits, MoreDescriptors};
 use metadata::Xattrs;
 use pool::{Queue, Task};
@@ -109,6 +112,7 @@ struct Worker {
     listing: Vec<MaybeUninit<u8>>,
     reach: Reach,
     ahead: Ahead,
+    direct: DirectBuffer,
 }
 
 impl Worker {
@@ -118,6 +122,7 @@ impl Worker {
             listing: vec![MaybeUninit::uninit(); LISTING],
             reach: Reach::of_this_thread(),
             ahead: Ahead::new(ahead),
+            direct: DirectBuffer::default(),
         }
     }
 }
@@ -283,11 +288,7 @@ impl Engine<'_> {
                     self.release(parent);
                 }
                 Task::Entries(node, list) => self.entries(&mut worker, &node, None, list),
-                Task::Chunks(big) => {
-                    if let Some(big) = big.upgrade() {
-                        self.copy_chunks(&mut worker, big);
-                    }
-                }
+                Task::Chunks(big) => self.help_with(&mut worker, &big),
                 Task::Purge(node) => self.purge(&node),
             }
         });

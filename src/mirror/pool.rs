@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::ClockId;
 
-use super::copy::BigCopy;
+use super::large::BigCopy;
 use super::tree::Node;
 use crate::fs::Kind;
 

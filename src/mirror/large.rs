@@ -1,0 +1,210 @@
+//! Large files: cut into chunks that several threads copy at once, for a slow volume answers one reader
+//! at the pace of one request.
+//!
+//! What is not in the page cache is read past it (O_DIRECT, open(2)), and so leaves the memory to
+//! those who have use for it. Measured with two packs of 400 MiB, cold, on a local disk: a tenth
+//! less time and processor time for the whole run than reading through the page cache and dropping
+//! the pages afterwards.
+
+use std::io::IoSliceMut;
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustix::fs::{Advice, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::copy::{CopyError, Sink, is_sparse, next_data};
+use super::make::NewFile;
+use super::pool::Task;
+use super::report::Side;
+use super::{Engine, Worker};
+
+/// Size from which a file is cut.
+pub(super) const LARGE: u64 = 8 * 1024 * 1024;
+/// What one thread takes at a time; through the page cache it is asked for in one go, so that all its
+/// requests are under way at once.
+const CHUNK: u64 = 2 * 1024 * 1024;
+/// Threads on one file.
+const HELPERS: u64 = 16;
+/// Bytes of one read past the page cache. The buffer is the thread's own, so this times the number
+/// of threads is memory; a volume's largest request is at most half of it.
+const DIRECT: usize = 512 * 1024;
+/// What O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.
+const ALIGNMENT: usize = 4096;
+
+/// A large file on its way.
+#[derive(Debug)]
+pub(super) struct BigCopy {
+    file: NewFile,
+    src: OwnedFd,
+    /// Not in the page cache before.
+    cold: bool,
+    /// `src` is open with O_DIRECT.
+    direct: AtomicBool,
+    chunks: u64,
+    next: AtomicU64,
+    failed: Mutex<Option<CopyError>>,
+    /// The kernel lets one writer at a time into a file, and the others would spin for it.
+    turn: Mutex<()>,
+}
+
+/// A buffer for reads past the page cache; no memory until the first.
+#[derive(Debug, Default)]
+pub(super) struct DirectBuffer(Vec<u8>);
+
+impl DirectBuffer {
+    fn aligned(&mut self) -> &mut [u8] {
+        if self.0.is_empty() {
+            self.0 = vec![0; DIRECT + ALIGNMENT];
+        }
+        let start = self.0.as_ptr().align_offset(ALIGNMENT);
+        &mut self.0[start..start + DIRECT]
+    }
+}
+
+impl Engine<'_> {
+    /// Fills `file` from `src` together with whoever is free.
+    pub(super) fn copy_large(&self, worker: &mut Worker, file: NewFile, src: OwnedFd) {
+        let chunks = file.stat.size.div_ceil(CHUNK);
+        let cold = is_cold(&src);
+        let direct = cold && !is_sparse(&file.stat) && set_direct(&src, true).is_ok();
+        let big = Arc::new(BigCopy {
+            file,
+            src,
+            cold,
+            direct: AtomicBool::new(direct),
+            chunks,
+            next: AtomicU64::new(0),
+            failed: Mutex::new(None),
+            turn: Mutex::new(()),
+        });
+        big.file.node.expect(1);
+        for _ in 1..chunks.min(HELPERS).min(self.queue.threads() as u64 * 2) {
+            // Only who works on the file keeps it, and so its descriptors, open.
+            if self.queue.push(Task::Chunks(Arc::downgrade(&big))).is_err() {
+                break;
+            }
+        }
+        self.copy_chunks(worker, big);
+    }
+
+    /// Helps with a large file, if somebody is still at it.
+    pub(super) fn help_with(&self, worker: &mut Worker, big: &Weak<BigCopy>) {
+        if let Some(big) = big.upgrade() {
+            self.copy_chunks(worker, big);
+        }
+    }
+
+    /// Copies chunks of a large file until none is left; the last thread completes the file.
+    fn copy_chunks(&self, worker: &mut Worker, big: Arc<BigCopy>) {
+        loop {
+            let index = big.next.fetch_add(1, Ordering::Relaxed);
+            if index >= big.chunks {
+                break;
+            }
+            let start = index * CHUNK;
+            let end = (start + CHUNK).min(big.file.stat.size);
+            if let Err(error) = self.copy_chunk(worker, &big, start, end) {
+                big.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                big.next.store(big.chunks, Ordering::Relaxed);
+                break;
+            }
+        }
+        // Exactly one of the threads on it is the last.
+        let Some(big) = Arc::into_inner(big) else { return };
+        let failed = big.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match failed {
+            None => self.complete(&big.file),
+            Some(error) => self.give_up(&big.file, error),
+        }
+        self.release(big.file.node);
+    }
+
+    fn copy_chunk(
+        &self,
+        worker: &mut Worker,
+        big: &BigCopy,
+        start: u64,
+        end: u64,
+    ) -> Result<(), CopyError> {
+        let start = self.copy_direct(worker, big, start, end)?;
+        let length = NonZeroU64::new(end - start);
+        if length.is_none() {
+            return Ok(());
+        }
+        let stat = &big.file.stat;
+        if is_sparse(stat) {
+            // A file can be a million times larger than what is in it. No reading ahead: that
+            // fills the page cache with zeros.
+            let data = next_data(&big.src, start, stat.size);
+            let next = if data == stat.size { big.chunks } else { data / CHUNK };
+            big.next.fetch_max(next, Ordering::Relaxed);
+        } else {
+            // Only advice: without it the copy is slower, not wrong.
+            let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
+        }
+        self.copy_range(worker, &big.src, Some(big.sink()), stat, start, end)?;
+        if big.cold {
+            let _ = rustix::fs::fadvise(&big.src, start, length, Advice::DontNeed);
+        }
+        Ok(())
+    }
+
+    /// Copies from `start` towards `end` past the page cache, and says how far that went: not to the
+    /// end where the file system has rules for such reads that these do not keep.
+    fn copy_direct(
+        &self,
+        worker: &mut Worker,
+        big: &BigCopy,
+        start: u64,
+        end: u64,
+    ) -> Result<u64, CopyError> {
+        let mut offset = start;
+        while offset < end && big.direct.load(Ordering::Relaxed) {
+            if self.counters.stopped() {
+                return Err(CopyError::Stopped);
+            }
+            // The length stays a multiple of the block also at the end of the file.
+            let buffer = worker.direct.aligned();
+            let count = match rustix::io::pread(&big.src, &mut *buffer, offset) {
+                Ok(0) => return Err(CopyError::Shrunk),
+                Ok(count) => count.min(usize::try_from(end - offset).unwrap_or(usize::MAX)),
+                Err(Errno::INTR) => continue,
+                Err(Errno::INVAL) => {
+                    big.direct.store(false, Ordering::Relaxed);
+                    set_direct(&big.src, false)
+                        .map_err(|errno| CopyError::Os(Side::Source, "read", errno))?;
+                    break;
+                }
+                Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),
+            };
+            self.write(big.sink(), &buffer[..count], offset)?;
+            offset += count as u64;
+        }
+        Ok(offset)
+    }
+}
+
+impl BigCopy {
+    fn sink(&self) -> Sink<'_> {
+        Sink { fd: self.file.dst.as_fd(), turn: Some(&self.turn) }
+    }
+}
+
+/// Whether the start of the file would have to be waited for, as far as the file system can tell
+/// (RWF_NOWAIT of preadv2(2)).
+fn is_cold(file: impl AsFd) -> bool {
+    let mut byte = [0];
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    let read = rustix::io::preadv2(file, &mut buffers, 0, ReadWriteFlags::NOWAIT);
+    read == Err(Errno::AGAIN)
+}
+
+/// Has reads go past the page cache, or through it again.
+fn set_direct(file: impl AsFd, direct: bool) -> Result<(), Errno> {
+    let mut flags = fcntl_getfl(&file)?;
+    flags.set(OFlags::DIRECT, direct);
+    fcntl_setfl(file, flags)
+}
