@@ -42,14 +42,14 @@ impl Damaged {
     fn new() -> Self {
         let pair = Pair::new();
         let image = pair.beside("image");
-        ext4_image(&image, 32, &["-b", "4096", "-O", "^inline_data"]);
+        ext4_image(&image, 48, &["-b", "4096", "-O", "^inline_data"]);
         let mounted = Mounted::image(&image, pair.beside("planting"), "rw");
         let tree = Tree::at(mounted.0.join("tree"));
         for number in 0..100_usize {
             let content: Vec<u8> = (0..20_000).map(|at| (at * 3 + number) as u8 | 1).collect();
             tree.file(format!("dir{}/file{number}", number % 5), content);
         }
-        tree.file("dir3/big", vec![9; 3 << 20]);
+        tree.file("dir3/big", vec![9; 3 << 20]).file("dir3/large", vec![8; 9 << 20]);
         mounted.put_away();
         let to = pair.to();
         to.file("dir1/file1", "the old copy").file("dir3/big", "the old copy");
@@ -150,13 +150,20 @@ fn unreadable_data() {
 
 fn unreadable_end() {
     let damaged = Damaged::new();
-    let blocks = damaged.blocks("/tree/dir3/big");
-    let last = blocks[blocks.len() - 1].clone();
-    damaged.restore(vec![last], "Input/output error");
+    let last = |path| {
+        let blocks = damaged.blocks(path);
+        blocks[blocks.len() - 1].clone()
+    };
+    let bad = vec![last("/tree/dir3/big"), last("/tree/dir3/large")];
+    let output = damaged.restore(bad, "Input/output error");
     let kept = std::fs::read(damaged.pair.to().path("dir3/big")).unwrap();
     assert_eq!(kept, b"the old copy");
+    assert!(said(&output).contains("dir3/large"), "{}", said(&output));
+    assert!(!damaged.pair.to().path("dir3/large").exists());
     damaged.check(|path| {
-        path.starts_with("dir3") && path.components().count() == 1 || path.ends_with("big")
+        path.starts_with("dir3") && path.components().count() == 1
+            || path.ends_with("big")
+            || path.ends_with("large")
     });
 }
 
