@@ -19,6 +19,8 @@ mod content;
 mod cut_corners;
 #[path = "mirror/device.rs"]
 mod device;
+#[path = "mirror/large.rs"]
+mod large;
 #[path = "mirror/links.rs"]
 mod links;
 #[path = "mirror/metadata.rs"]
@@ -27,6 +29,8 @@ mod metadata;
 mod mounts;
 #[path = "mirror/names.rs"]
 mod names;
+#[path = "mirror/owners.rs"]
+mod owners;
 mod support;
 
 use std::process::ExitCode;
@@ -44,9 +48,11 @@ fn main() -> ExitCode {
     cases.extend(content::cases());
     cases.extend(cut_corners::cases());
     cases.extend(device::cases());
+    cases.extend(large::cases());
     cases.extend(links::cases());
     cases.extend(metadata::cases());
     cases.extend(mounts::cases());
     cases.extend(names::cases());
+    cases.extend(owners::cases());
     support::run(cases)
 }

@@ -5,10 +5,12 @@
 pub mod aio;
 pub mod at;
 mod dir;
+mod ids;
 mod listing;
 mod stat;
 pub mod xattr;
 
 pub use dir::{Dir, TempName};
+pub use ids::{FsIds, KeepDumpable};
 pub use listing::{Entry, Listing};
 pub use stat::{Kind, Stat};

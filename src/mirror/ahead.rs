@@ -57,28 +57,21 @@ impl Found {
 pub(super) struct Ahead {
     files: usize,
     context: Option<Context>,
+    /// The kernel has no context for this thread.
+    refused: bool,
     /// Where the bytes go; empty until the first batch.
     pub bytes: Vec<u8>,
 }
 
 impl Ahead {
-    /// For batches of at most `files`; 0 for none.
+    /// For batches of at most `files`; 0 or 1 for none.
     pub fn new(files: usize) -> Self {
-        Self { files, context: None, bytes: Vec::new() }
+        Self { files: files.max(1), context: None, refused: false, bytes: Vec::new() }
     }
 
-    /// How many entries to open at once: one, unless reading ahead is wanted and possible.
-    pub fn batch(&mut self, wanted: bool) -> usize {
-        if wanted && self.files > 1 && self.context.is_none() {
-            match Context::new(self.files) {
-                Ok(context) => {
-                    self.context = Some(context);
-                    self.bytes = vec![0; BYTES];
-                }
-                Err(_) => self.files = 0,
-            }
-        }
-        if wanted && self.context.is_some() { self.files } else { 1 }
+    /// How many entries may be open at once.
+    pub fn batch(&self) -> usize {
+        self.files
     }
 
     /// Reads what is cached of the small files in `batch`, as far as they are on mount `mount`, and
@@ -88,6 +81,11 @@ impl Ahead {
     ///
     /// Where the file system cannot do that.
     pub fn read(&mut self, batch: &mut [Found], mount: u64) -> Result<(), Errno> {
+        if self.context.is_none() && !self.refused && self.files > 1 {
+            self.context = Context::new(self.files).ok();
+            self.refused = self.context.is_none();
+            self.bytes = vec![0; BYTES];
+        }
         let Some(context) = &mut self.context else { return Ok(()) };
         let mut free = self.bytes.as_mut_slice();
         let (mut reads, mut places) = (Vec::new(), Vec::new());

@@ -14,7 +14,7 @@ use super::large::LARGE;
 use super::make::NewFile;
 use super::report::{Side, add};
 use super::{Engine, Worker};
-use crate::fs::{Stat, at};
+use crate::fs::{FsIds, Stat, at};
 
 /// Bytes of one read: what read-ahead fetches at once by default. Each thread has its own buffer.
 pub(super) const BUFFER: usize = 128 * 1024;
@@ -55,8 +55,11 @@ impl Engine<'_> {
             let copied = if src.read.is_empty() {
                 self.copy_range(worker, &src.fd, Some(sink), &stat, 0, stat.size)
             } else {
-                self.write(sink, &worker.ahead.bytes[src.read], 0)
+                self.write(&mut worker.ids, sink, &worker.ahead.bytes[src.read], 0)
             };
+            if !file.has_plain_metadata() {
+                worker.ids.reset();
+            }
             return match copied {
                 Ok(()) => self.complete(&file),
                 Err(error) => self.give_up(&file, error),
@@ -132,16 +135,27 @@ impl Engine<'_> {
                 Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),
             };
             if let Some(sink) = sink {
-                self.write(sink, &worker.buffer[..count], offset)?;
+                self.write(&mut worker.ids, sink, &worker.buffer[..count], offset)?;
             }
             offset += count as u64;
         }
         Ok(())
     }
 
-    pub(super) fn write(&self, sink: Sink<'_>, bytes: &[u8], offset: u64) -> Result<(), CopyError> {
+    /// What the owner has no room for is written as root, who has a reserve.
+    pub(super) fn write(
+        &self,
+        ids: &mut FsIds,
+        sink: Sink<'_>,
+        bytes: &[u8],
+        offset: u64,
+    ) -> Result<(), CopyError> {
         let turn = sink.turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
-        let written = write_full(sink.fd, bytes, offset);
+        let _writing = self.queue.writing();
+        let mut written = write_full(sink.fd, bytes, offset);
+        if written.is_err() && ids.reset() {
+            written = write_full(sink.fd, bytes, offset);
+        }
         drop(turn);
         written.map_err(|errno| CopyError::Os(Side::Destination, "write", errno))?;
         add(&self.counters.bytes, bytes.len() as u64);

@@ -262,6 +262,7 @@ impl Engine<'_> {
         if self.options.dry_run {
             return;
         }
+        worker.ids.reset();
         let link = || {
             let Some(dir) = &pair.dst else { return Ok(()) };
             let from = self.held.open(&leader.node).map_err(|(_, errno)| ("open", errno))?;

@@ -180,7 +180,7 @@ impl Engine<'_> {
                 }
                 Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),
             };
-            self.write(big.sink(), &buffer[..count], offset)?;
+            self.write(&mut worker.ids, big.sink(), &buffer[..count], offset)?;
             offset += count as u64;
         }
         Ok(offset)

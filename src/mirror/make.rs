@@ -41,6 +41,13 @@ pub(super) struct NewFile {
     key: Option<Id>,
 }
 
+impl NewFile {
+    /// Whether it has neither ACLs nor other xattrs.
+    pub fn has_plain_metadata(&self) -> bool {
+        self.xattrs == Xattrs::default()
+    }
+}
+
 impl Engine<'_> {
     /// Makes a regular file, and has it filled.
     pub(super) fn make_file(
@@ -72,11 +79,21 @@ impl Engine<'_> {
             Ok(xattrs) => xattrs,
             Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
         };
+        let writing = self.queue.writing();
         let made = if node.fresh && stat.size <= BUFFER as u64 {
-            at::create(dir, name, 0o600).map(|fd| (fd, None))
+            worker.ids.take(stat.uid, stat.gid);
+            let create = || at::create(dir, name, 0o600);
+            // What its owner may not have, root may.
+            let made = create().or_else(|errno| match worker.ids.reset() {
+                true => create(),
+                false => Err(errno),
+            });
+            made.map(|fd| (fd, None))
         } else {
+            worker.ids.reset();
             with_temp_name(|temp| at::create(dir, temp, 0o600)).map(|(fd, temp)| (fd, Some(temp)))
         };
+        drop(writing);
         let (dst, temp) = match made {
             Ok(made) => made,
             Err(errno) => return self.abandon(subject, Side::Destination, "create", errno),
@@ -89,20 +106,23 @@ impl Engine<'_> {
     /// Gives a filled file its metadata and its final name.
     pub(super) fn complete(&self, file: &NewFile) {
         let Some(dir) = &file.pair.dst else { return };
+        let _writing = self.queue.writing();
         let finish = || {
+            let made = match (&file.temp, file.key) {
+                (Some(_), None) => None,
+                // What nobody could change is not set again, and followers of a link group need to
+                // know what their leader became.
+                _ => Some(at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?),
+            };
             Object::Open(file.dst.as_fd()).apply_new(
                 &file.stat,
                 &file.xattrs,
+                made.as_ref().filter(|_| file.node.fresh),
                 !file.node.fresh,
                 &mut |operation, errno| {
                     self.fail(&file.node, &file.name, Side::Destination, operation, errno);
                 },
             );
-            // Only followers need to know what their leader became.
-            let made = match file.key {
-                Some(_) => Some(id(&at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?)),
-                None => None,
-            };
             if let Some(temp) = &file.temp {
                 self.put_in_place(&file.node, dir, temp.as_cstr(), &file.name, file.old.as_ref())?;
             }
@@ -111,7 +131,7 @@ impl Engine<'_> {
         match finish() {
             Ok(made) => {
                 add(&self.counters.copied, 1);
-                self.led(file.key, &file.node, &file.name, made);
+                self.led(file.key, &file.node, &file.name, made.as_ref().map(id));
             }
             Err((operation, errno)) => {
                 self.give_up(file, CopyError::Os(Side::Destination, operation, errno));
@@ -141,7 +161,12 @@ impl Engine<'_> {
     }
 
     /// Makes a symbolic link, device node, fifo or socket.
-    pub(super) fn make_special(&self, worker: &Worker, subject: &Subject<'_>, old: Option<Stat>) {
+    pub(super) fn make_special(
+        &self,
+        worker: &mut Worker,
+        subject: &Subject<'_>,
+        old: Option<Stat>,
+    ) {
         let Subject { node, pair, name, stat, key } = subject;
         let Some(dir) = &pair.dst else { return };
         let prepared = Xattrs::read(&worker.reach.entry(&pair.src, name))
@@ -162,6 +187,7 @@ impl Engine<'_> {
                 return self.abandon(subject, Side::Source, operation, errno);
             }
         };
+        worker.ids.reset();
         let make = |place: &CStr| match &target {
             Some(target) => rustix::fs::symlinkat(target.as_c_str(), dir, place),
             None => at::make_node(dir, place, stat.kind, 0o600, stat.rdev),
@@ -181,7 +207,7 @@ impl Engine<'_> {
         let mut finish = || {
             if node.fresh && stat.kind == Kind::Symlink && key.is_none() {
                 let link = Object::Entry(dir.as_fd(), place);
-                link.apply_new(stat, &xattrs, !node.fresh, &mut fail);
+                link.apply_new(stat, &xattrs, None, false, &mut fail);
                 return Ok(None);
             }
             let handle = at::open_handle(dir, place).map_err(|errno| ("open", errno))?;
@@ -190,7 +216,8 @@ impl Engine<'_> {
                 return Err(("create", Errno::STALE));
             }
             let object = Object::Handle(handle.as_fd());
-            object.apply_new(stat, &xattrs, !node.fresh, &mut fail);
+            let known = Some(&made).filter(|_| node.fresh);
+            object.apply_new(stat, &xattrs, known, !node.fresh, &mut fail);
             if temp.is_some() {
                 self.put_in_place(node, dir, place, name, old.as_ref())?;
             }

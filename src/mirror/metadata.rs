@@ -109,14 +109,16 @@ impl Object<'_> {
         }
     }
 
-    /// Gives a new object all metadata of the source object. `inherited`: the directory it was made
-    /// in may have a default ACL, which somebody else can give it at any time. A step that fails is
+    /// Gives a new object all metadata of the source object. `made`: what it has already, where that
+    /// is known and nobody else can have a hand in it. `inherited`: the directory it was made in may
+    /// have a default ACL, which somebody else can give it at any time. A step that fails is
     /// told to `fail` and the others are still taken, for content with a wrong attribute is worth
     /// more than none.
     pub fn apply_new(
         &self,
         stat: &Stat,
         xattrs: &Xattrs,
+        made: Option<&Stat>,
         inherited: bool,
         fail: &mut dyn FnMut(&'static str, Errno),
     ) {
@@ -126,9 +128,13 @@ impl Object<'_> {
                 Err(errno) => fail("list xattrs of", errno),
             }
         }
-        let owned = self.chown(stat).map_err(|errno| fail("change owner of", errno)).is_ok();
+        let owned = made.is_some_and(|made| (made.uid, made.gid) == (stat.uid, stat.gid))
+            || self.chown(stat).map_err(|errno| fail("change owner of", errno)).is_ok();
+        let mode = safe_mode(mode_before_acl(stat, xattrs), owned);
+        // A change of owner drops set-id bits; no new object has any.
         if stat.kind != Kind::Symlink
-            && let Err(errno) = self.chmod(safe_mode(mode_before_acl(stat, xattrs), owned))
+            && made.is_none_or(|made| made.mode != mode)
+            && let Err(errno) = self.chmod(mode)
         {
             fail("change mode of", errno);
         }

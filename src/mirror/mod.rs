@@ -4,7 +4,8 @@
 //! - `pool`: the queue, the threads, and how many of them there are and why
 //! - `limits`: how many descriptors there may be, and who gets them
 //! - `tree`: directories in work and the descriptors they hold
-//! - `walk`: listing, making and finishing directories
+//! - `walk`: listing the source and handing its entries out
+//! - `directory`: making, mending and finishing directories
 //! - `entry`: everything that is no directory: keep, mend, link
 //! - `ahead`: small files, opened and asked for a batch at a time
 //! - `make`: new files, links and nodes, and how they get their names
@@ -21,6 +22,7 @@
 mod ahead;
 mod copy;
 mod delete;
+mod directory;
 mod entry;
 mod itemize;
 mod large;
@@ -47,8 +49,8 @@ pub use itemize::{Change, Differences};
 pub use report::{Failure, Report, Side, Stop};
 
 use crate::error::{Error, Result, escape};
-use crate::fs::Dir;
 use crate::fs::xattr::{Reach, Target};
+use crate::fs::{Dir, FsIds, KeepDumpable};
 use ahead::Ahead;
 use large::DirectBuffer;
 use limits::{Limits, MoreDescriptors};
@@ -113,6 +115,7 @@ struct Worker {
     reach: Reach,
     ahead: Ahead,
     direct: DirectBuffer,
+    ids: FsIds,
 }
 
 impl Worker {
@@ -123,6 +126,7 @@ impl Worker {
             reach: Reach::of_this_thread(),
             ahead: Ahead::new(ahead),
             direct: DirectBuffer::default(),
+            ids: FsIds::of_this_thread(),
         }
     }
 }
@@ -194,6 +198,7 @@ fn run(
     let stat = src.stat()?;
     need_proc(src)?;
     let _more = MoreDescriptors::allow();
+    let _dumpable = KeepDumpable::note();
     let Limits { threads, directories, ahead } = Limits::share(options.jobs);
     let fallback = PathBuf::new();
     let engine = Engine {

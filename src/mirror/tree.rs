@@ -38,6 +38,9 @@ pub(super) struct Node {
     /// Made by this run, mode 0700, owned by us: nobody else can reach what is below until it is
     /// finished, so entries are made under their final names without looking first.
     pub fresh: bool,
+    /// It was there, and nobody but ourselves could reach what is below: a run that was killed leaves
+    /// its directories so, with half-written files in them. It is opened when it is finished.
+    pub closed: bool,
     /// Entries and directories below that are not finished, plus one for the listing itself.
     pending: AtomicUsize,
     /// Names seen in the source.
@@ -70,6 +73,7 @@ impl Node {
             stat,
             dst_id,
             fresh,
+            closed: false,
             pending: AtomicUsize::new(1),
             src_entries: AtomicU64::new(0),
             whole: AtomicBool::new(true),

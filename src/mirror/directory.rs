@@ -1,0 +1,205 @@
+//! Directories of the destination: making and mending them before their entries, finishing them after.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+
+use super::itemize::{Change, Differences};
+use super::metadata::{Object, Xattrs, compare};
+use super::report::{Side, add};
+use super::tree::{Node, Pair};
+use super::{Engine, Pass};
+use crate::fs::xattr::Target;
+use crate::fs::{Kind, Stat, at};
+
+/// What stands ready in the destination for a source directory.
+pub(super) struct Place {
+    pub dst: Option<OwnedFd>,
+    /// See [`Node::fresh`].
+    pub fresh: bool,
+    /// See [`Node::closed`].
+    pub closed: bool,
+}
+
+impl Engine<'_> {
+    /// Opens the destination directory for `stat`, making it where needed.
+    pub(super) fn make_directory(
+        &self,
+        parent: &Arc<Node>,
+        pair: &Arc<Pair>,
+        name: &CStr,
+        stat: &Stat,
+        xattrs: &Xattrs,
+    ) -> Result<Place, (&'static str, Errno)> {
+        let Some(dir) = &pair.dst else {
+            self.change(parent, name, || Change::Create(Kind::Dir));
+            add(&self.counters.copied, 1);
+            return Ok(Place { dst: None, fresh: true, closed: false });
+        };
+        let old = if parent.fresh {
+            None
+        } else {
+            match at::stat(dir, name) {
+                Ok(old) => Some(old),
+                Err(Errno::NOENT) => None,
+                Err(errno) => return Err(("stat", errno)),
+            }
+        };
+        if let Some(old) = &old
+            && old.kind == Kind::Dir
+        {
+            let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
+            let closed = is_closed(old) && !self.options.dry_run;
+            if !closed {
+                self.mend_directory(parent, name, stat, xattrs, &dst)?;
+            }
+            return Ok(Place { dst: Some(dst), fresh: false, closed });
+        }
+        self.change(parent, name, || Change::Create(Kind::Dir));
+        add(&self.counters.copied, 1);
+        if self.options.dry_run {
+            return Ok(Place { dst: None, fresh: true, closed: false });
+        }
+        if old.is_some() {
+            at::unlink(dir, name).map_err(|errno| ("remove", errno))?;
+        }
+        let writing = self.queue.writing();
+        at::make_dir(dir, name, 0o700).map_err(|errno| ("make directory", errno))?;
+        let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
+        drop(writing);
+        if parent.fresh {
+            return Ok(Place { dst: Some(dst), fresh: true, closed: false });
+        }
+        // Somebody who can write in the parent may have put another directory there meanwhile.
+        let made = at::stat_fd(&dst).map_err(|errno| ("stat", errno))?;
+        if !is_closed(&made) {
+            self.mend_directory(parent, name, stat, xattrs, &dst)?;
+            return Ok(Place { dst: Some(dst), fresh: false, closed: false });
+        }
+        let none = Xattrs::default();
+        let found = Xattrs::read(&Target::fd(&dst)).map_err(|e| ("read xattrs of", e))?;
+        Object::Open(dst.as_fd()).apply_differences(
+            &Differences::default(),
+            &made,
+            &none,
+            &found,
+            &mut |operation, errno| self.fail(parent, name, Side::Destination, operation, errno),
+        );
+        Ok(Place { dst: Some(dst), fresh: true, closed: false })
+    }
+
+    /// Mends owner, mode, ACLs and xattrs of a directory that was there, before its entries are
+    /// touched unless it is closed; its times wait for the end.
+    pub(super) fn mend_directory(
+        &self,
+        parent: &Arc<Node>,
+        name: &CStr,
+        stat: &Stat,
+        xattrs: &Xattrs,
+        dst: &OwnedFd,
+    ) -> Result<(), (&'static str, Errno)> {
+        let old = at::stat_fd(dst).map_err(|errno| ("stat", errno))?;
+        let found = Xattrs::read(&Target::fd(dst)).map_err(|errno| ("read xattrs of", errno))?;
+        let mut differences = compare(stat, &old, xattrs, &found);
+        if differences.any() {
+            self.change(parent, name, || Change::Touch(Kind::Dir, differences));
+        }
+        differences.time = false;
+        if !differences.any() {
+            return Ok(());
+        }
+        add(&self.counters.touched, 1);
+        if self.options.dry_run {
+            return Ok(());
+        }
+        Object::Open(dst.as_fd()).apply_differences(
+            &differences,
+            stat,
+            xattrs,
+            &found,
+            &mut |operation, errno| self.fail(parent, name, Side::Destination, operation, errno),
+        );
+        Ok(())
+    }
+
+    /// Everything below is done: a new or closed directory is opened to its users, and any gets its
+    /// times.
+    pub(super) fn finish(&self, node: &Arc<Node>) -> Option<Arc<Pair>> {
+        if self.options.dry_run || self.pass == Pass::MakeRoom {
+            if self.options.delete && !node.fresh && node.whole.load(Ordering::Relaxed) {
+                self.note_surplus(node);
+            }
+            return None;
+        }
+        let pair = self.open(node, c"")?;
+        let dst = pair.dst.as_ref()?;
+        let mut fail = |operation, errno| {
+            self.fail(node, c"", Side::Destination, operation, errno);
+        };
+        if node.closed && self.counters.stopped() {
+            // What an earlier run left half-written in it may still be there.
+            return Some(pair);
+        }
+        if node.fresh || node.closed {
+            match Xattrs::read(&Target::fd(&pair.src)) {
+                Ok(xattrs) if node.fresh => {
+                    let dir = Object::Open(dst.as_fd());
+                    dir.apply_new(&node.stat, &xattrs, None, false, &mut fail);
+                }
+                Ok(xattrs) => {
+                    if let Err((operation, errno)) =
+                        self.mend_directory(node, c"", &node.stat, &xattrs, dst)
+                    {
+                        fail(operation, errno);
+                    }
+                }
+                Err(errno) => self.fail(node, c"", Side::Source, "read xattrs of", errno),
+            }
+        }
+        if !node.fresh {
+            self.settle_times(node, dst);
+            let whole = node.whole.load(Ordering::Relaxed);
+            if self.options.delete && whole && self.has_surplus(node, dst) {
+                self.note_surplus(node);
+            }
+        }
+        Some(pair)
+    }
+
+    /// Sets the modification time of an older directory again, if its entries changed it.
+    pub(super) fn settle_times(&self, node: &Node, dst: &OwnedFd) {
+        let fail = |operation, errno| self.fail(node, c"", Side::Destination, operation, errno);
+        match at::stat_fd(dst) {
+            Ok(now) if now.mtime == node.stat.mtime => {}
+            Ok(_) => Object::Open(dst.as_fd()).set_mtime(&node.stat, &mut { fail }),
+            Err(errno) => fail("stat", errno),
+        }
+    }
+
+    /// Whether the destination may have names the source has not. Every source name is there by now, so
+    /// counting decides; where something failed, names have to be compared.
+    fn has_surplus(&self, node: &Node, dst: &OwnedFd) -> bool {
+        let mut count = 0;
+        let mut buffer = vec![std::mem::MaybeUninit::uninit(); super::LISTING];
+        let counted = at::list(dst, &mut buffer, |name, _, _| {
+            count += u64::from(!self.is_excepted(node, name));
+        });
+        counted.is_err()
+            || count != node.src_entries.load(Ordering::Relaxed)
+            || node.uncertain.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether nobody but ourselves can reach what is in the directory.
+fn is_closed(stat: &Stat) -> bool {
+    stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o077 == 0
+}
+
+/// The destination directory `name` if there is one.
+pub(super) fn existing_directory(pair: &Pair, name: &CStr) -> Option<Place> {
+    let dst = at::open_dir(pair.dst.as_ref()?, name).ok()?;
+    Some(Place { dst: Some(dst), fresh: false, closed: false })
+}
