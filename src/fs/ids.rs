@@ -13,8 +13,7 @@ use rustix::thread::{
 
 /// The filesystem ids of the calling thread; its own again when this is dropped.
 ///
-/// Nobody says whether a change took place (setfsuid(2)): look at the owner of what was made. Files
-/// made with another's ids do not get the blocks that a file system reserves for root.
+/// Files made with another's ids do not get the blocks that a file system reserves for root.
 #[derive(Debug)]
 pub struct FsIds {
     own: (u32, u32),
@@ -35,18 +34,15 @@ impl FsIds {
         Self { own, now: own, able: own.0 == 0 && keep().is_ok() }
     }
 
-    /// Takes the ids of `uid` and `gid`.
+    /// Takes the ids `uid` and `gid`, or the thread's own where it may not have both (ids that the
+    /// user namespace does not know, no CAP_SETUID or CAP_SETGID).
     pub fn take(&mut self, uid: u32, gid: u32) {
-        if !self.able {
-            return;
+        if self.able && self.now != (uid, gid) {
+            self.now = change(uid, gid);
+            if self.now != (uid, gid) {
+                self.now = change(self.own.0, self.own.1);
+            }
         }
-        if self.now.1 != gid {
-            setfsgid(Gid::from_raw(gid));
-        }
-        if self.now.0 != uid {
-            setfsuid(Uid::from_raw(uid));
-        }
-        self.now = (uid, gid);
     }
 
     /// Takes the thread's own ids again; whether it had others.
@@ -55,6 +51,15 @@ impl FsIds {
         self.take(self.own.0, self.own.1);
         others
     }
+}
+
+/// Asks for both ids; the ones there are then. The calls themselves never say that they failed, but
+/// an id that cannot be makes them tell the present one (setfsuid(2)).
+fn change(uid: u32, gid: u32) -> (u32, u32) {
+    setfsgid(Gid::from_raw(gid));
+    setfsuid(Uid::from_raw(uid));
+    let none = u32::MAX;
+    (setfsuid(Uid::from_raw(none)).as_raw(), setfsgid(Gid::from_raw(none)).as_raw())
 }
 
 impl Drop for FsIds {

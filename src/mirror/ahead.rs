@@ -69,6 +69,11 @@ impl Ahead {
         Self { files: files.max(1), context: None, refused: false, bytes: Vec::new() }
     }
 
+    /// Whether batches can be read ahead, as far as is known.
+    pub fn is_able(&self) -> bool {
+        self.files > 1 && !self.refused
+    }
+
     /// How many entries may be open at once.
     pub fn batch(&self) -> usize {
         self.files
@@ -81,10 +86,10 @@ impl Ahead {
     ///
     /// Where the file system cannot do that.
     pub fn read(&mut self, batch: &mut [Found], mount: u64) -> Result<(), Errno> {
-        if self.context.is_none() && !self.refused && self.files > 1 {
+        if self.context.is_none() && self.is_able() {
             self.context = Context::new(self.files).ok();
             self.refused = self.context.is_none();
-            self.bytes = vec![0; BYTES];
+            self.bytes = vec![0; if self.refused { 0 } else { BYTES }];
         }
         let Some(context) = &mut self.context else { return Ok(()) };
         let mut free = self.bytes.as_mut_slice();

@@ -46,7 +46,12 @@ impl Engine<'_> {
         let stat = file.stat;
         if is_sparse(&stat) {
             // Also gives the hole at the end, which no write reaches.
-            if let Err(errno) = rustix::fs::ftruncate(&file.dst, stat.size) {
+            let extend = || rustix::fs::ftruncate(&file.dst, stat.size);
+            let extended = extend().or_else(|errno| match worker.ids.reset() {
+                true => extend(),
+                false => Err(errno),
+            });
+            if let Err(errno) = extended {
                 return self.give_up(&file, CopyError::Os(Side::Destination, "extend", errno));
             }
         }

@@ -52,7 +52,11 @@ impl Engine<'_> {
             && old.kind == Kind::Dir
         {
             let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
-            let closed = is_closed(old) && !self.options.dry_run;
+            let mut closed = is_closed(old) && !self.options.dry_run;
+            if closed {
+                // Not another one that was put there since.
+                closed = is_closed(&at::stat_fd(&dst).map_err(|errno| ("stat", errno))?);
+            }
             if !closed {
                 self.mend_directory(parent, name, stat, xattrs, &dst)?;
             }
@@ -139,9 +143,8 @@ impl Engine<'_> {
         let mut fail = |operation, errno| {
             self.fail(node, c"", Side::Destination, operation, errno);
         };
-        if node.closed && self.counters.stopped() {
-            // What an earlier run left half-written in it may still be there.
-            return Some(pair);
+        if node.closed && !is_closed(&node.stat) {
+            self.take_back(node, &pair.src, dst);
         }
         if node.fresh || node.closed {
             match Xattrs::read(&Target::fd(&pair.src)) {
@@ -167,6 +170,38 @@ impl Engine<'_> {
             }
         }
         Some(pair)
+    }
+
+    /// Gives to root what a killed run has left half-written in a directory that is about to be opened
+    /// and this one has not replaced (it could not be read, or the run ends early): the files that are
+    /// not as the source has them and have the permissions of a file in the making.
+    fn take_back(&self, node: &Node, src: &OwnedFd, dst: &OwnedFd) {
+        let mut names = Vec::new();
+        let mut buffer = vec![std::mem::MaybeUninit::uninit(); super::LISTING];
+        let listed = at::list(dst, &mut buffer, |name, kind, _| {
+            if kind.is_none_or(|kind| kind == Kind::File) {
+                names.push(name.to_owned());
+            }
+        });
+        if let Err(errno) = listed {
+            self.fail(node, c"", Side::Destination, "list", errno);
+        }
+        let own = rustix::process::geteuid().as_raw();
+        for name in names {
+            let Ok(handle) = at::open_handle(dst, &name) else { continue };
+            let Ok(old) = at::stat_fd(&handle) else { continue };
+            let making = old.kind == Kind::File && old.mode == 0o600 && old.nlink == 1;
+            let done = || {
+                at::stat(src, &name).is_ok_and(|src| src.size == old.size && src.mtime == old.mtime)
+            };
+            if making
+                && old.uid != own
+                && !done()
+                && let Err(errno) = at::chown_fd(&handle, own, old.gid)
+            {
+                self.fail(node, &name, Side::Destination, "change owner of", errno);
+            }
+        }
     }
 
     /// Sets the modification time of an older directory again, if its entries changed it.

@@ -26,10 +26,12 @@ pub(super) const LARGE: u64 = 8 * 1024 * 1024;
 /// What one thread takes at a time; through the page cache it is asked for in one go, so that all its
 /// requests are under way at once.
 const CHUNK: u64 = 2 * 1024 * 1024;
-/// Threads on one file.
+/// Threads on one file through the page cache.
 const HELPERS: u64 = 16;
+/// Threads on one file past it, with less under way each.
+const DIRECT_HELPERS: u64 = 32;
 /// Bytes of one read past the page cache. The buffer is the thread's own, so this times the number
-/// of threads is memory; a volume's largest request is at most half of it.
+/// of threads is memory.
 const DIRECT: usize = 512 * 1024;
 /// What O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.
 const ALIGNMENT: usize = 4096;
@@ -81,7 +83,12 @@ impl Engine<'_> {
             turn: Mutex::new(()),
         });
         big.file.node.expect(1);
-        for _ in 1..chunks.min(HELPERS).min(self.queue.threads() as u64 * 2) {
+        let helpers = match direct {
+            // Where they are too many for the threads there are, more threads come.
+            true => DIRECT_HELPERS,
+            false => HELPERS.min(self.queue.threads() as u64 * 2),
+        };
+        for _ in 1..chunks.min(helpers) {
             // Only who works on the file keeps it, and so its descriptors, open.
             if self.queue.push(Task::Chunks(Arc::downgrade(&big))).is_err() {
                 break;
@@ -162,7 +169,7 @@ impl Engine<'_> {
         end: u64,
     ) -> Result<u64, CopyError> {
         let mut offset = start;
-        while offset < end && big.direct.load(Ordering::Relaxed) {
+        while offset < end && big.direct.load(Ordering::Acquire) {
             if self.counters.stopped() {
                 return Err(CopyError::Stopped);
             }
@@ -172,10 +179,11 @@ impl Engine<'_> {
                 Ok(0) => return Err(CopyError::Shrunk),
                 Ok(count) => count.min(usize::try_from(end - offset).unwrap_or(usize::MAX)),
                 Err(Errno::INTR) => continue,
-                Err(Errno::INVAL) => {
-                    big.direct.store(false, Ordering::Relaxed);
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                     set_direct(&big.src, false)
                         .map_err(|errno| CopyError::Os(Side::Source, "read", errno))?;
+                    // Whoever sees this reads into buffers that suit the page cache only.
+                    big.direct.store(false, Ordering::Release);
                     break;
                 }
                 Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),

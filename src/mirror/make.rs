@@ -169,6 +169,7 @@ impl Engine<'_> {
     ) {
         let Subject { node, pair, name, stat, key } = subject;
         let Some(dir) = &pair.dst else { return };
+        worker.ids.reset();
         let prepared = Xattrs::read(&worker.reach.entry(&pair.src, name))
             .map_err(|errno| ("read xattrs of", errno))
             .and_then(|xattrs| match stat.kind {
@@ -187,7 +188,6 @@ impl Engine<'_> {
                 return self.abandon(subject, Side::Source, operation, errno);
             }
         };
-        worker.ids.reset();
         let make = |place: &CStr| match &target {
             Some(target) => rustix::fs::symlinkat(target.as_c_str(), dir, place),
             None => at::make_node(dir, place, stat.kind, 0o600, stat.rdev),

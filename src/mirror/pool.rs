@@ -8,7 +8,7 @@
 //! [`MOST_THREADS`]: 64 threads keep 64 requests in flight and cost 18 MiB, and 32 more where all of
 //! them read large files.
 //!
-//! Where most of them are held up by the destination, usually all by its journal, more threads would
+//! Where half of them are held up by the destination, usually all by its journal, more threads would
 //! only take the processor from each other afterwards (measured hot: 5 % of its time), so ten such
 //! moments give one more.
 //!

@@ -39,7 +39,8 @@ pub(super) struct Node {
     /// finished, so entries are made under their final names without looking first.
     pub fresh: bool,
     /// It was there, and nobody but ourselves could reach what is below: a run that was killed leaves
-    /// its directories so, with half-written files in them. It is opened when it is finished.
+    /// its directories so, with half-written files in them. It is opened when it is finished, and what
+    /// is half-written then is root's.
     pub closed: bool,
     /// Entries and directories below that are not finished, plus one for the listing itself.
     pending: AtomicUsize,

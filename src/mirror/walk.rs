@@ -120,7 +120,8 @@ impl Engine<'_> {
             return self.pass_over(batch.len());
         }
         batch.sort_unstable_by_key(|name| name.ino);
-        let size = match (self.queue.slow(), node.fresh && self.ahead_wanted()) {
+        let ahead = node.fresh && self.ahead_wanted() && worker.ahead.is_able();
+        let size = match (self.queue.slow(), ahead) {
             (false, _) => LIST_FAST,
             (true, false) => LIST_SLOW,
             (true, true) => worker.ahead.batch().max(LIST_SLOW),

@@ -143,6 +143,10 @@ fn ids() {
             assert_eq!(std::fs::read(path("closed")).unwrap(), b"secret");
             assert!(ids.reset());
             assert_eq!(owner("ours"), (0, 0));
+            ids.take(1000, 33);
+            // An id that cannot be: not that of the file before either.
+            ids.take(u32::MAX, 44);
+            assert_eq!(owner("nobody's"), (0, 0));
             ids.take(1000, 1000);
             drop(ids);
             assert_eq!(owner("ours again"), (0, 0));

@@ -16,14 +16,11 @@ use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
 use crate::support::{Case, case};
 
-/// The xattr that could let others in whatever the mode says.
-const ACL: &str = "system.posix_acl_access";
-
 pub fn cases() -> Vec<Case> {
     let disk = crate::DISK_NEEDS;
     vec![
         case("sigkill_at_50_moments_then_a_rerun_converges", crate::NEEDS, sigkill),
-        case("what_was_half_written_is_out_of_reach_until_mended", disk, closed_until_mended),
+        case("what_was_half_written_is_out_of_reach_until_mended", disk, out_of_reach),
         case("sigterm_stops_soon_with_a_truthful_report_and_no_marker", disk, sigterm),
         case("sigint_does_the_same", disk, sigint),
         case("of_two_restores_at_once_one_waits_or_refuses", disk, two_at_once),
@@ -73,37 +70,47 @@ fn sigkill() {
 fn is_closed_in(tree: &Snapshot, path: &Path) -> bool {
     path.ancestors().skip(1).any(|directory| {
         let entry = &tree[directory];
-        entry.owner.0 == 0 && entry.mode & 0o077 == 0 && !entry.xattrs.contains_key(ACL)
+        entry.owner.0 == 0 && entry.mode & 0o077 == 0
     })
 }
 
-/// What a killed run leaves half-written stays out of reach until the next one has mended it.
-fn closed_until_mended() {
+/// What a killed run leaves half-written stays out of reach until another has mended it.
+fn out_of_reach() {
     let slow = Slow::new(400, 20);
     let to = slow.pair.to();
     // The last of its directory, and so the last to be mended.
     let half = "dir7/file367";
-    to.file(half, "cont").mode(half, 0o600).owner(half, 1000, 1000).mode("dir7", 0o700);
-    let state = || {
-        // The order matters: what was closed first may have been mended since.
-        let directory = to.path("dir7").metadata().unwrap().mode() & 0o777;
-        let size = to.path(half).metadata().unwrap().len();
-        assert!(directory == 0o700 || size == 8000, "{size} bytes in an open directory");
-        (directory, size)
+    let killed = || {
+        to.file(half, "cont").mode(half, 0o600).owner(half, 1000, 1000);
+        to.mode("dir7", 0o700).owner("dir7", 0, 0);
     };
+    let size = || {
+        // The order matters: what was out of reach first may have been mended since.
+        let directory = to.path("dir7").metadata().unwrap().mode() & 0o777;
+        let file = to.path(half).metadata().unwrap();
+        let closed = directory == 0o700 || file.mode() & 0o777 == 0o600 && file.uid() == 0;
+        assert!(closed || file.len() == 8000, "{} bytes within reach", file.len());
+        file.len()
+    };
+    killed();
     let mut stopped = slow.started(&["--jobs", "1"]);
     while std::fs::read_dir(to.path("dir7")).unwrap().count() < 3 {
         assert_eq!(stopped.try_wait().unwrap(), None, "it ended early");
     }
     kill(Pid::from_raw(stopped.id().cast_signed()), Signal::SIGTERM).unwrap();
     stopped.wait().unwrap();
-    assert_eq!(state(), (0o700, 4), "it came too far to show anything");
+    assert_eq!(size(), 4, "it came too far to show anything");
+    let directory = to.path("dir7").metadata().unwrap();
+    assert_eq!(directory.mode() & 0o777, 0o755, "the rest of it is kept from its users");
+    killed();
     let mut child =
         slow.pair.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut seen = Vec::new();
     while child.try_wait().unwrap().is_none() {
-        state();
+        seen.push(size());
     }
-    assert_eq!(state(), (0o755, 8000));
+    assert!(seen.contains(&4), "it was never seen half-written");
+    assert_eq!(size(), 8000);
     slow.pair.assert_equal();
 }
 
