@@ -51,6 +51,12 @@ impl FsIds {
         self.take(self.own.0, self.own.1);
         others
     }
+
+    /// Does `act`, and where it fails with another's ids, once more with the thread's own: what an
+    /// owner may not have, root may.
+    pub fn attempt<T, E>(&mut self, act: impl Fn() -> Result<T, E>) -> Result<T, E> {
+        act().or_else(|error| if self.reset() { act() } else { Err(error) })
+    }
 }
 
 /// Asks for both ids; the ones there are then. The calls themselves never say that they failed, but

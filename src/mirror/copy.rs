@@ -18,6 +18,7 @@ use crate::fs::{FsIds, Stat, at};
 
 /// Bytes of one read: what read-ahead fetches at once by default. Each thread has its own buffer.
 pub(super) const BUFFER: usize = 128 * 1024;
+
 /// Why the content could not be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CopyError {
@@ -46,11 +47,7 @@ impl Engine<'_> {
         let stat = file.stat;
         if is_sparse(&stat) {
             // Also gives the hole at the end, which no write reaches.
-            let extend = || rustix::fs::ftruncate(&file.dst, stat.size);
-            let extended = extend().or_else(|errno| match worker.ids.reset() {
-                true => extend(),
-                false => Err(errno),
-            });
+            let extended = worker.ids.attempt(|| rustix::fs::ftruncate(&file.dst, stat.size));
             if let Err(errno) = extended {
                 return self.give_up(&file, CopyError::Os(Side::Destination, "extend", errno));
             }
@@ -147,7 +144,6 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// What the owner has no room for is written as root, who has a reserve.
     pub(super) fn write(
         &self,
         ids: &mut FsIds,
@@ -157,10 +153,7 @@ impl Engine<'_> {
     ) -> Result<(), CopyError> {
         let turn = sink.turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
         let _writing = self.queue.writing();
-        let mut written = write_full(sink.fd, bytes, offset);
-        if written.is_err() && ids.reset() {
-            written = write_full(sink.fd, bytes, offset);
-        }
+        let written = ids.attempt(|| write_full(sink.fd, bytes, offset));
         drop(turn);
         written.map_err(|errno| CopyError::Os(Side::Destination, "write", errno))?;
         add(&self.counters.bytes, bytes.len() as u64);

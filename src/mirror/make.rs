@@ -82,13 +82,7 @@ impl Engine<'_> {
         let writing = self.queue.writing();
         let made = if node.fresh && stat.size <= BUFFER as u64 {
             worker.ids.take(stat.uid, stat.gid);
-            let create = || at::create(dir, name, 0o600);
-            // What its owner may not have, root may.
-            let made = create().or_else(|errno| match worker.ids.reset() {
-                true => create(),
-                false => Err(errno),
-            });
-            made.map(|fd| (fd, None))
+            worker.ids.attempt(|| at::create(dir, name, 0o600)).map(|fd| (fd, None))
         } else {
             worker.ids.reset();
             with_temp_name(|temp| at::create(dir, temp, 0o600)).map(|(fd, temp)| (fd, Some(temp)))
