@@ -46,8 +46,14 @@ impl Engine<'_> {
     pub(super) fn fill(&self, worker: &mut Worker, file: NewFile, src: Source) {
         let stat = file.stat;
         if is_sparse(&stat) {
-            // Also gives the hole at the end, which no write reaches.
-            let extended = worker.ids.attempt(|| rustix::fs::ftruncate(&file.dst, stat.size));
+            // Also gives the hole at the end, which no other write reaches. By a block and not by
+            // ftruncate(2): that says at once, on disk, that the file is as long as it should be,
+            // and after a power cut it would look complete with nothing but zeros in it.
+            let empty = next_data(&src.fd, 0, stat.size) == stat.size;
+            let extended = worker.ids.attempt(|| match empty {
+                true => rustix::fs::ftruncate(&file.dst, stat.size),
+                false => write_full(file.dst.as_fd(), &[0], stat.size - 1),
+            });
             if let Err(errno) = extended {
                 return self.give_up(&file, CopyError::Os(Side::Destination, "extend", errno));
             }

@@ -65,7 +65,9 @@ impl Engine<'_> {
     pub(super) fn queue_purges(&self) {
         let nodes =
             std::mem::take(&mut *self.surplus.lock().unwrap_or_else(PoisonError::into_inner));
-        if nodes.is_empty() || self.counters.stopped() {
+        // What did not fit has not been read to its end.
+        let untried = self.counters.did_not_fit.load(std::sync::atomic::Ordering::Relaxed);
+        if nodes.is_empty() || self.counters.stopped() || untried {
             return;
         }
         if self.counters.source_errors.load(std::sync::atomic::Ordering::Relaxed) {

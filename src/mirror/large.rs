@@ -5,6 +5,10 @@
 //! those who have use for it. Measured with two packs of 400 MiB, cold, on a local disk: a tenth
 //! less time and processor time for the whole run than reading through the page cache and dropping
 //! the pages afterwards.
+//!
+//! Measured with one of them, hot, into ext4: 0.146 s with reads of 128 KiB into blocks found one by
+//! one, 0.116 s into blocks allocated before, 0.106 s with reads of 512 KiB as well. xfs and btrfs
+//! take as long either way, and btrfs does not compress what was allocated before.
 
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;
@@ -12,13 +16,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustix::fs::{Advice, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{Advice, FallocateFlags, OFlags, fallocate, fcntl_getfl, fcntl_setfl, fstatfs};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::copy::{CopyError, Sink, is_sparse, next_data};
 use super::make::NewFile;
 use super::pool::Task;
-use super::report::Side;
+use super::report::{ALLOCATE, Side};
 use super::{Engine, Worker};
 
 /// Size from which a file is cut.
@@ -30,9 +34,12 @@ const CHUNK: u64 = 2 * 1024 * 1024;
 const HELPERS: u64 = 16;
 /// Threads on one file past it, with less under way each.
 const DIRECT_HELPERS: u64 = 32;
-/// Bytes of one read past the page cache. The buffer is the thread's own, so this times the number
-/// of threads is memory.
-const DIRECT: usize = 512 * 1024;
+/// Bytes of one read. The buffer is the thread's own, so this times the number of threads is memory.
+const READ: usize = 512 * 1024;
+/// Bytes allocated in one go: a run that shall end does not wait for all of a huge file.
+const EXTENT: u64 = 128 * 1024 * 1024;
+/// What statfs(2) says of ext4 (and of ext2 and ext3, which know no allocation beforehand).
+const EXT4_SUPER_MAGIC: u64 = 0xef53;
 /// What O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.
 const ALIGNMENT: usize = 4096;
 
@@ -52,23 +59,28 @@ pub(super) struct BigCopy {
     turn: Mutex<()>,
 }
 
-/// A buffer for reads past the page cache; no memory until the first.
+/// A buffer for reads of large files; no memory until the first.
 #[derive(Debug, Default)]
-pub(super) struct DirectBuffer(Vec<u8>);
+pub(super) struct LargeBuffer(Vec<u8>);
 
-impl DirectBuffer {
+impl LargeBuffer {
     fn aligned(&mut self) -> &mut [u8] {
         if self.0.is_empty() {
-            self.0 = vec![0; DIRECT + ALIGNMENT];
+            self.0 = vec![0; READ + ALIGNMENT];
         }
         let start = self.0.as_ptr().align_offset(ALIGNMENT);
-        &mut self.0[start..start + DIRECT]
+        &mut self.0[start..start + READ]
     }
 }
 
 impl Engine<'_> {
     /// Fills `file` from `src` together with whoever is free.
     pub(super) fn copy_large(&self, worker: &mut Worker, file: NewFile, src: OwnedFd) {
+        if !is_sparse(&file.stat)
+            && let Err(error) = self.allocate(&file.dst, file.stat.size)
+        {
+            return self.give_up(&file, error);
+        }
         let chunks = file.stat.size.div_ceil(CHUNK);
         let cold = is_cold(&src);
         let direct = cold && !is_sparse(&file.stat) && set_direct(&src, true).is_ok();
@@ -129,6 +141,36 @@ impl Engine<'_> {
         self.release(big.file.node);
     }
 
+    /// Has the destination find room for `size` bytes now, where that makes writing them faster. So a
+    /// file that does not fit is known not to before its first byte is read, and takes nothing from
+    /// others.
+    fn allocate(&self, dst: &OwnedFd, size: u64) -> Result<(), CopyError> {
+        let Ok(fs) = fstatfs(dst) else { return Ok(()) };
+        if fs.f_type as u64 != EXT4_SUPER_MAGIC {
+            return Ok(());
+        }
+        let full = |errno| Err(CopyError::Os(Side::Destination, ALLOCATE, errno));
+        if size.div_ceil(fs.f_bsize as u64) > fs.f_bfree {
+            // Not tried, for others would find nothing left meanwhile.
+            return full(Errno::NOSPC);
+        }
+        for start in (0..size).step_by(EXTENT as usize) {
+            if self.counters.stopped() {
+                return Err(CopyError::Stopped);
+            }
+            // The size stays what is written. After a power cut it must not be that of the source with
+            // zeros behind it, which would look complete.
+            let flags = FallocateFlags::KEEP_SIZE;
+            match fallocate(dst, flags, start, EXTENT.min(size - start)) {
+                Ok(()) => {}
+                Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => return full(errno),
+                // Without it the copy is slower, not wrong.
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
     fn copy_chunk(
         &self,
         worker: &mut Worker,
@@ -136,62 +178,63 @@ impl Engine<'_> {
         start: u64,
         end: u64,
     ) -> Result<(), CopyError> {
-        let start = self.copy_direct(worker, big, start, end)?;
-        let length = NonZeroU64::new(end - start);
-        if length.is_none() {
-            return Ok(());
-        }
         let stat = &big.file.stat;
+        let advise = |advice| {
+            // Only advice: without it the copy is slower, not wrong.
+            let _ = rustix::fs::fadvise(&big.src, start, NonZeroU64::new(end - start), advice);
+        };
         if is_sparse(stat) {
             // A file can be a million times larger than what is in it. No reading ahead: that
             // fills the page cache with zeros.
             let data = next_data(&big.src, start, stat.size);
             let next = if data == stat.size { big.chunks } else { data / CHUNK };
             big.next.fetch_max(next, Ordering::Relaxed);
+            self.copy_range(worker, &big.src, Some(big.sink()), stat, start, end)?;
         } else {
-            // Only advice: without it the copy is slower, not wrong.
-            let _ = rustix::fs::fadvise(&big.src, start, length, Advice::WillNeed);
+            if !big.direct.load(Ordering::Acquire) {
+                advise(Advice::WillNeed);
+            }
+            self.copy_whole(worker, big, start, end)?;
         }
-        self.copy_range(worker, &big.src, Some(big.sink()), stat, start, end)?;
-        if big.cold {
-            let _ = rustix::fs::fadvise(&big.src, start, length, Advice::DontNeed);
+        if big.cold && !big.direct.load(Ordering::Acquire) {
+            advise(Advice::DontNeed);
         }
         Ok(())
     }
 
-    /// Copies from `start` towards `end` past the page cache, and says how far that went: not to the
-    /// end where the file system has rules for such reads that these do not keep.
-    fn copy_direct(
+    /// Copies the bytes from `start` to `end`, holes too. Where the file system has rules for reads
+    /// past the page cache that these do not keep, the rest of the file is read through it.
+    fn copy_whole(
         &self,
         worker: &mut Worker,
         big: &BigCopy,
         start: u64,
         end: u64,
-    ) -> Result<u64, CopyError> {
+    ) -> Result<(), CopyError> {
         let mut offset = start;
-        while offset < end && big.direct.load(Ordering::Acquire) {
+        while offset < end {
             if self.counters.stopped() {
                 return Err(CopyError::Stopped);
             }
+            let direct = big.direct.load(Ordering::Acquire);
             // The length stays a multiple of the block also at the end of the file.
-            let buffer = worker.direct.aligned();
+            let buffer = worker.large.aligned();
             let count = match rustix::io::pread(&big.src, &mut *buffer, offset) {
                 Ok(0) => return Err(CopyError::Shrunk),
                 Ok(count) => count.min(usize::try_from(end - offset).unwrap_or(usize::MAX)),
                 Err(Errno::INTR) => continue,
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                Err(Errno::INVAL | Errno::OPNOTSUPP) if direct => {
                     set_direct(&big.src, false)
                         .map_err(|errno| CopyError::Os(Side::Source, "read", errno))?;
-                    // Whoever sees this reads into buffers that suit the page cache only.
                     big.direct.store(false, Ordering::Release);
-                    break;
+                    continue;
                 }
                 Err(errno) => return Err(CopyError::Os(Side::Source, "read", errno)),
             };
             self.write(&mut worker.ids, big.sink(), &buffer[..count], offset)?;
             offset += count as u64;
         }
-        Ok(offset)
+        Ok(())
     }
 }
 

@@ -52,7 +52,7 @@ use crate::error::{Error, Result, escape};
 use crate::fs::xattr::{Reach, Target};
 use crate::fs::{Dir, FsIds, KeepDumpable};
 use ahead::Ahead;
-use large::DirectBuffer;
+use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
 use metadata::Xattrs;
 use pool::{Queue, Task};
@@ -114,7 +114,7 @@ struct Worker {
     listing: Vec<MaybeUninit<u8>>,
     reach: Reach,
     ahead: Ahead,
-    direct: DirectBuffer,
+    large: LargeBuffer,
     ids: FsIds,
 }
 
@@ -125,7 +125,7 @@ impl Worker {
             listing: vec![MaybeUninit::uninit(); LISTING],
             reach: Reach::of_this_thread(),
             ahead: Ahead::new(ahead),
-            direct: DirectBuffer::default(),
+            large: LargeBuffer::default(),
             ids: FsIds::of_this_thread(),
         }
     }

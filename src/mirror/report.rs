@@ -28,7 +28,7 @@ pub enum Side {
 pub enum Stop {
     /// The caller asked for it.
     Interrupted,
-    /// The destination is full (ENOSPC, EDQUOT).
+    /// The destination is full (ENOSPC, EDQUOT), or a file was larger than what it has left.
     Full,
     /// The destination is read-only (EROFS).
     ReadOnly,
@@ -78,7 +78,7 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Whether surplus entries were left in place because the source could not be read in full.
     pub deletion_withheld: bool,
-    /// Why the run ended early, if it did.
+    /// Why not everything was tried, or that something did not fit.
     pub stop: Option<Stop>,
     /// Duration of the run.
     pub elapsed: Duration,
@@ -132,9 +132,14 @@ pub(super) struct Counters {
     pub source_errors: AtomicBool,
     pub deletion_withheld: AtomicBool,
     failures: Mutex<Vec<Failure>>,
+    /// A file was larger than what the destination has left.
+    pub did_not_fit: AtomicBool,
     stop: Mutex<Option<Stop>>,
     stopped: AtomicBool,
 }
+
+/// What failed where a file is larger than what the destination has left. Others may still fit.
+pub(super) const ALLOCATE: &str = "allocate space for";
 
 pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
@@ -164,6 +169,9 @@ impl Counters {
         // A single attribute can be too large for a file system that has room for everything else.
         if side == Side::Destination && !operation.starts_with("set ") {
             match errno {
+                Errno::NOSPC | Errno::DQUOT if operation == ALLOCATE => {
+                    self.did_not_fit.store(true, Ordering::Relaxed);
+                }
                 Errno::NOSPC | Errno::DQUOT => self.stop(Stop::Full),
                 Errno::ROFS => self.stop(Stop::ReadOnly),
                 _ => {}
@@ -200,6 +208,8 @@ impl Counters {
 
     pub fn report(&self, elapsed: Duration) -> Report {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let stop = *self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let did_not_fit = self.did_not_fit.load(Ordering::Relaxed);
         Report {
             files: get(&self.files),
             directories: get(&self.directories),
@@ -216,7 +226,7 @@ impl Counters {
             errors: get(&self.errors),
             failures: self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             deletion_withheld: self.deletion_withheld.load(Ordering::Relaxed),
-            stop: *self.stop.lock().unwrap_or_else(PoisonError::into_inner),
+            stop: stop.or(did_not_fit.then_some(Stop::Full)),
             elapsed,
         }
     }

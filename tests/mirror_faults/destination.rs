@@ -16,6 +16,8 @@ pub fn cases() -> Vec<Case> {
         case("a_full_ext4_keeps_every_name_whole", crate::DISK_NEEDS, full_ext4),
         case("a_destination_out_of_inodes_keeps_every_name_whole", needs, out_of_inodes),
         case("surplus_that_fills_the_destination_makes_room", needs, full_of_surplus),
+        case("a_file_that_does_not_fit_takes_no_room_from_others", crate::DISK_NEEDS, oversized),
+        case("surplus_makes_room_for_a_large_file", crate::DISK_NEEDS, room_for_a_large_file),
         case("a_read_only_destination_is_reported_and_untouched", needs, read_only),
         case("a_read_only_destination_in_sync_is_no_failure", needs, read_only_in_sync),
         case("immutable_entries_are_reported_and_the_rest_is_done", attributes, immutable),
@@ -75,13 +77,19 @@ fn full_tmpfs() {
     });
 }
 
-fn full_ext4() {
-    let pair = Pair::new();
-    fill_source(&pair, 200, 100_000);
+/// An ext4 of 16 MiB where the pair has its destination.
+fn small_ext4(pair: &Pair) -> Mounted {
     let image = pair.beside("image");
     ext4_image(&image, 16, &[]);
     let mounted = Mounted::image(&image, pair.to().0, "rw");
     std::fs::remove_dir(mounted.0.join("lost+found")).unwrap();
+    mounted
+}
+
+fn full_ext4() {
+    let pair = Pair::new();
+    fill_source(&pair, 200, 100_000);
+    let _mounted = small_ext4(&pair);
     overfill(&pair, || {
         for number in 40..200 {
             let name = format!("dir{}/file{number}", number % 9);
@@ -107,6 +115,40 @@ fn full_of_surplus() {
     for number in 0..18 {
         pair.to().file(format!("dir{}/surplus{number}", number % 12), vec![7; 1 << 20]);
     }
+    pair.mirror();
+    pair.assert_equal();
+}
+
+fn oversized() {
+    let pair = Pair::new();
+    pair.from().file("dir0/large", vec![3; 40 << 20]).file("large", vec![4; 17 << 20]);
+    fill_source(&pair, 200, 30_000);
+    let _mounted = small_ext4(&pair);
+    pair.to().file("large", "the old copy");
+    let output = pair.run(&[]);
+    reported(&output, "No space left on device");
+    let text = said(&output);
+    for large in ["tree/dir0/large", "tree/large"] {
+        let line = format!("WARN allocate space for {}", pair.root.join(large).display());
+        assert!(text.contains(&line), "{text}");
+    }
+    assert_eq!(std::fs::read(pair.to().path("large")).unwrap(), b"the old copy");
+    for large in ["dir0/large", "large"] {
+        std::fs::remove_file(pair.from().path(large)).unwrap();
+    }
+    std::fs::remove_file(pair.to().path("large")).unwrap();
+    // All the others are there, and nothing else is.
+    let left = differences(&pair.from().0, &pair.to().0);
+    assert!(left.iter().all(|line| line.contains("mtime")), "{left:?}");
+    pair.mirror();
+    pair.assert_equal();
+}
+
+fn room_for_a_large_file() {
+    let pair = Pair::new();
+    pair.from().file("dir/large", vec![3; 9 << 20]);
+    let _mounted = small_ext4(&pair);
+    pair.to().file("dir/surplus", vec![7; 5 << 20]).file("surplus/deep", vec![7; 1 << 20]);
     pair.mirror();
     pair.assert_equal();
 }

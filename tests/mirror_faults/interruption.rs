@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("sigkill_at_50_moments_then_a_rerun_converges", crate::NEEDS, sigkill),
         case("what_was_half_written_is_out_of_reach_until_mended", disk, out_of_reach),
+        case("a_power_cut_leaves_nothing_that_only_looks_complete", disk, power_cut),
         case("sigterm_stops_soon_with_a_truthful_report_and_no_marker", disk, sigterm),
         case("sigint_does_the_same", disk, sigint),
         case("of_two_restores_at_once_one_waits_or_refuses", disk, two_at_once),
@@ -112,6 +113,39 @@ fn out_of_reach() {
     assert!(seen.contains(&4), "it was never seen half-written");
     assert_eq!(size(), 8000);
     slow.pair.assert_equal();
+}
+
+/// What the disk has just after a restore, its journal included: content is not written yet, and must
+/// not look as if it were, or no later restore would mend it.
+fn power_cut() {
+    let pair = Pair::new();
+    pair.from().zoo(3).file("new/large", vec![5; 9 << 20]).file("many/large", vec![6; 20 << 20]);
+    for number in 0..100 {
+        pair.from().file(format!("many/file{number}"), format!("new {number}").repeat(100));
+    }
+    let image = pair.beside("image");
+    ext4_image(&image, 128, &[]);
+    let mounted = Mounted::image(&image, pair.to().0, "rw");
+    pair.to().file("many/large", "the old copy");
+    pair.mirror();
+    std::fs::File::open(&mounted.0).unwrap().sync_all().unwrap();
+    let cut = pair.beside("cut");
+    std::fs::copy(&image, &cut).unwrap();
+    drop(mounted);
+    let _mounted = Mounted::image(&cut, pair.to().0, "rw");
+    let source = snapshot(&pair.from().0);
+    let mut lost = 0;
+    for (path, entry) in pair.snapshot() {
+        let Some(new) = source.get(&path) else { continue };
+        if entry.mode & 0o170_000 == 0o100_000 && entry.content != new.content {
+            lost += 1;
+            let looks_complete = (entry.size, entry.mtime) == (new.size, new.mtime);
+            assert!(!looks_complete, "{path:?} looks complete: {entry:?}");
+        }
+    }
+    assert!(lost > 50, "only {lost} files were cut off");
+    pair.mirror();
+    pair.assert_equal();
 }
 
 /// A pair whose source takes its time for every read.

@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         case("an_unreadable_end_leaves_no_half_written_file", disk, unreadable_end),
         case("an_unreadable_directory_keeps_all_that_was_there", disk, unreadable_directory),
         case("a_full_destination_makes_no_room_by_an_unreadable_source", disk, full_and_unreadable),
+        case("nor_for_a_large_file_that_cannot_be_read", disk, large_and_unreadable),
         case("an_unreadable_inode_table_deletes_nothing", disk, unreadable_inodes),
         case("a_damaged_inode_deletes_nothing", disk, damaged_inode),
         case("a_damaged_directory_deletes_nothing", disk, damaged_directory),
@@ -191,6 +192,27 @@ fn full_and_unreadable() {
         for name in surplus {
             assert!(to.path(name).exists(), "{name} was deleted, {path} unreadable");
         }
+    }
+}
+
+/// A large file does not fit until the surplus is gone, and nobody knows whether it can be read.
+fn large_and_unreadable() {
+    let damaged = Damaged::new();
+    let bad = damaged.blocks("/tree/dir3/large");
+    let to = damaged.pair.to();
+    let image = damaged.pair.beside("small");
+    ext4_image(&image, 12, &[]);
+    let _mounted = Mounted::image(&image, &to.0, "rw");
+    let surplus = ["dir1/surplus", "dir4/surplus", "surplus/deep"];
+    for name in surplus {
+        to.file(name, vec![1; 1 << 20]);
+    }
+    let output = damaged.restore(vec![bad[bad.len() - 1].clone()], "exited 11");
+    let text = said(&output);
+    assert!(text.contains("WARN allocate space for "), "{text}");
+    assert!(!to.path("dir3/large").exists());
+    for name in surplus {
+        assert!(to.path(name).exists(), "{name} was deleted");
     }
 }
 
