@@ -45,6 +45,11 @@ impl FsIds {
         }
     }
 
+    /// User and group id that new files get now.
+    pub fn now(&self) -> (u32, u32) {
+        self.now
+    }
+
     /// Takes the thread's own ids again; whether it had others.
     pub fn reset(&mut self) -> bool {
         let others = self.now != self.own;

@@ -69,7 +69,7 @@ impl Engine<'_> {
                 worker.ids.reset();
             }
             return match copied {
-                Ok(()) => self.complete(&file),
+                Ok(()) => self.complete(worker, &file),
                 Err(error) => self.give_up(&file, error),
             };
         }

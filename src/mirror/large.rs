@@ -135,7 +135,7 @@ impl Engine<'_> {
         let Some(big) = Arc::into_inner(big) else { return };
         let failed = big.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         match failed {
-            None => self.complete(&big.file),
+            None => self.complete(worker, &big.file),
             Some(error) => self.give_up(&big.file, error),
         }
         self.release(big.file.node);

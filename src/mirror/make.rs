@@ -39,6 +39,15 @@ pub(super) struct NewFile {
     old: Option<Stat>,
     /// The hard-link group it leads.
     key: Option<Id>,
+    birth: Option<Birth>,
+}
+
+/// Where and as whom a file was made that should have its owner from the start: in which directory
+/// of this run's own making, with which user and group id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Birth {
+    dir: Id,
+    ids: (u32, u32),
 }
 
 impl NewFile {
@@ -80,9 +89,15 @@ impl Engine<'_> {
             Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
         };
         let writing = self.queue.writing();
+        let mut birth = None;
         let made = if node.fresh && stat.size <= BUFFER as u64 {
+            let ids = (stat.uid, stat.gid);
             worker.ids.take(stat.uid, stat.gid);
-            worker.ids.attempt(|| at::create(dir, name, 0o600)).map(|fd| (fd, None))
+            let made = worker.ids.attempt(|| at::create(dir, name, 0o600)).map(|fd| (fd, None));
+            if worker.ids.now() == ids {
+                birth = node.dst_id.map(|dir| Birth { dir, ids });
+            }
+            made
         } else {
             worker.ids.reset();
             with_temp_name(|temp| at::create(dir, temp, 0o600)).map(|(fd, temp)| (fd, Some(temp)))
@@ -93,20 +108,28 @@ impl Engine<'_> {
             Err(errno) => return self.abandon(subject, Side::Destination, "create", errno),
         };
         let (node, pair, name) = ((*node).clone(), (*pair).clone(), (*name).clone());
-        let file = NewFile { node, pair, name, temp, dst, stat, xattrs, old, key: *key };
+        let file = NewFile { node, pair, name, temp, dst, stat, xattrs, old, key: *key, birth };
         self.fill(worker, file, src);
     }
 
     /// Gives a filled file its metadata and its final name.
-    pub(super) fn complete(&self, file: &NewFile) {
+    pub(super) fn complete(&self, worker: &mut Worker, file: &NewFile) {
         let Some(dir) = &file.pair.dst else { return };
         let _writing = self.queue.writing();
-        let finish = || {
-            let made = match (&file.temp, file.key) {
-                (Some(_), None) => None,
+        let mut finish = || {
+            let like = worker.born.filter(|(birth, _)| file.birth == Some(*birth));
+            let made = match (&file.temp, file.key, like) {
+                (Some(_), None, _) => None,
+                // Whether files made there by these ids have their owner is a matter of the
+                // directory and its mount: one of them is looked at.
+                (None, None, Some((_, made))) => Some(made),
                 // What nobody could change is not set again, and followers of a link group need to
                 // know what their leader became.
-                _ => Some(at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?),
+                _ => {
+                    let made = at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?;
+                    worker.born = file.birth.map(|birth| (birth, made));
+                    Some(made)
+                }
             };
             Object::Open(file.dst.as_fd()).apply_new(
                 &file.stat,

@@ -50,10 +50,11 @@ pub use report::{Failure, Report, Side, Stop};
 
 use crate::error::{Error, Result, escape};
 use crate::fs::xattr::{Reach, Target};
-use crate::fs::{Dir, FsIds, KeepDumpable};
+use crate::fs::{Dir, FsIds, KeepDumpable, Stat};
 use ahead::Ahead;
 use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
+use make::Birth;
 use metadata::Xattrs;
 use pool::{Queue, Task};
 use report::{Counters, add};
@@ -116,6 +117,8 @@ struct Worker {
     ahead: Ahead,
     large: LargeBuffer,
     ids: FsIds,
+    /// What a file became that this thread has made, and where.
+    born: Option<(Birth, Stat)>,
 }
 
 impl Worker {
@@ -127,6 +130,7 @@ impl Worker {
             ahead: Ahead::new(ahead),
             large: LargeBuffer::default(),
             ids: FsIds::of_this_thread(),
+            born: None,
         }
     }
 }
