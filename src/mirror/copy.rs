@@ -25,6 +25,8 @@ pub(super) enum CopyError {
     Os(Side, &'static str, Errno),
     /// The source ended before its size.
     Shrunk,
+    /// It is larger than what the destination has left.
+    TooLarge(Errno),
     Stopped,
 }
 
@@ -45,19 +47,6 @@ impl Engine<'_> {
     /// last of the threads on it is done.
     pub(super) fn fill(&self, worker: &mut Worker, file: NewFile, src: Source) {
         let stat = file.stat;
-        if is_sparse(&stat) {
-            // Also gives the hole at the end, which no other write reaches. By a block and not by
-            // ftruncate(2): that says at once, on disk, that the file is as long as it should be,
-            // and after a power cut it would look complete with nothing but zeros in it.
-            let empty = next_data(&src.fd, 0, stat.size) == stat.size;
-            let extended = worker.ids.attempt(|| match empty {
-                true => rustix::fs::ftruncate(&file.dst, stat.size),
-                false => write_full(file.dst.as_fd(), &[0], stat.size - 1),
-            });
-            if let Err(errno) = extended {
-                return self.give_up(&file, CopyError::Os(Side::Destination, "extend", errno));
-            }
-        }
         if stat.size < LARGE {
             let sink = Sink { fd: file.dst.as_fd(), turn: None };
             let copied = if src.read.is_empty() {
@@ -74,6 +63,18 @@ impl Engine<'_> {
             };
         }
         self.copy_large(worker, file, src.fd);
+    }
+
+    /// Gives a sparse file the hole at its end, which no write of data reaches. By a written zero, for
+    /// ftruncate(2) makes the new length durable before the data, and after a power cut the file
+    /// would look complete with nothing but zeros in it. One without data may.
+    pub(super) fn extend(&self, ids: &mut FsIds, file: &NewFile) -> Result<(), Errno> {
+        let size = file.stat.size;
+        match at::stat_fd(&file.dst)?.size {
+            0 => ids.attempt(|| rustix::fs::ftruncate(&file.dst, size)),
+            now if now < size => ids.attempt(|| write_full(file.dst.as_fd(), &[0], size - 1)),
+            _ => Ok(()),
+        }
     }
 
     /// Reads the whole file and keeps nothing.

@@ -65,9 +65,7 @@ impl Engine<'_> {
     pub(super) fn queue_purges(&self) {
         let nodes =
             std::mem::take(&mut *self.surplus.lock().unwrap_or_else(PoisonError::into_inner));
-        // What did not fit has not been read to its end.
-        let untried = self.counters.did_not_fit.load(std::sync::atomic::Ordering::Relaxed);
-        if nodes.is_empty() || self.counters.stopped() || untried {
+        if nodes.is_empty() || self.counters.stopped() {
             return;
         }
         if self.counters.source_errors.load(std::sync::atomic::Ordering::Relaxed) {
@@ -75,6 +73,11 @@ impl Engine<'_> {
             tracing::warn!(
                 "nothing is deleted, because not everything at the source could be read"
             );
+            return;
+        }
+        if self.counters.did_not_fit.load(std::sync::atomic::Ordering::Relaxed) {
+            // It has not been read to its end.
+            self.counters.deletion_deferred.store(true, std::sync::atomic::Ordering::Relaxed);
             return;
         }
         for node in nodes {

@@ -87,12 +87,8 @@ impl Engine<'_> {
         let read = at::open_read(&pair.src, name)
             .map_err(|errno| CopyError::Os(Side::Source, "open", errno))
             .and_then(|src| self.read_through(worker, &src, stat));
-        match read {
-            Ok(()) | Err(CopyError::Stopped) => {}
-            Err(CopyError::Shrunk) => self.shrunk(&subject),
-            Err(CopyError::Os(side, operation, errno)) => {
-                self.abandon(&subject, side, operation, errno);
-            }
+        if let Err(error) = read {
+            self.not_copied(&subject, error);
         }
     }
 
@@ -113,11 +109,7 @@ impl Engine<'_> {
         {
             let same = match self.same_content(worker, subject, src.as_ref(), old, dst) {
                 Ok(same) => same,
-                Err(CopyError::Os(side, operation, errno)) => {
-                    return self.abandon(subject, side, operation, errno);
-                }
-                Err(CopyError::Shrunk) => return self.shrunk(subject),
-                Err(CopyError::Stopped) => return self.finish_lead(*key, None),
+                Err(error) => return self.not_copied(subject, error),
             };
             let reach = worker.reach;
             let read = |dir: BorrowedFd<'_>| Xattrs::read(&reach.entry(dir, name));
@@ -328,12 +320,26 @@ impl Engine<'_> {
         self.finish_lead(subject.key, None);
     }
 
-    pub(super) fn shrunk(&self, subject: &Subject<'_>) {
-        let (path, shown) = self.paths(subject.node, subject.name, Side::Source);
-        let error = Error::on("read", shown, "it shrank while it was read").hint("restore again");
-        let reason = String::from("read: it shrank while it was read");
-        subject.node.uncertain.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.counters.record(Side::Source, path, reason, &error);
-        self.finish_lead(subject.key, None);
+    /// Says why the content of a file could not be had or kept.
+    pub(super) fn not_copied(&self, subject: &Subject<'_>, error: CopyError) {
+        let Subject { node, name, key, .. } = subject;
+        match error {
+            CopyError::Os(side, operation, errno) => {
+                return self.abandon(subject, side, operation, errno);
+            }
+            CopyError::Shrunk => {
+                let (path, shown) = self.paths(node, name, Side::Source);
+                let reason = "it shrank while it was read";
+                let error = Error::on("read", shown, reason).hint("restore again");
+                self.counters.record(Side::Source, path, format!("read: {reason}"), &error);
+            }
+            CopyError::TooLarge(errno) => {
+                let (path, shown) = self.paths(node, name, Side::Destination);
+                self.counters.too_large(path, errno, shown);
+            }
+            CopyError::Stopped => {}
+        }
+        node.uncertain.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.finish_lead(*key, None);
     }
 }

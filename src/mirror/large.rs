@@ -16,13 +16,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustix::fs::{Advice, FallocateFlags, OFlags, fallocate, fcntl_getfl, fcntl_setfl, fstatfs};
+use rustix::fs::{
+    Advice, FallocateFlags, OFlags, fallocate, fcntl_getfl, fcntl_setfl, fstatfs, ftruncate,
+};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::copy::{CopyError, Sink, is_sparse, next_data};
 use super::make::NewFile;
 use super::pool::Task;
-use super::report::{ALLOCATE, Side};
+use super::report::Side;
 use super::{Engine, Worker};
 
 /// Size from which a file is cut.
@@ -40,6 +42,8 @@ const READ: usize = 512 * 1024;
 const EXTENT: u64 = 128 * 1024 * 1024;
 /// What statfs(2) says of ext4 (and of ext2 and ext3, which know no allocation beforehand).
 const EXT4_SUPER_MAGIC: u64 = 0xef53;
+/// Blocks that ext4 keeps for itself, a fiftieth of all up to this; statfs(2) counts them as free.
+const EXT4_KEPT: u64 = 4096;
 /// What O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.
 const ALIGNMENT: usize = 4096;
 
@@ -76,9 +80,7 @@ impl LargeBuffer {
 impl Engine<'_> {
     /// Fills `file` from `src` together with whoever is free.
     pub(super) fn copy_large(&self, worker: &mut Worker, file: NewFile, src: OwnedFd) {
-        if !is_sparse(&file.stat)
-            && let Err(error) = self.allocate(&file.dst, file.stat.size)
-        {
+        if let Err(error) = self.allocate(&file) {
             return self.give_up(&file, error);
         }
         let chunks = file.stat.size.div_ceil(CHUNK);
@@ -141,29 +143,41 @@ impl Engine<'_> {
         self.release(big.file.node);
     }
 
-    /// Has the destination find room for `size` bytes now, where that makes writing them faster. So a
-    /// file that does not fit is known not to before its first byte is read, and takes nothing from
-    /// others.
-    fn allocate(&self, dst: &OwnedFd, size: u64) -> Result<(), CopyError> {
-        let Ok(fs) = fstatfs(dst) else { return Ok(()) };
-        if fs.f_type as u64 != EXT4_SUPER_MAGIC {
+    /// Has the destination find room for the content now, where that makes writing it faster. So a
+    /// file that is larger than what is left is known before its first byte is read.
+    fn allocate(&self, file: &NewFile) -> Result<(), CopyError> {
+        let size = file.stat.size;
+        let Ok(fs) = fstatfs(&file.dst) else { return Ok(()) };
+        if is_sparse(&file.stat) || fs.f_type as u64 != EXT4_SUPER_MAGIC {
             return Ok(());
         }
-        let full = |errno| Err(CopyError::Os(Side::Destination, ALLOCATE, errno));
-        if size.div_ceil(fs.f_bsize as u64) > fs.f_bfree {
+        // Two at a time could each take what the other needs.
+        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.queue.writing();
+        let left = fs.f_bfree.saturating_sub((fs.f_blocks / 50).min(EXT4_KEPT));
+        if size.div_ceil(fs.f_bsize as u64) > left {
             // Not tried, for others would find nothing left meanwhile.
-            return full(Errno::NOSPC);
+            return Err(CopyError::TooLarge(Errno::NOSPC));
+        }
+        if !file.is_first() {
+            // What a rename replaces, ext4 keeps until the new content is on its way to the disk, but
+            // only where its blocks were not allocated before (auto_da_alloc of ext4(5)).
+            return Ok(());
         }
         for start in (0..size).step_by(EXTENT as usize) {
             if self.counters.stopped() {
                 return Err(CopyError::Stopped);
             }
-            // The size stays what is written. After a power cut it must not be that of the source with
-            // zeros behind it, which would look complete.
-            let flags = FallocateFlags::KEEP_SIZE;
-            match fallocate(dst, flags, start, EXTENT.min(size - start)) {
+            // The size stays what is written: after a power cut it must not be that of the source
+            // with nothing behind it.
+            let length = EXTENT.min(size - start);
+            match fallocate(&file.dst, FallocateFlags::KEEP_SIZE, start, length) {
                 Ok(()) => {}
-                Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => return full(errno),
+                Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => {
+                    // At once, for others find nothing left. Should it fail, removing the file does it.
+                    let _ = ftruncate(&file.dst, 0);
+                    return Err(CopyError::TooLarge(errno));
+                }
                 // Without it the copy is slower, not wrong.
                 Err(_) => return Ok(()),
             }

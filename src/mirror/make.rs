@@ -6,12 +6,12 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
 
 use super::ahead::Source;
-use super::copy::{BUFFER, CopyError};
+use super::copy::{BUFFER, CopyError, is_sparse};
 use super::entry::Subject;
 use super::links::{Id, id};
 use super::metadata::{Object, Xattrs};
@@ -39,18 +39,33 @@ pub(super) struct NewFile {
     old: Option<Stat>,
     /// The hard-link group it leads.
     key: Option<Id>,
-    birth: Option<Birth>,
+    /// Made with its owner's ids in a directory of this run's own making.
+    born: bool,
 }
 
-/// Where and as whom a file was made that should have its owner from the start: in which directory
-/// of this run's own making, with which user and group id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Birth {
-    dir: Id,
+/// What a file became that was made with its owner's ids. Whether all of that directory and owner
+/// become the same is a matter of the directory and its mount.
+#[derive(Debug)]
+pub(super) struct Born {
+    /// Not its inode number, which another may have had before.
+    node: Weak<Node>,
+    made: Stat,
     ids: (u32, u32),
 }
 
+impl Born {
+    fn is_like(&self, file: &NewFile) -> bool {
+        let ids = (file.stat.uid, file.stat.gid);
+        file.born && self.ids == ids && std::ptr::eq(self.node.as_ptr(), Arc::as_ptr(&file.node))
+    }
+}
+
 impl NewFile {
+    /// Whether nothing stands under its final name.
+    pub fn is_first(&self) -> bool {
+        self.old.is_none()
+    }
+
     /// Whether it has neither ACLs nor other xattrs.
     pub fn has_plain_metadata(&self) -> bool {
         self.xattrs == Xattrs::default()
@@ -89,14 +104,11 @@ impl Engine<'_> {
             Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
         };
         let writing = self.queue.writing();
-        let mut birth = None;
+        let mut born = false;
         let made = if node.fresh && stat.size <= BUFFER as u64 {
-            let ids = (stat.uid, stat.gid);
             worker.ids.take(stat.uid, stat.gid);
             let made = worker.ids.attempt(|| at::create(dir, name, 0o600)).map(|fd| (fd, None));
-            if worker.ids.now() == ids {
-                birth = node.dst_id.map(|dir| Birth { dir, ids });
-            }
+            born = worker.ids.now() == (stat.uid, stat.gid);
             made
         } else {
             worker.ids.reset();
@@ -108,7 +120,7 @@ impl Engine<'_> {
             Err(errno) => return self.abandon(subject, Side::Destination, "create", errno),
         };
         let (node, pair, name) = ((*node).clone(), (*pair).clone(), (*name).clone());
-        let file = NewFile { node, pair, name, temp, dst, stat, xattrs, old, key: *key, birth };
+        let file = NewFile { node, pair, name, temp, dst, stat, xattrs, old, key: *key, born };
         self.fill(worker, file, src);
     }
 
@@ -117,24 +129,26 @@ impl Engine<'_> {
         let Some(dir) = &file.pair.dst else { return };
         let _writing = self.queue.writing();
         let mut finish = || {
-            let like = worker.born.filter(|(birth, _)| file.birth == Some(*birth));
-            let made = match (&file.temp, file.key, like) {
-                (Some(_), None, _) => None,
-                // Whether files made there by these ids have their owner is a matter of the
-                // directory and its mount: one of them is looked at.
-                (None, None, Some((_, made))) => Some(made),
+            if is_sparse(&file.stat) {
+                self.extend(&mut worker.ids, file).map_err(|errno| ("extend", errno))?;
+            }
+            let known = worker.born.as_ref().is_some_and(|born| born.is_like(file));
+            let made = match (&file.temp, file.key) {
+                (Some(_), None) => None,
+                (None, None) if known => None,
                 // What nobody could change is not set again, and followers of a link group need to
                 // know what their leader became.
-                _ => {
-                    let made = at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?;
-                    worker.born = file.birth.map(|birth| (birth, made));
-                    Some(made)
-                }
+                _ => Some(at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?),
             };
+            if let (true, Some(made)) = (file.born, made) {
+                let node = Arc::downgrade(&file.node);
+                worker.born = Some(Born { node, made, ids: (file.stat.uid, file.stat.gid) });
+            }
+            let like = worker.born.as_ref().filter(|_| known).map(|born| &born.made);
             Object::Open(file.dst.as_fd()).apply_new(
                 &file.stat,
                 &file.xattrs,
-                made.as_ref().filter(|_| file.node.fresh),
+                made.as_ref().or(like).filter(|_| file.node.fresh),
                 !file.node.fresh,
                 &mut |operation, errno| {
                     self.fail(&file.node, &file.name, Side::Destination, operation, errno);
@@ -170,11 +184,7 @@ impl Engine<'_> {
             stat: file.stat,
             key: file.key,
         };
-        match error {
-            CopyError::Os(side, operation, errno) => self.abandon(&subject, side, operation, errno),
-            CopyError::Shrunk => self.shrunk(&subject),
-            CopyError::Stopped => self.finish_lead(file.key, None),
-        }
+        self.not_copied(&subject, error);
     }
 
     /// Makes a symbolic link, device node, fifo or socket.
@@ -205,6 +215,7 @@ impl Engine<'_> {
                 return self.abandon(subject, Side::Source, operation, errno);
             }
         };
+        let _writing = self.queue.writing();
         let make = |place: &CStr| match &target {
             Some(target) => rustix::fs::symlinkat(target.as_c_str(), dir, place),
             None => at::make_node(dir, place, stat.kind, 0o600, stat.rdev),

@@ -50,11 +50,11 @@ pub use report::{Failure, Report, Side, Stop};
 
 use crate::error::{Error, Result, escape};
 use crate::fs::xattr::{Reach, Target};
-use crate::fs::{Dir, FsIds, KeepDumpable, Stat};
+use crate::fs::{Dir, FsIds, KeepDumpable};
 use ahead::Ahead;
 use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
-use make::Birth;
+use make::Born;
 use metadata::Xattrs;
 use pool::{Queue, Task};
 use report::{Counters, add};
@@ -117,8 +117,7 @@ struct Worker {
     ahead: Ahead,
     large: LargeBuffer,
     ids: FsIds,
-    /// What a file became that this thread has made, and where.
-    born: Option<(Birth, Stat)>,
+    born: Option<Born>,
 }
 
 impl Worker {
@@ -159,6 +158,8 @@ struct Engine<'a> {
     ahead: usize,
     /// The source has been found unable to be read ahead.
     no_ahead: AtomicBool,
+    /// Held by who looks for room at the destination and takes it.
+    room: Mutex<()>,
     src_path: &'a Path,
     dst_path: &'a Path,
     started: Instant,
@@ -179,7 +180,8 @@ pub fn mirror(
     observer: &dyn Observer,
 ) -> Result<Report> {
     let first = run(src, dst, options, observer, Pass::Copy)?;
-    if first.stop != Some(Stop::Full) || !options.delete || first.source_errors {
+    let full = first.stop == Some(Stop::Full) || first.deletion_deferred;
+    if !full || !options.delete || first.source_errors {
         return Ok(first);
     }
     // Deletion comes last, for only then is it known that the source could be read. Where the
@@ -187,7 +189,7 @@ pub fn mirror(
     tracing::info!("the destination is full; what the source does not have is removed first");
     let room = run(src, dst, options, observer, Pass::MakeRoom)?;
     if room.deleted == 0 || room.stop.is_some() {
-        return Ok(first.after(&room));
+        return Ok(first.with_findings_of(room));
     }
     Ok(run(src, dst, options, observer, Pass::Copy)?.after(&first).after(&room))
 }
@@ -217,6 +219,7 @@ fn run(
         src_mount: stat.mount_id,
         ahead,
         no_ahead: AtomicBool::new(false),
+        room: Mutex::new(()),
         src_path: src.path(),
         dst_path: dst.map_or(fallback.as_path(), Dir::path),
         started: Instant::now(),

@@ -28,7 +28,7 @@ pub enum Side {
 pub enum Stop {
     /// The caller asked for it.
     Interrupted,
-    /// The destination is full (ENOSPC, EDQUOT), or a file was larger than what it has left.
+    /// The destination is full (ENOSPC, EDQUOT).
     Full,
     /// The destination is read-only (EROFS).
     ReadOnly,
@@ -78,7 +78,11 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Whether surplus entries were left in place because the source could not be read in full.
     pub deletion_withheld: bool,
-    /// Why not everything was tried, or that something did not fit.
+    /// Whether a file was larger than what the destination had left; others were still tried.
+    pub did_not_fit: bool,
+    /// Whether surplus entries were left in place because such a file had not been read.
+    pub(super) deletion_deferred: bool,
+    /// Why the run ended early, if it did.
     pub stop: Option<Stop>,
     /// Duration of the run.
     pub elapsed: Duration,
@@ -92,6 +96,7 @@ impl Report {
             Some(Stop::Interrupted) => 20,
             Some(Stop::Full) => 11,
             Some(Stop::ReadOnly) => 23,
+            None if self.did_not_fit => 11,
             None if self.errors > 0 => 23,
             None if self.vanished > 0 => 24,
             None => 0,
@@ -109,6 +114,17 @@ impl Report {
         self.bytes += earlier.bytes;
         self.elapsed += earlier.elapsed;
         self
+    }
+
+    /// Adds what a pass that was to make room, and could not, has found out about the source.
+    pub(super) fn with_findings_of(self, room: Self) -> Self {
+        let mut sum = self.after(&room);
+        sum.source_errors |= room.source_errors;
+        sum.deletion_withheld |= room.deletion_withheld;
+        sum.errors += room.errors;
+        sum.failures.extend(room.failures);
+        sum.failures.truncate(KEPT);
+        sum
     }
 }
 
@@ -134,12 +150,10 @@ pub(super) struct Counters {
     failures: Mutex<Vec<Failure>>,
     /// A file was larger than what the destination has left.
     pub did_not_fit: AtomicBool,
+    pub deletion_deferred: AtomicBool,
     stop: Mutex<Option<Stop>>,
     stopped: AtomicBool,
 }
-
-/// What failed where a file is larger than what the destination has left. Others may still fit.
-pub(super) const ALLOCATE: &str = "allocate space for";
 
 pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
@@ -148,6 +162,31 @@ pub(super) fn add(counter: &AtomicU64, amount: u64) {
 impl Counters {
     /// Records and tells one failure. Conditions that no later operation can escape stop the run.
     pub fn fail(
+        &self,
+        side: Side,
+        operation: &'static str,
+        path: PathBuf,
+        errno: Errno,
+        shown: PathBuf,
+    ) {
+        self.tell(side, operation, path, errno, shown);
+        // A single attribute can be too large for a file system that has room for everything else.
+        if side == Side::Destination && !operation.starts_with("set ") {
+            match errno {
+                Errno::NOSPC | Errno::DQUOT => self.stop(Stop::Full),
+                Errno::ROFS => self.stop(Stop::ReadOnly),
+                _ => {}
+            }
+        }
+    }
+
+    /// The same for a file that is larger than what the destination has left: others may fit.
+    pub fn too_large(&self, path: PathBuf, errno: Errno, shown: PathBuf) {
+        self.tell(Side::Destination, "allocate space for", path, errno, shown);
+        self.did_not_fit.store(true, Ordering::Relaxed);
+    }
+
+    fn tell(
         &self,
         side: Side,
         operation: &'static str,
@@ -166,17 +205,6 @@ impl Counters {
             _ => error,
         };
         self.record(side, path, format!("{operation}: {}", describe(errno)), &error);
-        // A single attribute can be too large for a file system that has room for everything else.
-        if side == Side::Destination && !operation.starts_with("set ") {
-            match errno {
-                Errno::NOSPC | Errno::DQUOT if operation == ALLOCATE => {
-                    self.did_not_fit.store(true, Ordering::Relaxed);
-                }
-                Errno::NOSPC | Errno::DQUOT => self.stop(Stop::Full),
-                Errno::ROFS => self.stop(Stop::ReadOnly),
-                _ => {}
-            }
-        }
     }
 
     /// Records and tells one failure that has words of its own.
@@ -208,8 +236,6 @@ impl Counters {
 
     pub fn report(&self, elapsed: Duration) -> Report {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let stop = *self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-        let did_not_fit = self.did_not_fit.load(Ordering::Relaxed);
         Report {
             files: get(&self.files),
             directories: get(&self.directories),
@@ -226,7 +252,9 @@ impl Counters {
             errors: get(&self.errors),
             failures: self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             deletion_withheld: self.deletion_withheld.load(Ordering::Relaxed),
-            stop: stop.or(did_not_fit.then_some(Stop::Full)),
+            deletion_deferred: self.deletion_deferred.load(Ordering::Relaxed),
+            did_not_fit: self.did_not_fit.load(Ordering::Relaxed),
+            stop: *self.stop.lock().unwrap_or_else(PoisonError::into_inner),
             elapsed,
         }
     }

@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::io::Errno;
 
-use super::links::Id;
 use super::report::Side;
 use crate::fs::{Stat, at};
 
@@ -35,7 +34,7 @@ pub(super) struct Node {
     /// The source directory's attributes.
     pub stat: Stat,
     /// Identity (device, inode) of the destination directory.
-    pub dst_id: Option<Id>,
+    dst_id: Option<((u32, u32), u64)>,
     /// Made by this run, mode 0700, owned by us: nobody else can reach what is below until it is
     /// finished, so entries are made under their final names without looking first.
     pub fresh: bool,

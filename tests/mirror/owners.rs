@@ -24,6 +24,11 @@ pub fn cases() -> Vec<Case> {
         case("files_of_a_new_directory_are_born_with_their_owner", TRACED, born),
         case("what_is_reserved_for_root_is_there_for_every_file", DISK, reserve),
         case("a_destination_that_gives_files_its_own_group_is_mended", DISK, group_of_directory),
+        case(
+            "only_some_directories_give_files_their_group",
+            crate::NEEDS,
+            group_of_some_directories,
+        ),
         case("fewer_capabilities_make_it_slower_not_wrong", LIMITED, fewer_capabilities),
         case("a_thread_takes_ids_keeps_its_power_and_gives_them_back", &[Need::Root], ids),
     ]
@@ -109,6 +114,22 @@ fn group_of_directory() {
         pair.mirror();
         pair.assert_equal();
     }
+}
+
+/// One thread goes from a directory that gives its own group to one that does not, and back.
+fn group_of_some_directories() {
+    let pair = Pair::new();
+    for top in ["a", "b", "c"] {
+        for number in 0..30 {
+            let name = format!("{top}/new{}/{number}", number % 3);
+            pair.from().file(&name, "x").owner(&name, 1000, 1000);
+        }
+    }
+    for tree in [pair.from(), pair.to()] {
+        tree.dir("a").dir("b").dir("c").owner("b", 5, 77).mode("b", 0o2777);
+    }
+    pair.expect(&["--jobs", "1"], 0);
+    pair.assert_equal();
 }
 
 fn fewer_capabilities() {

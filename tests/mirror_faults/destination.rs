@@ -6,10 +6,17 @@ use std::process::{Command, Output};
 use crate::support::compare::{Snapshot, differences, snapshot, touched};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, Need, case, ok};
+use crate::support::{Case, Need, PROGRAM, case, ok};
 
 pub fn cases() -> Vec<Case> {
     let needs = crate::NEEDS;
+    let traced = &[
+        Need::Root,
+        Need::Loop,
+        Need::Program("rsync"),
+        Need::Program("strace"),
+        Need::Filesystem("ext4"),
+    ];
     let attributes = &[Need::Root, Need::Program("rsync"), Need::Program("chattr")];
     vec![
         case("a_full_tmpfs_keeps_every_name_whole", needs, full_tmpfs),
@@ -17,6 +24,8 @@ pub fn cases() -> Vec<Case> {
         case("a_destination_out_of_inodes_keeps_every_name_whole", needs, out_of_inodes),
         case("surplus_that_fills_the_destination_makes_room", needs, full_of_surplus),
         case("a_file_that_does_not_fit_takes_no_room_from_others", crate::DISK_NEEDS, oversized),
+        case("an_ext4_that_has_no_room_after_all_costs_one_file", traced, no_room_after_all),
+        case("an_ext4_that_cannot_allocate_is_written_all_the_same", traced, cannot_allocate),
         case("surplus_makes_room_for_a_large_file", crate::DISK_NEEDS, room_for_a_large_file),
         case("a_read_only_destination_is_reported_and_untouched", needs, read_only),
         case("a_read_only_destination_in_sync_is_no_failure", needs, read_only_in_sync),
@@ -141,6 +150,37 @@ fn oversized() {
     let left = differences(&pair.from().0, &pair.to().0);
     assert!(left.iter().all(|line| line.contains("mtime")), "{left:?}");
     pair.mirror();
+    pair.assert_equal();
+}
+
+/// The restore of a large and a small file into an ext4 whose answer to fallocate(2) is `errno`.
+fn allocated(pair: &Pair, errno: &str) -> Output {
+    pair.from().file("large", vec![3; 9 << 20]).file("small", "x");
+    Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=fallocate"])
+        .args(["-e", &format!("inject=fallocate:error={errno}"), PROGRAM])
+        .args(pair.command().get_args())
+        .output()
+        .unwrap()
+}
+
+fn no_room_after_all() {
+    let pair = Pair::new();
+    let _mounted = small_ext4(&pair);
+    let output = allocated(&pair, "ENOSPC");
+    reported(&output, "WARN allocate space for ");
+    assert!(!pair.to().path("large").exists());
+    assert_eq!(std::fs::read(pair.to().path("small")).unwrap(), b"x");
+    pair.mirror();
+    pair.assert_equal();
+}
+
+fn cannot_allocate() {
+    let pair = Pair::new();
+    let _mounted = small_ext4(&pair);
+    let output = allocated(&pair, "EOPNOTSUPP");
+    assert!(said(&output).contains("(INJECTED)"), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     pair.assert_equal();
 }
 

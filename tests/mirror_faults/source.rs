@@ -195,21 +195,26 @@ fn full_and_unreadable() {
     }
 }
 
-/// A large file does not fit until the surplus is gone, and nobody knows whether it can be read.
+/// A large file fits only when the surplus is gone, and cannot be read to its end.
 fn large_and_unreadable() {
     let damaged = Damaged::new();
     let bad = damaged.blocks("/tree/dir3/large");
     let to = damaged.pair.to();
     let image = damaged.pair.beside("small");
-    ext4_image(&image, 12, &[]);
+    ext4_image(&image, 18, &[]);
     let _mounted = Mounted::image(&image, &to.0, "rw");
     let surplus = ["dir1/surplus", "dir4/surplus", "surplus/deep"];
     for name in surplus {
-        to.file(name, vec![1; 1 << 20]);
+        to.file(name, vec![1; 3 << 20]);
     }
     let output = damaged.restore(vec![bad[bad.len() - 1].clone()], "exited 11");
     let text = said(&output);
     assert!(text.contains("WARN allocate space for "), "{text}");
+    let report = std::fs::read_to_string(damaged.pair.marker()).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let path = &report["paths"][0];
+    assert_eq!(path["deletion_withheld"], true, "{report}");
+    assert!(path["failures"].to_string().contains("read: Input/output error"), "{report}");
     assert!(!to.path("dir3/large").exists());
     for name in surplus {
         assert!(to.path(name).exists(), "{name} was deleted");
