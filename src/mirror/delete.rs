@@ -76,14 +76,26 @@ impl Engine<'_> {
             return;
         }
         if self.counters.did_not_fit.load(std::sync::atomic::Ordering::Relaxed) {
-            // It has not been read to its end.
-            self.counters.deletion_deferred.store(true, std::sync::atomic::Ordering::Relaxed);
+            // It has not been read to its end, and reading the source again takes long.
+            let any = nodes.iter().any(|node| self.is_surplus_in(node));
+            self.counters.deletion_deferred.store(any, std::sync::atomic::Ordering::Relaxed);
             return;
         }
         for node in nodes {
             node.expect(1);
             self.queue.push_beyond_limit(Task::Purge(node));
         }
+    }
+
+    /// Whether `node`'s destination directory has a name that the source's is seen not to have.
+    fn is_surplus_in(&self, node: &Arc<Node>) -> bool {
+        let Some(pair) = self.open(node, c"") else { return false };
+        let Some(names) = pair.dst.as_ref().and_then(|dst| Names::read(dst).ok()) else {
+            return false;
+        };
+        names.iter().any(|name| {
+            !self.is_excepted(node, name) && matches!(at::stat(&pair.src, name), Err(Errno::NOENT))
+        })
     }
 
     /// Removes from the destination directory of `node` what the source directory has not.

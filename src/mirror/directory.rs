@@ -42,7 +42,6 @@ impl Engine<'_> {
         let old = if parent.fresh {
             None
         } else {
-            let _writing = self.queue.writing();
             match at::stat(dir, name) {
                 Ok(old) => Some(old),
                 Err(Errno::NOENT) => None,
@@ -141,7 +140,6 @@ impl Engine<'_> {
         }
         let pair = self.open(node, c"")?;
         let dst = pair.dst.as_ref()?;
-        let _writing = self.queue.writing();
         let mut fail = |operation, errno| {
             self.fail(node, c"", Side::Destination, operation, errno);
         };

@@ -42,7 +42,7 @@ const READ: usize = 512 * 1024;
 const EXTENT: u64 = 128 * 1024 * 1024;
 /// What statfs(2) says of ext4 (and of ext2 and ext3, which know no allocation beforehand).
 const EXT4_SUPER_MAGIC: u64 = 0xef53;
-/// Blocks that ext4 keeps for itself, a fiftieth of all up to this; statfs(2) counts them as free.
+/// Blocks that ext4 keeps for itself, about a fiftieth of all up to this; statfs(2) counts them as free.
 const EXT4_KEPT: u64 = 4096;
 /// What O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.
 const ALIGNMENT: usize = 4096;
@@ -147,13 +147,16 @@ impl Engine<'_> {
     /// file that is larger than what is left is known before its first byte is read.
     fn allocate(&self, file: &NewFile) -> Result<(), CopyError> {
         let size = file.stat.size;
-        let Ok(fs) = fstatfs(&file.dst) else { return Ok(()) };
-        if is_sparse(&file.stat) || fs.f_type as u64 != EXT4_SUPER_MAGIC {
+        if is_sparse(&file.stat) {
             return Ok(());
         }
         // Two at a time could each take what the other needs.
-        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         let _writing = self.queue.writing();
+        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(fs) = fstatfs(&file.dst) else { return Ok(()) };
+        if fs.f_type as u64 != EXT4_SUPER_MAGIC {
+            return Ok(());
+        }
         let left = fs.f_bfree.saturating_sub((fs.f_blocks / 50).min(EXT4_KEPT));
         if size.div_ceil(fs.f_bsize as u64) > left {
             // Not tried, for others would find nothing left meanwhile.

@@ -215,7 +215,6 @@ impl Engine<'_> {
                 return self.abandon(subject, Side::Source, operation, errno);
             }
         };
-        let _writing = self.queue.writing();
         let make = |place: &CStr| match &target {
             Some(target) => rustix::fs::symlinkat(target.as_c_str(), dir, place),
             None => at::make_node(dir, place, stat.kind, 0o600, stat.rdev),

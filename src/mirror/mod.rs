@@ -158,7 +158,7 @@ struct Engine<'a> {
     ahead: usize,
     /// The source has been found unable to be read ahead.
     no_ahead: AtomicBool,
-    /// Held by who looks for room at the destination and takes it.
+    /// Held by who looks whether a large file fits, and allocates its blocks.
     room: Mutex<()>,
     src_path: &'a Path,
     dst_path: &'a Path,

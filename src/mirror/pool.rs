@@ -10,8 +10,7 @@
 //!
 //! Where half of them are held up by the destination, usually all by its journal, more threads would
 //! only take the processor from each other afterwards (measured hot: 5 % of its time), so ten such
-//! moments give one more. Nor is the source slow then, and asked for ahead: that takes two moments
-//! without it in a row.
+//! moments give one more.
 //!
 //! The queue is last in, first out, so that the directories in flight stay few; lists of entries are
 //! taken before directories, and are limited in number (whoever finds the queue full does the work
@@ -186,7 +185,7 @@ impl Queue {
             return false;
         }
         let mut before = (Instant::now(), processor_time());
-        let (mut held_up, mut was_held_up, mut was_idle) = (0, false, false);
+        let mut held_up = 0;
         let mut state = self.lock();
         while state.outstanding > 0 {
             state =
@@ -203,21 +202,16 @@ impl Queue {
             if wall >= TICK {
                 let busy = (now.1 - before.1).as_secs_f64() / wall.as_secs_f64() / cores as f64;
                 let threads = self.threads();
-                // What was idle may have been so before whoever held it up let go.
-                let is_held_up = self.writers.load(Ordering::Relaxed) * 2 >= working;
-                let by_destination = std::mem::replace(&mut was_held_up, is_held_up) || is_held_up;
                 if waiting > 0 && busy < 0.75 {
-                    let more = if by_destination {
+                    let more = if self.writers.load(Ordering::Relaxed) * 2 < working {
+                        self.slow.fetch_or(lists > 0 && busy < 0.5, Ordering::Relaxed);
+                        (threads / 2).max(1)
+                    } else {
                         held_up += 1;
                         usize::from(held_up % HELD_UP == 0)
-                    } else {
-                        (threads / 2).max(1)
                     };
                     grow(more.min(most.saturating_sub(threads)));
                 }
-                let is_idle = lists > 0 && busy < 0.5 && !by_destination;
-                self.slow.fetch_or(was_idle && is_idle, Ordering::Relaxed);
-                was_idle = is_idle;
                 before = now;
             }
             state = self.lock();

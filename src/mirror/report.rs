@@ -116,9 +116,10 @@ impl Report {
         self
     }
 
-    /// Adds what a pass that was to make room, and could not, has found out about the source.
+    /// Adds what a pass that was to make room, and did not do it, has found out, and what ended it.
     pub(super) fn with_findings_of(self, room: Self) -> Self {
         let mut sum = self.after(&room);
+        sum.stop = room.stop.or(sum.stop);
         sum.source_errors |= room.source_errors;
         sum.deletion_withheld |= room.deletion_withheld;
         sum.errors += room.errors;

@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
         Need::Loop,
         Need::Program("rsync"),
         Need::Program("strace"),
+        Need::Program("mkfs.ext4"),
         Need::Filesystem("ext4"),
     ];
     let attributes = &[Need::Root, Need::Program("rsync"), Need::Program("chattr")];
@@ -24,6 +25,7 @@ pub fn cases() -> Vec<Case> {
         case("a_destination_out_of_inodes_keeps_every_name_whole", needs, out_of_inodes),
         case("surplus_that_fills_the_destination_makes_room", needs, full_of_surplus),
         case("a_file_that_does_not_fit_takes_no_room_from_others", crate::DISK_NEEDS, oversized),
+        case("one_of_several_large_files_fits_and_all_small_ones", crate::DISK_NEEDS, one_fits),
         case("an_ext4_that_has_no_room_after_all_costs_one_file", traced, no_room_after_all),
         case("an_ext4_that_cannot_allocate_is_written_all_the_same", traced, cannot_allocate),
         case("surplus_makes_room_for_a_large_file", crate::DISK_NEEDS, room_for_a_large_file),
@@ -153,6 +155,22 @@ fn oversized() {
     pair.assert_equal();
 }
 
+fn one_fits() {
+    let pair = Pair::new();
+    for number in 0..6 {
+        pair.from().file(format!("dir{number}/large"), vec![number; 9 << 20]);
+    }
+    fill_source(&pair, 200, 10_000);
+    let _mounted = small_ext4(&pair);
+    let output = pair.run(&["--json"]);
+    reported(&output, "No space left on device");
+    let fit = |number: &u8| pair.to().path(format!("dir{number}/large")).exists();
+    assert_eq!((0..6).filter(fit).count(), 1, "{}", said(&output));
+    let left = differences(&pair.from().0, &pair.to().0);
+    let unexpected = |line: &&String| !line.contains("mtime") && !line.contains("large");
+    assert_eq!(left.iter().find(unexpected), None);
+}
+
 /// The restore of a large and a small file into an ext4 whose answer to fallocate(2) is `errno`.
 fn allocated(pair: &Pair, errno: &str) -> Output {
     pair.from().file("large", vec![3; 9 << 20]).file("small", "x");
@@ -169,6 +187,8 @@ fn no_room_after_all() {
     let _mounted = small_ext4(&pair);
     let output = allocated(&pair, "ENOSPC");
     reported(&output, "WARN allocate space for ");
+    // There is nothing to remove, so the source is not read again for it.
+    assert!(!said(&output).contains("removed first"), "{}", said(&output));
     assert!(!pair.to().path("large").exists());
     assert_eq!(std::fs::read(pair.to().path("small")).unwrap(), b"x");
     pair.mirror();
