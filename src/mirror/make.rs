@@ -50,13 +50,13 @@ pub(super) struct Born {
     /// Not its inode number, which another may have had before.
     node: Weak<Node>,
     made: Stat,
-    ids: (u32, u32),
 }
 
 impl Born {
     fn is_like(&self, file: &NewFile) -> bool {
-        let ids = (file.stat.uid, file.stat.gid);
-        file.born && self.ids == ids && std::ptr::eq(self.node.as_ptr(), Arc::as_ptr(&file.node))
+        file.born
+            && (self.made.uid, self.made.gid) == (file.stat.uid, file.stat.gid)
+            && std::ptr::eq(self.node.as_ptr(), Arc::as_ptr(&file.node))
     }
 }
 
@@ -132,23 +132,22 @@ impl Engine<'_> {
             if is_sparse(&file.stat) {
                 self.extend(&mut worker.ids, file).map_err(|errno| ("extend", errno))?;
             }
-            let known = worker.born.as_ref().is_some_and(|born| born.is_like(file));
+            let like = worker.born.as_ref().filter(|born| born.is_like(file));
+            let like = like.map(|born| born.made);
             let made = match (&file.temp, file.key) {
                 (Some(_), None) => None,
-                (None, None) if known => None,
+                (None, None) if like.is_some() => None,
                 // What nobody could change is not set again, and followers of a link group need to
                 // know what their leader became.
                 _ => Some(at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?),
             };
             if let (true, Some(made)) = (file.born, made) {
-                let node = Arc::downgrade(&file.node);
-                worker.born = Some(Born { node, made, ids: (file.stat.uid, file.stat.gid) });
+                worker.born = Some(Born { node: Arc::downgrade(&file.node), made });
             }
-            let like = worker.born.as_ref().filter(|_| known).map(|born| &born.made);
             Object::Open(file.dst.as_fd()).apply_new(
                 &file.stat,
                 &file.xattrs,
-                made.as_ref().or(like).filter(|_| file.node.fresh),
+                made.or(like).as_ref().filter(|_| file.node.fresh),
                 !file.node.fresh,
                 &mut |operation, errno| {
                     self.fail(&file.node, &file.name, Side::Destination, operation, errno);

@@ -162,7 +162,7 @@ fn one_fits() {
     }
     fill_source(&pair, 200, 10_000);
     let _mounted = small_ext4(&pair);
-    let output = pair.run(&["--json"]);
+    let output = pair.run(&[]);
     reported(&output, "No space left on device");
     let fit = |number: &u8| pair.to().path(format!("dir{number}/large")).exists();
     assert_eq!((0..6).filter(fit).count(), 1, "{}", said(&output));
