@@ -2,6 +2,7 @@
 //! with many requests in flight.
 //!
 //! - `pool`: the queue, the threads, and how many of them there are and why
+//! - `fetching`: whether a disk may be what the threads wait for
 //! - `limits`: how many descriptors there may be, and who gets them
 //! - `tree`: directories in work and the descriptors they hold
 //! - `walk`: listing the source and handing its entries out
@@ -24,6 +25,7 @@ mod copy;
 mod delete;
 mod directory;
 mod entry;
+mod fetching;
 mod itemize;
 mod large;
 mod limits;
@@ -52,6 +54,7 @@ use crate::error::{Error, Result, escape};
 use crate::fs::xattr::{Reach, Target};
 use crate::fs::{Dir, FsIds, KeepDumpable};
 use ahead::Ahead;
+use fetching::Fetching;
 use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
 use make::Born;
@@ -252,11 +255,17 @@ fn run(
                 .spawn_scoped(scope, || engine.work())
                 .is_ok()
         };
+        let mut fetching = Fetching::from(stat.dev);
+        let mut tick = || {
+            let progress = engine.progress();
+            engine.tick(&progress);
+            fetching.look(progress.bytes, progress.entries)
+        };
         engine.queue.push_beyond_limit(Task::List(root.clone()));
-        let ran = engine.queue.supervise(threads, spawn, || engine.tick());
+        let ran = engine.queue.supervise(threads, spawn, &mut tick);
         if ran && options.delete {
             engine.queue_purges();
-            engine.queue.supervise(threads, spawn, || engine.tick());
+            engine.queue.supervise(threads, spawn, &mut tick);
         }
         engine.queue.close();
         ran
@@ -306,19 +315,23 @@ impl Engine<'_> {
         });
     }
 
-    fn tick(&self) {
+    fn tick(&self, progress: &Progress) {
         if self.observer.interrupted() {
             self.counters.stop(Stop::Interrupted);
         }
+        self.observer.progress(progress);
+    }
+
+    fn progress(&self) -> Progress {
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
-        self.observer.progress(&Progress {
+        Progress {
             entries: get(&counters.files) + get(&counters.symlinks) + get(&counters.specials),
             bytes: get(&counters.bytes),
             waiting: get(&counters.waiting),
             directories_waiting: self.queue.directories(),
             elapsed: self.started.elapsed(),
-        });
+        }
     }
 
     /// The descriptors of `node`; a failure is recorded for `name` in it.

@@ -8,9 +8,9 @@
 //! [`MOST_THREADS`]: 64 threads keep 64 requests in flight and cost 18 MiB, and 32 more where all of
 //! them read large files.
 //!
-//! Where half of them are held up by the destination, usually all by its journal, more threads would
-//! only take the processor from each other afterwards (measured hot: 5 % of its time), so ten such
-//! moments give one more.
+//! Where half of them are held up by the destination, usually all by its journal, or nothing comes
+//! from a disk (`fetching`), more threads would only take the processor from each other afterwards
+//! (measured hot: 5 % of its time), so ten such moments give one more.
 //!
 //! The queue is last in, first out, so that the directories in flight stay few; lists of entries are
 //! taken before directories, and are limited in number (whoever finds the queue full does the work
@@ -169,8 +169,14 @@ impl Queue {
     }
 
     /// Waits until everything is done, adding threads (by `spawn`) while they help, at most `most`
-    /// in all. `tick` is called every few milliseconds. False when not even one thread could start.
-    pub fn supervise(&self, most: usize, spawn: impl Fn() -> bool, mut tick: impl FnMut()) -> bool {
+    /// in all. `tick` is called every few milliseconds and says whether a disk may be what they wait
+    /// for. False when not even one thread could start.
+    pub fn supervise(
+        &self,
+        most: usize,
+        spawn: impl Fn() -> bool,
+        mut tick: impl FnMut() -> bool,
+    ) -> bool {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let grow = |count: usize| {
             for _ in 0..count {
@@ -196,14 +202,15 @@ impl Queue {
                 + state.entries.iter().filter(|task| matches!(task, Task::Entries(..))).count();
             let working = self.threads().saturating_sub(state.idle);
             drop(state);
-            tick();
+            let fetching = tick();
             let now = (Instant::now(), processor_time());
             let wall = now.0 - before.0;
             if wall >= TICK {
                 let busy = (now.1 - before.1).as_secs_f64() / wall.as_secs_f64() / cores as f64;
                 let threads = self.threads();
                 if waiting > 0 && busy < 0.75 {
-                    let more = if self.writers.load(Ordering::Relaxed) * 2 < working {
+                    let writers = self.writers.load(Ordering::Relaxed);
+                    let more = if fetching && writers * 2 < working {
                         self.slow.fetch_or(lists > 0 && busy < 0.5, Ordering::Relaxed);
                         (threads / 2).max(1)
                     } else {
