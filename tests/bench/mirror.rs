@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench mirror` runs all and prints the README's comparison in Markdown; words after
 //! `--` choose scenarios by a part of their name, `million` (memory at 1,000,000 files) only runs
-//! when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (7) says how often
+//! when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (5) says how often
 //! each contestant runs, in turns within each round. It needs root, 12 GiB in the temporary
 //! directory (20 for `million`), and an otherwise idle machine.
 #![allow(
@@ -53,7 +53,7 @@ fn bench(chosen: &[&str]) {
         place: place.path().into(),
         chosen: chosen.iter().map(ToString::to_string).collect(),
         scale: setting("MOLECULE_BENCH_SCALE", 1.0),
-        rounds: setting("MOLECULE_BENCH_ROUNDS", 7.0) as usize,
+        rounds: setting("MOLECULE_BENCH_ROUNDS", 5.0) as usize,
     };
     let mut lines = bench.local();
     lines.extend(bench.delayed(5));
