@@ -41,7 +41,7 @@ const READ: usize = 512 * 1024;
 /// Bytes allocated in one go: a run that shall end does not wait for all of a huge file.
 const EXTENT: u64 = 128 * 1024 * 1024;
 /// What statfs(2) says of ext4 (and of ext2 and ext3, which know no allocation beforehand).
-const EXT4_SUPER_MAGIC: u64 = 0xef53;
+pub(super) const EXT4_SUPER_MAGIC: u64 = 0xef53;
 /// Blocks that ext4 keeps for itself, about a fiftieth of all up to this; statfs(2) counts them as free.
 const EXT4_KEPT: u64 = 4096;
 /// What O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.

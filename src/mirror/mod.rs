@@ -255,7 +255,7 @@ fn run(
                 .spawn_scoped(scope, || engine.work())
                 .is_ok()
         };
-        let mut fetching = Fetching::from(stat.dev);
+        let mut fetching = Fetching::from(src);
         let mut tick = || {
             let progress = engine.progress();
             engine.tick(&progress);

@@ -8,9 +8,9 @@
 //! [`MOST_THREADS`]: 64 threads keep 64 requests in flight and cost 18 MiB, and 32 more where all of
 //! them read large files.
 //!
-//! Where half of them are held up by the destination, usually all by its journal, or nothing comes
-//! from a disk (`fetching`), more threads would only take the processor from each other afterwards
-//! (measured hot: 5 % of its time), so ten such moments give one more.
+//! Where half of them are held up by the destination, usually all by its journal, or hardly anything
+//! comes from a disk (`fetching`), more threads would only take the processor from each other
+//! afterwards (measured hot: 5 % of its time), so ten such moments give one more.
 //!
 //! The queue is last in, first out, so that the directories in flight stay few; lists of entries are
 //! taken before directories, and are limited in number (whoever finds the queue full does the work
@@ -31,7 +31,7 @@ use crate::fs::Kind;
 pub(super) const MOST_THREADS: usize = 64;
 /// How often the number of threads is thought over.
 const TICK: Duration = Duration::from_millis(10);
-/// Ticks in which the destination holds the run up that make for one more thread.
+/// Ticks in which something else than the source holds the run up that make for one more thread.
 const HELD_UP: usize = 10;
 /// Lists of entries that may wait at once.
 const ENTRY_LISTS: usize = 256;

@@ -3,8 +3,8 @@
 //! `cargo bench --bench mirror` runs all and prints the README's comparison in Markdown; words after
 //! `--` choose scenarios by a part of their name, `million` (memory at 1,000,000 files) only runs
 //! when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (5) says how often
-//! each contestant runs, in turns within each round. It needs root, 12 GiB in the temporary
-//! directory (20 for `million`), and an otherwise idle machine.
+//! each contestant runs, in turns within each round; against a slow source at most 3 times, or 2. It
+//! needs root, 12 GiB in the temporary directory (20 for `million`), and an otherwise idle machine.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
