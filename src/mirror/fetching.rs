@@ -7,12 +7,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::libc::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC};
 use rustix::fs::{Mode, OFlags, fstatfs};
-
-use super::large::EXT4_SUPER_MAGIC;
-
-/// What statfs(2) says of xfs.
-const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
 
 /// What a look keeps of all before it, so that the last tenths of a second decide.
 const KEPT: f64 = 0.9;
@@ -45,7 +41,7 @@ impl Fetching {
     /// For the source `src`. The kernel counts for whom it submits a request; ext4 and xfs do that in
     /// the thread that waits, others may have it done by a daemon or over a network.
     pub fn from(src: impl AsFd) -> Self {
-        let kind = fstatfs(src).map_or(0, |fs| fs.f_type as u64);
+        let kind = fstatfs(src).map_or(0, |fs| fs.f_type);
         let counts = match kind {
             EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC => {
                 rustix::fs::open("/proc/self/io", OFlags::CLOEXEC, Mode::empty()).ok()

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use nix::libc::EXT4_SUPER_MAGIC;
 use rustix::fs::{
     Advice, FallocateFlags, OFlags, fallocate, fcntl_getfl, fcntl_setfl, fstatfs, ftruncate,
 };
@@ -40,8 +41,6 @@ const DIRECT_HELPERS: u64 = 32;
 const READ: usize = 512 * 1024;
 /// Bytes allocated in one go: a run that shall end does not wait for all of a huge file.
 const EXTENT: u64 = 128 * 1024 * 1024;
-/// What statfs(2) says of ext4 (and of ext2 and ext3, which know no allocation beforehand).
-pub(super) const EXT4_SUPER_MAGIC: u64 = 0xef53;
 /// Blocks that ext4 keeps for itself, about a fiftieth of all up to this; statfs(2) counts them as free.
 const EXT4_KEPT: u64 = 4096;
 /// What O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.
@@ -154,7 +153,8 @@ impl Engine<'_> {
         let _writing = self.queue.writing();
         let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(fs) = fstatfs(&file.dst) else { return Ok(()) };
-        if fs.f_type as u64 != EXT4_SUPER_MAGIC {
+        // ext2 and ext3 say the same, and know no allocation beforehand.
+        if fs.f_type != EXT4_SUPER_MAGIC {
             return Ok(());
         }
         let left = fs.f_bfree.saturating_sub((fs.f_blocks / 50).min(EXT4_KEPT));

@@ -257,8 +257,7 @@ fn run(
         };
         let mut fetching = Fetching::from(src);
         let mut tick = || {
-            let progress = engine.progress();
-            engine.tick(&progress);
+            let progress = engine.tick();
             fetching.look(progress.bytes, progress.entries)
         };
         engine.queue.push_beyond_limit(Task::List(root.clone()));
@@ -315,23 +314,22 @@ impl Engine<'_> {
         });
     }
 
-    fn tick(&self, progress: &Progress) {
+    /// Hears and tells the observer.
+    fn tick(&self) -> Progress {
         if self.observer.interrupted() {
             self.counters.stop(Stop::Interrupted);
         }
-        self.observer.progress(progress);
-    }
-
-    fn progress(&self) -> Progress {
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
-        Progress {
+        let progress = Progress {
             entries: get(&counters.files) + get(&counters.symlinks) + get(&counters.specials),
             bytes: get(&counters.bytes),
             waiting: get(&counters.waiting),
             directories_waiting: self.queue.directories(),
             elapsed: self.started.elapsed(),
-        }
+        };
+        self.observer.progress(&progress);
+        progress
     }
 
     /// The descriptors of `node`; a failure is recorded for `name` in it.
