@@ -196,7 +196,7 @@ impl Queue {
         while state.outstanding > 0 {
             state =
                 self.drained.wait_timeout(state, TICK).map_or_else(|e| e.into_inner().0, |r| r.0);
-            let waiting = state.entries.len() + state.directories.len();
+            let queued = state.entries.len() + state.directories.len();
             // Helpers of a large file wait for each other, not for the volume.
             let lists = state.directories.len()
                 + state.entries.iter().filter(|task| matches!(task, Task::Entries(..))).count();
@@ -207,18 +207,20 @@ impl Queue {
             let wall = now.0 - before.0;
             if wall >= TICK {
                 let busy = (now.1 - before.1).as_secs_f64() / wall.as_secs_f64() / cores as f64;
+                let writers = self.writers.load(Ordering::Relaxed);
                 let threads = self.threads();
-                if waiting > 0 && busy < 0.75 {
-                    let writers = self.writers.load(Ordering::Relaxed);
-                    let more = if fetching && writers * 2 < working {
+                let more = match (Look { queued, busy, fetching, working, writers }).finds() {
+                    Limit::Processor => 0,
+                    Limit::Source => {
                         self.slow.fetch_or(lists > 0 && busy < 0.5, Ordering::Relaxed);
                         (threads / 2).max(1)
-                    } else {
+                    }
+                    Limit::Other => {
                         held_up += 1;
                         usize::from(held_up % HELD_UP == 0)
-                    };
-                    grow(more.min(most.saturating_sub(threads)));
-                }
+                    }
+                };
+                grow(more.min(most.saturating_sub(threads)));
                 before = now;
             }
             state = self.lock();
@@ -233,7 +235,78 @@ impl Queue {
     }
 }
 
+/// A look at the run.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// Tasks that wait for a thread.
+    queued: usize,
+    /// Share of the processor that the run had since the last look.
+    busy: f64,
+    /// Whether a disk may be what threads wait for.
+    fetching: bool,
+    /// Threads that have a task.
+    working: usize,
+    /// Those of them that are changing the destination.
+    writers: usize,
+}
+
+/// What keeps a run from going faster.
+#[derive(Debug, PartialEq, Eq)]
+enum Limit {
+    /// The processor, or there is nothing to do for one more thread.
+    Processor,
+    Source,
+    /// The destination, or what cannot be known.
+    Other,
+}
+
+impl Look {
+    fn finds(&self) -> Limit {
+        if self.queued == 0 || self.busy >= 0.75 {
+            Limit::Processor
+        } else if self.fetching && self.writers * 2 < self.working {
+            Limit::Source
+        } else {
+            Limit::Other
+        }
+    }
+}
+
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threads that wait for a disk.
+    const WAITING: Look = Look { queued: 9, busy: 0.1, fetching: true, working: 8, writers: 1 };
+
+    #[test]
+    fn threads_that_wait_for_a_disk_wait_for_the_source() {
+        assert_eq!(WAITING.finds(), Limit::Source);
+    }
+
+    #[test]
+    fn a_busy_processor_is_the_limit() {
+        assert_eq!(Look { busy: 0.75, ..WAITING }.finds(), Limit::Processor);
+    }
+
+    #[test]
+    fn without_work_for_it_no_thread_would_help() {
+        assert_eq!(Look { queued: 0, ..WAITING }.finds(), Limit::Processor);
+    }
+
+    #[test]
+    fn a_hot_source_is_not_waited_for() {
+        assert_eq!(Look { fetching: false, ..WAITING }.finds(), Limit::Other);
+    }
+
+    #[test]
+    fn half_of_the_threads_at_the_destination_are_held_up_by_it() {
+        assert_eq!(Look { writers: 4, ..WAITING }.finds(), Limit::Other);
+        assert_eq!(Look { writers: 3, ..WAITING }.finds(), Limit::Source);
+    }
 }
