@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench mirror` runs all and prints the README's comparison in Markdown; words after
 //! `--` choose scenarios by a part of their name, `million` (memory at 1,000,000 files) only runs
-//! when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (5) says how often
-//! each contestant runs, in turns within each round; against a slow source at most 3 times, or 2. It
-//! needs root, 12 GiB in the temporary directory (20 for `million`), and an otherwise idle machine.
+//! when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (9) says how often
+//! each contestant runs, in turns within each round; against a slow source at most 3 times. It needs
+//! root, 12 GiB in the temporary directory (20 for `million`), and an otherwise idle machine.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -53,7 +53,7 @@ fn bench(chosen: &[&str]) {
         place: place.path().into(),
         chosen: chosen.iter().map(ToString::to_string).collect(),
         scale: setting("MOLECULE_BENCH_SCALE", 1.0),
-        rounds: setting("MOLECULE_BENCH_ROUNDS", 5.0) as usize,
+        rounds: setting("MOLECULE_BENCH_ROUNDS", 9.0) as usize,
     };
     let mut lines = bench.local();
     lines.extend(bench.delayed(5));
@@ -124,8 +124,8 @@ impl Bench {
         assert!(ratio < 4.0, "the delayed device does not overlap its reads");
         let source = Mounted::node(device.node(), self.place.join("slow"), "ro,noload");
         let mut contest = self.contest(&name, &source.0, "all", Start::Cold);
-        // rsync takes minutes for each of these.
-        contest.rounds = self.rounds.min(if milliseconds > 10 { 2 } else { 3 });
+        // rsync takes more than a minute for each of these.
+        contest.rounds = self.rounds.min(3);
         contest.run(&[Rsync, Molecule, Floor(32)])
     }
 

@@ -158,7 +158,8 @@ impl Contest {
 fn spread(numbers: impl Iterator<Item = f64>) -> (f64, f64, f64) {
     let mut sorted: Vec<f64> = numbers.collect();
     sorted.sort_by(f64::total_cmp);
-    (sorted[sorted.len() / 2], sorted[0], sorted[sorted.len() - 1])
+    let middle = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+    (middle, sorted[0], sorted[sorted.len() - 1])
 }
 
 /// The table in Markdown. What else a machine does only ever adds time, so beside the medians stand
