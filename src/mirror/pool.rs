@@ -256,7 +256,7 @@ enum Limit {
     /// The processor, or there is nothing to do for one more thread.
     Processor,
     Source,
-    /// The destination, or what cannot be known.
+    /// Something else, most likely the destination.
     Other,
 }
 
