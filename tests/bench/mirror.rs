@@ -124,7 +124,7 @@ impl Bench {
         assert!(ratio < 4.0, "the delayed device does not overlap its reads");
         let source = Mounted::node(device.node(), self.place.join("slow"), "ro,noload");
         let mut contest = self.contest(&name, &source.0, "all", Start::Cold);
-        // rsync takes more than a minute for each of these.
+        // Of 20 ms rsync takes more than a minute.
         contest.rounds = self.rounds.min(3);
         contest.run(&[Rsync, Molecule, Floor(32)])
     }
