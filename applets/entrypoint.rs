@@ -39,6 +39,7 @@ pub fn run(context: &Context) -> u8 {
         boot_audit::boot();
     }
     if token_refresh::wanted(&environment) {
+        context.inherited.give_back_limits();
         token_refresh::start_daemon(&environment);
     }
     exec_runtime(context, &environment)

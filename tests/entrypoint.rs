@@ -13,6 +13,8 @@ mod support;
 mod bad_input;
 #[path = "entrypoint/hand_over.rs"]
 mod hand_over;
+#[path = "entrypoint/limits.rs"]
+mod limits;
 #[path = "entrypoint/system_calls.rs"]
 mod system_calls;
 
@@ -23,7 +25,8 @@ use support::runtime::{self, View};
 use support::sandbox::{Outcome, Run, Sandbox};
 
 fn cases() -> Vec<Case> {
-    hand_over::cases().into_iter().chain(bad_input::cases()).chain(system_calls::cases()).collect()
+    let of_this_file = [hand_over::cases(), bad_input::cases(), limits::cases()];
+    of_this_file.into_iter().flatten().chain(system_calls::cases()).collect()
 }
 
 /// The boot of a sandbox, as a container's init does it.

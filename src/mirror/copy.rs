@@ -25,9 +25,19 @@ pub(super) enum CopyError {
     Os(Side, &'static str, Errno),
     /// The source ended before its size.
     Shrunk,
-    /// It is larger than what the destination has left.
+    /// It is larger than what the destination has left, or (EFBIG) than a file may be there.
     TooLarge(Errno),
     Stopped,
+}
+
+impl CopyError {
+    /// The destination did not take it.
+    pub fn at_destination(operation: &'static str, errno: Errno) -> Self {
+        match errno {
+            Errno::FBIG => Self::TooLarge(errno),
+            _ => Self::Os(Side::Destination, operation, errno),
+        }
+    }
 }
 
 /// Where copied bytes go.
@@ -162,7 +172,7 @@ impl Engine<'_> {
         let _writing = self.queue.writing();
         let written = ids.attempt(|| write_full(sink.fd, bytes, offset));
         drop(turn);
-        written.map_err(|errno| CopyError::Os(Side::Destination, "write", errno))?;
+        written.map_err(|errno| CopyError::at_destination("write", errno))?;
         add(&self.counters.bytes, bytes.len() as u64);
         Ok(())
     }

@@ -75,6 +75,11 @@ impl Engine<'_> {
             );
             return;
         }
+        if self.counters.over_limit.load(std::sync::atomic::Ordering::Relaxed) {
+            self.counters.deletion_withheld.store(true, std::sync::atomic::Ordering::Relaxed);
+            tracing::warn!("nothing is deleted, because a file that is too large was not read");
+            return;
+        }
         if self.counters.did_not_fit.load(std::sync::atomic::Ordering::Relaxed) {
             // It has not been read to its end, and reading the source again takes long.
             let any = nodes.iter().any(|node| self.is_surplus_in(node));

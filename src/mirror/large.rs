@@ -23,6 +23,7 @@ use rustix::fs::{
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::copy::{CopyError, Sink, is_sparse, next_data};
+use super::limits::buffer;
 use super::make::NewFile;
 use super::pool::Task;
 use super::report::Side;
@@ -67,12 +68,13 @@ pub(super) struct BigCopy {
 pub(super) struct LargeBuffer(Vec<u8>);
 
 impl LargeBuffer {
-    fn aligned(&mut self) -> &mut [u8] {
+    /// None where there is no memory for it.
+    fn aligned(&mut self) -> Option<&mut [u8]> {
         if self.0.is_empty() {
-            self.0 = vec![0; READ + ALIGNMENT];
+            self.0 = buffer(READ + ALIGNMENT)?;
         }
         let start = self.0.as_ptr().align_offset(ALIGNMENT);
-        &mut self.0[start..start + READ]
+        Some(&mut self.0[start..start + READ])
     }
 }
 
@@ -235,7 +237,7 @@ impl Engine<'_> {
             }
             let direct = big.direct.load(Ordering::Acquire);
             // The length stays a multiple of the block also at the end of the file.
-            let buffer = worker.large.aligned();
+            let buffer = worker.large.aligned().unwrap_or(&mut worker.buffer);
             let count = match rustix::io::pread(&big.src, &mut *buffer, offset) {
                 Ok(0) => return Err(CopyError::Shrunk),
                 Ok(count) => count.min(usize::try_from(end - offset).unwrap_or(usize::MAX)),

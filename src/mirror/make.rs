@@ -164,7 +164,7 @@ impl Engine<'_> {
                 self.led(file.key, &file.node, &file.name, made.as_ref().map(id));
             }
             Err((operation, errno)) => {
-                self.give_up(file, CopyError::Os(Side::Destination, operation, errno));
+                self.give_up(file, CopyError::at_destination(operation, errno));
             }
         }
     }

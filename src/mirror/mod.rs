@@ -37,6 +37,7 @@ mod report;
 mod tree;
 mod walk;
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
@@ -248,12 +249,15 @@ fn run(
     engine.held.note(&root);
     let engine = &engine;
     let ran = std::thread::scope(|scope| {
+        let workers = RefCell::new(Vec::new());
         let spawn = || {
             // Too few threads make a run slow, not wrong.
-            std::thread::Builder::new()
+            let worker = std::thread::Builder::new()
                 .stack_size(256 * 1024)
-                .spawn_scoped(scope, || engine.work())
-                .is_ok()
+                .spawn_scoped(scope, || engine.work());
+            let started = worker.is_ok();
+            workers.borrow_mut().extend(worker);
+            started
         };
         let mut fetching = Fetching::from(src);
         let mut tick = || {
@@ -267,6 +271,11 @@ fn run(
             engine.queue.supervise(threads, spawn, &mut tick);
         }
         engine.queue.close();
+        for worker in workers.into_inner() {
+            // The scope waits for their work only. One that is still about to end has capabilities
+            // (`FsIds`) when the process gives up its own, and ends it with what setresuid(2) tells it.
+            let _ = worker.join();
+        }
         ran
     });
     if !ran {

@@ -78,7 +78,8 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Whether surplus entries were left in place because the source could not be read in full.
     pub deletion_withheld: bool,
-    /// Whether a file was larger than what the destination had left; others were still tried.
+    /// Whether a file was larger than what the destination had left, or than a file may be there
+    /// (RLIMIT_FSIZE, or its file system); others were still tried.
     pub did_not_fit: bool,
     /// Whether surplus entries were left in place because such a file had not been read.
     pub(super) deletion_deferred: bool,
@@ -151,6 +152,8 @@ pub(super) struct Counters {
     failures: Mutex<Vec<Failure>>,
     /// A file was larger than what the destination has left.
     pub did_not_fit: AtomicBool,
+    /// A file was larger than a file may be there, and has not been read to its end.
+    pub over_limit: AtomicBool,
     pub deletion_deferred: AtomicBool,
     stop: Mutex<Option<Stop>>,
     stopped: AtomicBool,
@@ -181,10 +184,15 @@ impl Counters {
         }
     }
 
-    /// The same for a file that is larger than what the destination has left: others may fit.
+    /// The same for a file that is larger than what the destination has left, or than a file may be:
+    /// others may fit.
     pub fn too_large(&self, path: PathBuf, errno: Errno, shown: PathBuf) {
-        self.tell(Side::Destination, "allocate space for", path, errno, shown);
-        self.did_not_fit.store(true, Ordering::Relaxed);
+        let (operation, flag) = match errno {
+            Errno::FBIG => ("write", &self.over_limit),
+            _ => ("allocate space for", &self.did_not_fit),
+        };
+        self.tell(Side::Destination, operation, path, errno, shown);
+        flag.store(true, Ordering::Relaxed);
     }
 
     fn tell(
@@ -198,6 +206,7 @@ impl Counters {
         let error = Error::os(operation, shown, errno);
         let error = match errno {
             Errno::NOSPC | Errno::DQUOT => error.hint("free space there and restore again"),
+            Errno::FBIG => error.hint("raise the limit of a file's size (ulimit -f)"),
             Errno::ROFS => error.hint("make the destination writable and restore again"),
             Errno::PERM if side == Side::Destination => {
                 error.hint("look for an immutable file (lsattr) or a missing capability")
@@ -254,7 +263,8 @@ impl Counters {
             failures: self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             deletion_withheld: self.deletion_withheld.load(Ordering::Relaxed),
             deletion_deferred: self.deletion_deferred.load(Ordering::Relaxed),
-            did_not_fit: self.did_not_fit.load(Ordering::Relaxed),
+            did_not_fit: self.did_not_fit.load(Ordering::Relaxed)
+                || self.over_limit.load(Ordering::Relaxed),
             stop: *self.stop.lock().unwrap_or_else(PoisonError::into_inner),
             elapsed,
         }

@@ -3,6 +3,7 @@
 mod bounded_log;
 mod daemon;
 mod interrupt;
+mod limits;
 mod search;
 mod supervise;
 mod trust;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 pub use bounded_log::BoundedLog;
 pub use daemon::become_daemon;
 pub use interrupt::Interruption;
+use limits::RaisedLimits;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
 pub use supervise::{End, Supervisor};
 pub use trust::only_root_can_change;
@@ -23,39 +25,59 @@ pub use trust::only_root_can_change;
 /// Inherited state that this program changes for itself and gives back at exec.
 #[derive(Debug)]
 pub struct Inherited {
-    sigpipe: SigAction,
+    actions: [(Signal, SigAction); 3],
+    limits: RaisedLimits,
     /// argv, bytes as given.
     pub arguments: Vec<CString>,
 }
 
 impl Inherited {
     /// Takes note of what was inherited and makes the process safe to run in: closed standard
-    /// descriptors are held shut, so that no file opened later becomes "stdout", and a reader that
-    /// goes away does not kill a boot (SIGPIPE).
+    /// descriptors are held shut, so that no file opened later becomes "stdout"; a reader that goes
+    /// away and a limit of file size or processor time do not kill a boot (see [`SPARED`]); limits too
+    /// small to work with are raised where that is allowed.
     pub fn take(arguments: Vec<CString>) -> Self {
+        let limits = RaisedLimits::raise();
         hold_closed_standard_descriptors();
-        Self { sigpipe: ignore_sigpipe(), arguments }
+        Self { actions: SPARED.map(|signal| (signal, ignore(signal))), limits, arguments }
     }
 
-    /// Replaces the program, which gets the inherited SIGPIPE disposition. Returns only on failure,
-    /// with the kernel's reason. No descriptor, mask or limit is touched.
+    /// Sets the limits as they were inherited, for a child that is about to be made, or for exec.
+    pub fn give_back_limits(&self) {
+        self.limits.give_back();
+    }
+
+    /// Replaces the program, which gets the inherited dispositions and limits. Returns only on
+    /// failure, with the kernel's reason. No descriptor or mask is touched.
     pub fn exec(&self, program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
-        // SAFETY: the action is the one the kernel reported at start: SIG_DFL or SIG_IGN.
-        #[allow(unsafe_code)]
-        let _ = unsafe { sigaction(Signal::SIGPIPE, &self.sigpipe) };
+        self.limits.give_back();
+        for (signal, action) in &self.actions {
+            // SAFETY: the action is the one the kernel reported at start: SIG_DFL or SIG_IGN.
+            #[allow(unsafe_code)]
+            let _ = unsafe { sigaction(*signal, action) };
+        }
         let Err(errno) = nix::unistd::execve(program, arguments, environment);
         // What is said about the failure must not be lost to a reader that went away.
-        ignore_sigpipe();
+        self.limits.raise_again();
+        for signal in SPARED {
+            ignore(signal);
+        }
         Errno::from_raw_os_error(errno as i32)
     }
 }
 
-/// Ignores SIGPIPE; gives what was in force.
-fn ignore_sigpipe() -> SigAction {
+/// Signals whose default action ends a process that writes to a pipe without a reader, writes beyond
+/// the limit of a file's size, or runs beyond its soft limit of processor time. All three are ignored:
+/// the first two come as an error of the write as well, and a boot is not what the third is for.
+/// Signals that somebody sends, or has had a timer send, end the process as they are meant to.
+const SPARED: [Signal; 3] = [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGXCPU];
+
+/// Ignores `signal`; gives what was in force.
+fn ignore(signal: Signal) -> SigAction {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: SIG_IGN installs no code.
     #[allow(unsafe_code)]
-    unsafe { sigaction(Signal::SIGPIPE, &ignore) }.unwrap_or(ignore)
+    unsafe { sigaction(signal, &ignore) }.unwrap_or(ignore)
 }
 
 /// Puts a path-only descriptor of "/" (close-on-exec, so the next program sees it closed again) on

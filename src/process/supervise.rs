@@ -302,7 +302,9 @@ impl Supervisor {
             // SAFETY: the actions are SIG_DFL, and SIG_DFL or SIG_IGN as inherited.
             #[allow(unsafe_code)]
             unsafe {
-                sigaction(Signal::SIGPIPE, &default)?;
+                for signal in super::SPARED {
+                    sigaction(signal, &default)?;
+                }
                 sigaction(Signal::SIGCHLD, &self.inherited_sigchld)?;
             }
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.inherited_mask), None)

@@ -25,7 +25,7 @@ pub struct Run {
     descriptors: Vec<(RawFd, OwnedFd)>,
     closed: Vec<RawFd>,
     dropped: Vec<u32>,
-    limits: Vec<(nix::sys::resource::Resource, u64)>,
+    limits: Vec<(nix::sys::resource::Resource, u64, Option<u64>)>,
     stdout: Option<OwnedFd>,
 }
 
@@ -143,7 +143,13 @@ impl Run {
 
     /// With this soft and hard limit.
     pub fn limit(mut self, resource: nix::sys::resource::Resource, value: u64) -> Self {
-        self.limits.push((resource, value));
+        self.limits.push((resource, value, Some(value)));
+        self
+    }
+
+    /// With this soft limit, the hard one as it is.
+    pub fn soft_limit(mut self, resource: nix::sys::resource::Resource, value: u64) -> Self {
+        self.limits.push((resource, value, None));
         self
     }
 
@@ -183,8 +189,9 @@ impl Run {
         let enter = move || -> std::io::Result<()> {
             nix::sched::setns(namespace.as_fd(), nix::sched::CloneFlags::CLONE_NEWNS)?;
             nix::unistd::chdir(directory.as_c_str())?;
-            for (resource, value) in &limits {
-                nix::sys::resource::setrlimit(*resource, *value, *value)?;
+            for (resource, soft, hard) in &limits {
+                let now = nix::sys::resource::getrlimit(*resource)?.1;
+                nix::sys::resource::setrlimit(*resource, *soft, hard.unwrap_or(now))?;
             }
             for capability in &dropped {
                 drop_capability(*capability)?;
