@@ -3,9 +3,9 @@
 //! Every message is one line: what was attempted, on what, what the kernel said, what to do.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -95,7 +95,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.operation)?;
         if let Some(path) = &self.path {
-            write!(f, " {}", escape(path))?;
+            write!(f, " {}", escape(shorten(path).as_ref()))?;
         }
         match &self.reason {
             Reason::Errno(errno) => write!(f, ": {}", describe(*errno))?,
@@ -123,6 +123,28 @@ pub fn describe(errno: Errno) -> String {
 /// UTF-8 become `\n`, `\\`, `\x1b` and the like; everything else stands as it is.
 pub fn escape<T: AsRef<OsStr> + ?Sized>(text: &T) -> Escaped<'_> {
     Escaped(text.as_ref().as_bytes())
+}
+
+/// Longest path that is shown whole, in bytes.
+pub const LONGEST_SHOWN: usize = 1280;
+/// Bytes shown of each end of a longer one.
+pub const SHOWN_END: usize = 256;
+
+/// A path for a message: of one that is too long for a line, both ends and how much is left out. The
+/// depth of a tree is its owner's to choose, and so would be the size of a log.
+pub fn shorten(path: &Path) -> Cow<'_, Path> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() <= LONGEST_SHOWN {
+        return path.into();
+    }
+    let (start, end) = (&bytes[..SHOWN_END], &bytes[bytes.len() - SHOWN_END..]);
+    let shown = [start, left_out(bytes.len() - 2 * SHOWN_END).as_bytes(), end].concat();
+    PathBuf::from(OsString::from_vec(shown)).into()
+}
+
+/// What stands in place of `count` bytes of a path.
+pub fn left_out(count: usize) -> String {
+    format!("[... {count} bytes ...]")
 }
 
 /// See [`escape`].
@@ -169,6 +191,18 @@ mod tests {
         let name = OsStr::from_bytes(b"a\nb\\n\x1b[31m\xff caf\xc3\xa9");
         assert_eq!(escape(name).to_string(), "a\\nb\\\\n\\x1b[31m\\xff café");
         assert_eq!(escape("\u{9b}1m\u{202e}").to_string(), "\\xc2\\x9b1m\\u{202e}");
+    }
+
+    #[test]
+    fn a_long_path_keeps_both_ends() {
+        let path = format!("/start/{}/end", "x".repeat(2000));
+        let shown = shorten(Path::new(&path)).into_owned();
+        let text = shown.to_str().unwrap_or_default();
+        assert!(text.starts_with("/start/x") && text.ends_with("x/end"), "{text}");
+        assert!(text.contains("x[... 1499 bytes ...]x"), "{text}");
+        assert_eq!(text.len(), 2 * SHOWN_END + "[... 1499 bytes ...]".len());
+        let short = Path::new("/start/end");
+        assert_eq!(shorten(short), short);
     }
 
     #[test]

@@ -5,6 +5,8 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
+#[path = "mirror_faults/bounded.rs"]
+mod bounded;
 #[path = "mirror_faults/destination.rs"]
 mod destination;
 #[path = "mirror_faults/hostile.rs"]
@@ -32,6 +34,7 @@ const DISK_NEEDS: &[Need] = &[
 fn main() -> ExitCode {
     support::mounts::leave_the_machine_alone();
     let mut cases = destination::cases();
+    cases.extend(bounded::cases());
     cases.extend(hostile::cases());
     cases.extend(interruption::cases());
     cases.extend(source::cases());

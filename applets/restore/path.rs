@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::error::{Error, Result, escape, shorten};
 use molecule_tools::fs::{Dir, Kind};
 use molecule_tools::mirror::{self, Change, Observer, mirror};
 use rustix::fs::FlockOperation;
@@ -241,9 +241,12 @@ impl Observer for Mismatches<'_> {
     }
 
     fn change(&self, change: &Change, path: &Path) {
-        self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = shown_below(self.to, path);
-        warn!("verification: {} {}", change.itemize(), escape(&path));
+        let number = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        mirror::tell(number, "differences", || {
+            let path = shown_below(self.to, path);
+            let path = shorten(&path);
+            warn!("verification: {} {}", change.itemize(), escape(path.as_ref()));
+        });
     }
 
     fn interrupted(&self) -> bool {

@@ -49,9 +49,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 pub use itemize::{Change, Differences};
-pub use report::{Failure, Report, Side, Stop};
+pub use report::{Failure, Report, Side, Stop, tell};
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, shorten};
 use crate::fs::xattr::{Reach, Target};
 use crate::fs::{Dir, FsIds, KeepDumpable};
 use ahead::Ahead;
@@ -61,7 +61,7 @@ use limits::{Limits, MoreDescriptors};
 use make::Born;
 use metadata::Xattrs;
 use pool::{Queue, Task};
-use report::{Counters, add};
+use report::Counters;
 use tree::{Held, Node, Pair, join};
 
 /// Bytes one getdents64(2) call may fill.
@@ -380,17 +380,21 @@ impl Engine<'_> {
 
     fn vanished(&self, node: &Node, name: &CStr) {
         node.uncertain.store(true, Ordering::Relaxed);
-        add(&self.counters.vanished, 1);
-        let (_, shown) = self.paths(node, name, Side::Source);
-        tracing::warn!("{} vanished before it could be read", escape(&shown));
+        let number = self.counters.vanished.fetch_add(1, Ordering::Relaxed);
+        tell(number, "vanished entries", || {
+            let (_, shown) = self.paths(node, name, Side::Source);
+            tracing::warn!("{} vanished before it could be read", escape(shorten(&shown).as_ref()));
+        });
     }
 
     /// Says that a mount below the top of the source is not followed.
     fn leave_out(&self, node: &Node, name: &CStr) {
         node.uncertain.store(true, Ordering::Relaxed);
-        add(&self.counters.mounts_left_out, 1);
-        let (_, shown) = self.paths(node, name, Side::Source);
-        tracing::info!("{} is a mount of its own, left out", escape(&shown));
+        let number = self.counters.mounts_left_out.fetch_add(1, Ordering::Relaxed);
+        tell(number, "mounts", || {
+            let (_, shown) = self.paths(node, name, Side::Source);
+            tracing::info!("{} is a mount of its own, left out", escape(shorten(&shown).as_ref()));
+        });
     }
 
     fn change(&self, node: &Node, name: &CStr, change: impl FnOnce() -> Change) {

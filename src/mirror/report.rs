@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::error::{Error, describe};
+use crate::error::{Error, describe, shorten};
 
 /// Failures kept one by one; later ones are only counted, so that memory stays bounded.
 const KEPT: usize = 100;
-/// Failures told one by one in the log.
-const TOLD: u64 = 1000;
+/// Lines of a kind that are told one by one in the log.
+pub(super) const TOLD: u64 = 1000;
 
 /// Which tree a failed operation was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Stop {
 pub struct Failure {
     /// Which tree.
     pub side: Side,
-    /// Path below the top of the tree.
+    /// Path below the top of the tree; of a long one both ends (see [`shorten`]).
     pub path: PathBuf,
     /// Operation and the kernel's reason, one line.
     pub reason: String,
@@ -127,6 +127,15 @@ impl Report {
         sum.failures.extend(room.failures);
         sum.failures.truncate(KEPT);
         sum
+    }
+}
+
+/// Says one of many lines of a kind, of which `number` were said before.
+pub fn tell(number: u64, what: &str, say: impl FnOnce()) {
+    match number {
+        0..TOLD => say(),
+        TOLD => tracing::warn!("further {what} are counted, not listed"),
+        _ => {}
     }
 }
 
@@ -223,13 +232,10 @@ impl Counters {
         if side == Side::Source {
             self.source_errors.store(true, Ordering::Relaxed);
         }
-        match number {
-            0..TOLD => tracing::warn!("{error}"),
-            TOLD => tracing::warn!("further errors are counted, not listed"),
-            _ => {}
-        }
+        tell(number, "errors", || tracing::warn!("{error}"));
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() < KEPT {
+            let path = shorten(&path).into_owned();
             failures.push(Failure { side, path, reason });
         }
     }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use rustix::io::Errno;
 
 use super::report::Side;
+use crate::error::SHOWN_END;
 use crate::fs::{Stat, at};
 
 /// The open descriptors of one directory in both trees.
@@ -93,15 +94,36 @@ impl Node {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// The path below the top of the trees, for messages. Empty at the top.
+    /// The path below the top of the trees, for messages. Empty at the top. Of a long one only the ends
+    /// are put together.
     pub fn path(&self) -> PathBuf {
-        let mut names: Vec<&OsStr> = Vec::new();
+        let (mut end, mut start) = (Vec::new(), VecDeque::new());
+        let (mut end_bytes, mut start_bytes, mut left_out) = (0, 0, 0);
         let mut node = self;
         while let Some(parent) = &node.parent {
-            names.push(OsStr::from_bytes(node.name.to_bytes()));
+            let name = OsStr::from_bytes(node.name.to_bytes());
+            if end_bytes < SHOWN_END {
+                end_bytes += name.len() + 1;
+                end.push(name);
+            } else {
+                start_bytes += name.len() + 1;
+                start.push_front(name);
+            }
+            while start_bytes > SHOWN_END
+                && start.len() > 1
+                && let Some(name) = start.pop_back()
+            {
+                start_bytes -= name.len() + 1;
+                left_out += name.len() + 1;
+            }
             node = parent;
         }
-        names.iter().rev().collect()
+        let mut path: PathBuf = start.iter().collect();
+        if left_out > 0 {
+            path.push(crate::error::left_out(left_out));
+        }
+        path.extend(end.iter().rev());
+        path
     }
 
     fn held(&self) -> Option<Arc<Pair>> {
