@@ -31,6 +31,8 @@ mod mounts;
 mod names;
 #[path = "mirror/owners.rs"]
 mod owners;
+#[path = "mirror/privileged.rs"]
+mod privileged;
 mod support;
 
 use std::process::ExitCode;
@@ -54,5 +56,6 @@ fn main() -> ExitCode {
     cases.extend(mounts::cases());
     cases.extend(names::cases());
     cases.extend(owners::cases());
+    cases.extend(privileged::cases());
     support::run(cases)
 }

@@ -72,6 +72,10 @@ struct Options {
     /// Leave in place what the snapshot does not have
     #[arg(long)]
     no_delete: bool,
+    /// Leave out device nodes, and set-id bits and file capabilities of programs
+    #[arg(long, env = "MOLECULE_RESTORE_NO_PRIVILEGED", hide_env_values = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    no_privileged: bool,
     /// Afterwards read both sides again and report every difference
     #[arg(long)]
     verify: bool,

@@ -182,6 +182,7 @@ impl Job<'_> {
             jobs: Some(usize::from(self.options.jobs)).filter(|&jobs| jobs > 0),
             // The snapshot of a restored workspace has a marker too: in place early, it would say
             // that everything was restored, should this restore be cut off.
+            no_privileged: self.options.no_privileged,
             except: Some(MARKER).filter(|_| {
                 let is_directory = |dir: &Dir| {
                     matches!(dir.stat_entry(MARKER), Ok(Some(stat)) if stat.kind == Kind::Dir)
@@ -194,6 +195,7 @@ impl Job<'_> {
         self.watch.start(to);
         let report = mirror(source, destination, &options, self.watch)?;
         self.watch.finish();
+        say_privileges(&report, to);
         let mut mismatches = None;
         if let (true, Some(destination), None) =
             (self.options.verify && !self.options.dry_run, destination, report.stop)
@@ -226,6 +228,25 @@ impl Job<'_> {
 
 fn exited(to: &Path, status: u8) {
     warn!("rsync to {} exited {status} — workspace may be partially restored", escape(to));
+}
+
+/// What the snapshot brought that gives whoever uses it more rights than they have.
+fn say_privileges(report: &mirror::Report, to: &Path) {
+    let (files, devices) = (report.privileged_files, report.devices);
+    if files + devices > 0 {
+        warn!(
+            "{} got {files} programs with set-id bits or capabilities and {devices} device nodes; \
+             --no-privileged (MOLECULE_RESTORE_NO_PRIVILEGED=true) leaves them out",
+            escape(to)
+        );
+    }
+    if report.privileges_left_out > 0 {
+        info!(
+            "left out of {}: {} device nodes, or set-id bits and capabilities of programs",
+            escape(to),
+            report.privileges_left_out
+        );
+    }
 }
 
 /// Says each difference that the verification finds.

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
@@ -10,7 +11,7 @@ use super::ahead::{Found, Source};
 use super::copy::CopyError;
 use super::itemize::{Change, Differences};
 use super::links::{Id, Leader, Role, id};
-use super::make::with_temp_name;
+use super::make::{is_device, with_temp_name};
 use super::metadata::{Object, Xattrs, compare, raises};
 use super::pool::{Name, Task};
 use super::report::{Side, add};
@@ -94,7 +95,14 @@ impl Engine<'_> {
 
     /// Makes the destination entry equal to the source entry.
     fn ensure(&self, worker: &mut Worker, subject: &Subject<'_>, src: Option<Source>) {
+        let (permitted, set_id) = self.permitted(subject.stat);
+        let subject = &Subject { stat: permitted, ..*subject };
         let Subject { node, pair, name, stat, key } = subject;
+        if self.options.no_privileged && is_device(stat.kind) {
+            node.uncertain.store(true, Ordering::Relaxed);
+            add(&self.counters.privileges_left_out, 1);
+            return self.finish_lead(*key, None);
+        }
         let old = match (&pair.dst, node.fresh) {
             (Some(dst), false) => match at::stat(dst, name) {
                 Ok(old) => Some(old),
@@ -113,7 +121,7 @@ impl Engine<'_> {
             };
             let reach = worker.reach;
             let read = |dir: BorrowedFd<'_>| Xattrs::read(&reach.entry(dir, name));
-            let wanted = match read(pair.src.as_fd()) {
+            let mut wanted = match read(pair.src.as_fd()) {
                 Ok(wanted) => wanted,
                 Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
             };
@@ -123,6 +131,7 @@ impl Engine<'_> {
                     return self.abandon(subject, Side::Destination, "read xattrs of", errno);
                 }
             };
+            let capability = self.options.no_privileged && wanted.drop_capability();
             differences = compare(stat, old, &wanted, &found);
             // An inode with more names than the source's may have some outside the tree: it is
             // never changed in place. Nor does what stands there become a program of its owner: its
@@ -133,6 +142,7 @@ impl Engine<'_> {
                     || (!differences.any()
                         && key.is_some_and(|key| self.links.claim(id(old), key))));
             if keep {
+                add(&self.counters.privileges_left_out, u64::from(set_id || capability));
                 if differences.any() && !self.touch(subject, old, &differences, &wanted, &found) {
                     return;
                 }
@@ -147,10 +157,11 @@ impl Engine<'_> {
         });
         if self.options.dry_run {
             add(&self.counters.copied, 1);
+            add(&self.counters.devices, u64::from(is_device(stat.kind)));
             return self.led(*key, node, name, None);
         }
         match stat.kind {
-            Kind::File => self.make_file(worker, subject, src, old),
+            Kind::File => self.make_file(worker, subject, src, old, set_id),
             _ => self.make_special(worker, subject, old),
         }
     }
@@ -339,7 +350,7 @@ impl Engine<'_> {
             }
             CopyError::Stopped => {}
         }
-        node.uncertain.store(true, std::sync::atomic::Ordering::Relaxed);
+        node.uncertain.store(true, Ordering::Relaxed);
         self.finish_lead(*key, None);
     }
 }

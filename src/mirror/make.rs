@@ -14,7 +14,7 @@ use super::ahead::Source;
 use super::copy::{BUFFER, CopyError, is_sparse};
 use super::entry::Subject;
 use super::links::{Id, id};
-use super::metadata::{Object, Xattrs};
+use super::metadata::{Object, Xattrs, is_privileged, without_set_id};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
 use super::{Engine, Worker};
@@ -73,13 +73,14 @@ impl NewFile {
 }
 
 impl Engine<'_> {
-    /// Makes a regular file, and has it filled.
+    /// Makes a regular file, and has it filled. `set_id`: `subject` is without its set-id bits already.
     pub(super) fn make_file(
         &self,
         worker: &mut Worker,
         subject: &Subject<'_>,
         src: Option<Source>,
         old: Option<Stat>,
+        set_id: bool,
     ) {
         let Subject { node, pair, name, key, .. } = subject;
         let Some(dir) = &pair.dst else { return };
@@ -99,8 +100,9 @@ impl Engine<'_> {
         if stat.kind != Kind::File {
             return self.abandon(subject, Side::Source, "open", Errno::STALE);
         }
+        let (stat, set_id_now) = self.permitted(stat);
         let xattrs = match Xattrs::read(&Target::fd(&src.fd)) {
-            Ok(xattrs) => xattrs,
+            Ok(xattrs) => self.permitted_xattrs(xattrs, set_id || set_id_now),
             Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
         };
         let writing = self.queue.writing();
@@ -161,6 +163,9 @@ impl Engine<'_> {
         match finish() {
             Ok(made) => {
                 add(&self.counters.copied, 1);
+                if is_privileged(&file.stat, &file.xattrs) {
+                    add(&self.counters.privileged_files, 1);
+                }
                 self.led(file.key, &file.node, &file.name, made.as_ref().map(id));
             }
             Err((operation, errno)) => {
@@ -252,6 +257,7 @@ impl Engine<'_> {
         match finish() {
             Ok(dst) => {
                 add(&self.counters.copied, 1);
+                add(&self.counters.devices, u64::from(is_device(stat.kind)));
                 self.led(*key, node, name, dst);
             }
             Err((operation, errno)) => {
@@ -275,6 +281,26 @@ impl Engine<'_> {
         }
         rustix::fs::renameat(dir, temp, dir, name).map_err(|errno| ("rename to", errno))
     }
+}
+
+impl Engine<'_> {
+    /// What of the source's attributes may be given, and whether that is without its set-id bits.
+    pub(super) fn permitted(&self, stat: Stat) -> (Stat, bool) {
+        let permitted = if self.options.no_privileged { without_set_id(stat) } else { stat };
+        (permitted, permitted.mode != stat.mode)
+    }
+
+    /// The same for xattrs, of a file whose set-id bits were left out or not; counts both.
+    pub(super) fn permitted_xattrs(&self, mut xattrs: Xattrs, set_id: bool) -> Xattrs {
+        let capability = self.options.no_privileged && xattrs.drop_capability();
+        add(&self.counters.privileges_left_out, u64::from(set_id || capability));
+        xattrs
+    }
+}
+
+/// Whether it stands for hardware, or whatever else a driver makes of it.
+pub(super) fn is_device(kind: Kind) -> bool {
+    matches!(kind, Kind::Block | Kind::Char)
 }
 
 /// Calls `make` with temporary names until one is free.

@@ -48,6 +48,13 @@ impl Xattrs {
         Ok(xattrs)
     }
 
+    /// Drops the file capabilities; whether there were any.
+    pub fn drop_capability(&mut self) -> bool {
+        let before = self.others.len();
+        self.others.retain(|(name, _)| name.as_c_str() != CAPABILITY);
+        self.others.len() < before
+    }
+
     fn capability(&self) -> Option<&[u8]> {
         let mut others = self.others.iter();
         others.find(|(name, _)| name.as_c_str() == CAPABILITY).map(|(_, value)| value.as_slice())
@@ -243,6 +250,23 @@ impl Object<'_> {
             fail("set times of", errno);
         }
     }
+}
+
+/// The set-id bits of a regular file that give its owner's or group's rights to whoever runs it. Without
+/// execution by the group, set-group-ID is none of them (inode(7)).
+fn set_id_bits(stat: &Stat) -> u32 {
+    let group = if stat.mode & 0o010 == 0 { 0 } else { 0o2000 };
+    if stat.kind == Kind::File { stat.mode & (0o4000 | group) } else { 0 }
+}
+
+/// The same without them.
+pub(super) fn without_set_id(stat: Stat) -> Stat {
+    Stat { mode: stat.mode & !set_id_bits(&stat), ..stat }
+}
+
+/// Whether it is a program that runs with more rights than those of who runs it.
+pub(super) fn is_privileged(stat: &Stat, xattrs: &Xattrs) -> bool {
+    set_id_bits(stat) != 0 || stat.kind == Kind::File && xattrs.capability().is_some()
 }
 
 /// Set-id bits are for the owner they were made for: without it (`owned` false) they are dropped.

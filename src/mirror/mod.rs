@@ -78,6 +78,9 @@ pub struct Options {
     pub delete: bool,
     /// Most threads; chosen by load when none.
     pub jobs: Option<usize>,
+    /// Leave out what can make somebody more than they are: device nodes, and set-id bits and file
+    /// capabilities of regular files.
+    pub no_privileged: bool,
     /// A name in the top directories that is neither copied nor removed.
     pub except: Option<&'static CStr>,
 }

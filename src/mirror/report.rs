@@ -60,6 +60,13 @@ pub struct Report {
     pub hard_links: u64,
     /// Objects made or replaced.
     pub copied: u64,
+    /// Regular files among them with set-user-ID, set-group-ID with group execution, or file capabilities.
+    pub privileged_files: u64,
+    /// Device nodes among them.
+    pub devices: u64,
+    /// Such files that were restored without, and device nodes that were not (see
+    /// [`Options::no_privileged`](super::Options::no_privileged)).
+    pub privileges_left_out: u64,
     /// Objects of which only owner, mode, times, ACLs or xattrs were changed.
     pub touched: u64,
     /// Objects removed from the destination.
@@ -109,6 +116,8 @@ impl Report {
     /// Adds what an earlier pass of the same run has done; how it ended is this pass's.
     pub(super) fn after(mut self, earlier: &Self) -> Self {
         self.copied += earlier.copied;
+        self.privileged_files += earlier.privileged_files;
+        self.devices += earlier.devices;
         self.touched += earlier.touched;
         self.hard_links += earlier.hard_links;
         self.deleted += earlier.deleted;
@@ -148,6 +157,9 @@ pub(super) struct Counters {
     pub specials: AtomicU64,
     pub hard_links: AtomicU64,
     pub copied: AtomicU64,
+    pub privileged_files: AtomicU64,
+    pub devices: AtomicU64,
+    pub privileges_left_out: AtomicU64,
     pub touched: AtomicU64,
     pub deleted: AtomicU64,
     pub bytes: AtomicU64,
@@ -259,6 +271,9 @@ impl Counters {
             specials: get(&self.specials),
             hard_links: get(&self.hard_links),
             copied: get(&self.copied),
+            privileged_files: get(&self.privileged_files),
+            devices: get(&self.devices),
+            privileges_left_out: get(&self.privileges_left_out),
             touched: get(&self.touched),
             deleted: get(&self.deleted),
             bytes: get(&self.bytes),
