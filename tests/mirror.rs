@@ -34,6 +34,8 @@ mod owners;
 #[path = "mirror/privileged.rs"]
 mod privileged;
 mod support;
+#[path = "mirror/xattrs.rs"]
+mod xattrs;
 
 use std::process::ExitCode;
 
@@ -57,5 +59,6 @@ fn main() -> ExitCode {
     cases.extend(names::cases());
     cases.extend(owners::cases());
     cases.extend(privileged::cases());
+    cases.extend(xattrs::cases());
     support::run(cases)
 }

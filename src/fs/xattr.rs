@@ -5,13 +5,17 @@
 //! not followed. Without a mounted /proc those calls fail with ENOENT.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{OFlags, XattrFlags};
 use rustix::io::Errno;
 
 /// Largest list of names and largest value the kernel hands out (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const LIMIT: usize = 64 * 1024;
+
+/// Room for the largest value; no memory until the first is read.
+#[derive(Debug, Default)]
+pub struct Buffer(Vec<u8>);
 
 /// What an attribute belongs to.
 #[derive(Debug, Clone)]
@@ -69,23 +73,54 @@ impl<'a> Target<'a> {
 
     /// Value of attribute `name`, or none if it has none.
     pub fn get(&self, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
-        let call = |buffer: &mut [u8]| match self {
+        let mut small = [0_u8; 256];
+        match self.call_get(name, &mut small) {
+            Ok(length) => Ok(Some(small[..length].to_vec())),
+            Err(Errno::RANGE) => {
+                let mut large = Buffer::default();
+                Ok(self.get_into(name, &mut large)?.map(<[u8]>::to_vec))
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The same into a buffer that is used again.
+    pub fn get_into<'b>(
+        &self,
+        name: &CStr,
+        buffer: &'b mut Buffer,
+    ) -> Result<Option<&'b [u8]>, Errno> {
+        buffer.0.resize(LIMIT, 0);
+        match self.call_get(name, &mut buffer.0) {
+            Ok(length) => Ok(Some(&buffer.0[..length])),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn call_get(&self, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
             Self::Fd(fd) => rustix::fs::fgetxattr(fd, name, buffer),
             Self::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
             Self::Here(entry) => rustix::fs::lgetxattr(*entry, name, buffer),
             Self::Handle(path) => rustix::fs::getxattr(path.as_c_str(), name, buffer),
+        }
+    }
+
+    /// A handle (O_PATH) of the object itself, which stands for it wherever it is moved.
+    pub fn open_handle(&self) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let entry = |name: &CStr| {
+            rustix::fs::open(name, flags | OFlags::NOFOLLOW, rustix::fs::Mode::empty())
         };
-        let mut small = [0_u8; 256];
-        match call(&mut small) {
-            Ok(length) => Ok(Some(small[..length].to_vec())),
-            Err(Errno::RANGE) => {
-                let mut large = vec![0; LIMIT];
-                let length = call(&mut large)?;
-                large.truncate(length);
-                Ok(Some(large))
+        match self {
+            Self::Fd(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 3),
+            Self::Path(path) => entry(path),
+            Self::Here(name) => entry(name),
+            Self::Handle(path) => {
+                rustix::fs::open(path.as_c_str(), flags, rustix::fs::Mode::empty())
             }
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
-            Err(errno) => Err(errno),
         }
     }
 

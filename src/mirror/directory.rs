@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use rustix::io::Errno;
 
 use super::itemize::{Change, Differences};
-use super::metadata::{Object, Xattrs, compare};
+use super::metadata::{Object, compare};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
+use super::xattrs::Xattrs;
 use super::{Engine, Pass};
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, at};
@@ -107,7 +108,7 @@ impl Engine<'_> {
     ) -> Result<(), (&'static str, Errno)> {
         let old = at::stat_fd(dst).map_err(|errno| ("stat", errno))?;
         let found = Xattrs::read(&Target::fd(dst)).map_err(|errno| ("read xattrs of", errno))?;
-        let mut differences = compare(stat, &old, xattrs, &found);
+        let mut differences = compare(stat, &old, xattrs, &found, dst);
         if differences.any() {
             self.change(parent, name, || Change::Touch(Kind::Dir, differences));
         }

@@ -12,10 +12,11 @@ use super::copy::CopyError;
 use super::itemize::{Change, Differences};
 use super::links::{Id, Leader, Role, id};
 use super::make::{is_device, with_temp_name};
-use super::metadata::{Object, Xattrs, compare, raises};
+use super::metadata::{Object, compare, raises};
 use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
+use super::xattrs::Xattrs;
 use super::{Engine, Pass, Worker};
 use crate::error::Error;
 use crate::fs::{Kind, Stat, at};
@@ -132,7 +133,7 @@ impl Engine<'_> {
                 }
             };
             let capability = self.options.no_privileged && wanted.drop_capability();
-            differences = compare(stat, old, &wanted, &found);
+            differences = compare(stat, old, &wanted, &found, dst);
             // An inode with more names than the source's may have some outside the tree: it is
             // never changed in place. Nor does what stands there become a program of its owner: its
             // content may be another, of equal size and time, or still be mapped by who wrote it.

@@ -14,9 +14,10 @@ use super::ahead::Source;
 use super::copy::{BUFFER, CopyError, is_sparse};
 use super::entry::Subject;
 use super::links::{Id, id};
-use super::metadata::{Object, Xattrs, is_privileged, without_set_id};
+use super::metadata::{Object, is_privileged, without_set_id};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
+use super::xattrs::Xattrs;
 use super::{Engine, Worker};
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, TempName, at};
@@ -68,7 +69,7 @@ impl NewFile {
 
     /// Whether it has neither ACLs nor other xattrs.
     pub fn has_plain_metadata(&self) -> bool {
-        self.xattrs == Xattrs::default()
+        self.xattrs.is_plain()
     }
 }
 

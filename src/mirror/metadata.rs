@@ -3,71 +3,22 @@
 //! Order of applying: owner (which drops set-id bits and file capabilities), mode, ACLs, other
 //! xattrs, times. Nothing is ever wider on the way than at the end.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::BorrowedFd;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Mode, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::itemize::Differences;
+use super::xattrs::{Fail, Xattrs};
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, at};
 
-const ACCESS: &CStr = c"system.posix_acl_access";
-const DEFAULT: &CStr = c"system.posix_acl_default";
-const CAPABILITY: &CStr = c"security.capability";
-
-/// The xattrs that are mirrored: POSIX ACLs and the user, trusted and security name spaces. Other
-/// `system.*` names are views of the file system itself.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Xattrs {
-    access: Option<Vec<u8>>,
-    default: Option<Vec<u8>>,
-    /// Sorted by name.
-    others: Vec<(CString, Vec<u8>)>,
-}
-
-impl Xattrs {
-    pub fn read(target: &Target<'_>) -> Result<Self, Errno> {
-        let mut xattrs = Self::default();
-        for name in target.list()? {
-            let place = match name.as_c_str() {
-                name if name == ACCESS => &mut xattrs.access,
-                name if name == DEFAULT => &mut xattrs.default,
-                name if is_mirrored(name) => {
-                    if let Some(value) = target.get(name)? {
-                        xattrs.others.push((name.to_owned(), value));
-                    }
-                    continue;
-                }
-                _ => continue,
-            };
-            *place = target.get(&name)?;
-        }
-        xattrs.others.sort();
-        Ok(xattrs)
-    }
-
-    /// Drops the file capabilities; whether there were any.
-    pub fn drop_capability(&mut self) -> bool {
-        let before = self.others.len();
-        self.others.retain(|(name, _)| name.as_c_str() != CAPABILITY);
-        self.others.len() < before
-    }
-
-    fn capability(&self) -> Option<&[u8]> {
-        let mut others = self.others.iter();
-        others.find(|(name, _)| name.as_c_str() == CAPABILITY).map(|(_, value)| value.as_slice())
-    }
-
-    fn same_acls(&self, other: &Self) -> bool {
-        self.access == other.access && self.default == other.default
-    }
-}
-
-fn is_mirrored(name: &CStr) -> bool {
+pub(super) fn is_mirrored(name: &CStr) -> bool {
     let name = name.to_bytes();
-    [&b"user."[..], b"trusted.", b"security."].iter().any(|space| name.starts_with(space))
+    [&b"user."[..], b"trusted.", b"security.", b"btrfs."]
+        .iter()
+        .any(|space| name.starts_with(space))
 }
 
 /// Where the metadata of one object is changed.
@@ -127,11 +78,11 @@ impl Object<'_> {
         xattrs: &Xattrs,
         made: Option<&Stat>,
         inherited: bool,
-        fail: &mut dyn FnMut(&'static str, Errno),
+        fail: &mut Fail<'_>,
     ) {
         if inherited {
             match Xattrs::read(&self.xattrs()) {
-                Ok(found) => self.remove_surplus(xattrs, &found, fail),
+                Ok(found) => xattrs.remove_surplus(&self.xattrs(), &found, fail),
                 Err(errno) => fail("list xattrs of", errno),
             }
         }
@@ -145,7 +96,7 @@ impl Object<'_> {
         {
             fail("change mode of", errno);
         }
-        self.set_xattrs(xattrs, None, owned, fail);
+        xattrs.set(&self.xattrs(), None, owned, fail);
         self.set_mtime(stat, fail);
     }
 
@@ -156,9 +107,9 @@ impl Object<'_> {
         stat: &Stat,
         xattrs: &Xattrs,
         found: &Xattrs,
-        fail: &mut dyn FnMut(&'static str, Errno),
+        fail: &mut Fail<'_>,
     ) {
-        self.remove_surplus(xattrs, found, fail);
+        xattrs.remove_surplus(&self.xattrs(), found, fail);
         let owner = differences.owner || differences.group;
         let owned =
             !owner || self.chown(stat).map_err(|errno| fail("change owner of", errno)).is_ok();
@@ -169,81 +120,14 @@ impl Object<'_> {
                 fail("change mode of", errno);
             }
         }
-        self.set_xattrs(xattrs, Some((found, owner)), owned, fail);
+        xattrs.set(&self.xattrs(), Some((found, owner)), owned, fail);
         if differences.time {
             self.set_mtime(stat, fail);
         }
     }
 
-    fn remove_surplus(
-        &self,
-        wanted: &Xattrs,
-        found: &Xattrs,
-        fail: &mut dyn FnMut(&'static str, Errno),
-    ) {
-        let target = self.xattrs();
-        let mut remove = |name: &CStr| {
-            if let Err(errno) = target.remove(name) {
-                fail("remove xattr of", errno);
-            }
-        };
-        if wanted.access.is_none() && found.access.is_some() {
-            remove(ACCESS);
-        }
-        if wanted.default.is_none() && found.default.is_some() {
-            remove(DEFAULT);
-        }
-        for (name, _) in &found.others {
-            if !wanted.others.iter().any(|(wanted, _)| wanted == name) {
-                remove(name);
-            }
-        }
-    }
-
-    /// `found`: what is there already and need not be set, and whether a change of owner has just
-    /// dropped the file capabilities. Those are withheld from a file that could not be given to its
-    /// owner (`owned`).
-    fn set_xattrs(
-        &self,
-        wanted: &Xattrs,
-        found: Option<(&Xattrs, bool)>,
-        owned: bool,
-        fail: &mut dyn FnMut(&'static str, Errno),
-    ) {
-        let target = self.xattrs();
-        let acls = [
-            (ACCESS, &wanted.access, found.map(|(found, _)| &found.access), "set ACL of"),
-            (
-                DEFAULT,
-                &wanted.default,
-                found.map(|(found, _)| &found.default),
-                "set default ACL of",
-            ),
-        ];
-        for (name, value, there, operation) in acls {
-            if let Some(acl) = value
-                && there != Some(value)
-                && let Err(errno) = target.set(name, acl)
-            {
-                fail(operation, errno);
-            }
-        }
-        for entry in &wanted.others {
-            let capability = entry.0.as_c_str() == CAPABILITY;
-            let there = found.is_some_and(|(found, owner_changed)| {
-                found.others.contains(entry) && !(owner_changed && capability)
-            });
-            if !there
-                && (owned || !capability)
-                && let Err(errno) = target.set(&entry.0, &entry.1)
-            {
-                fail("set xattr of", errno);
-            }
-        }
-    }
-
     /// Sets the modification time; the access time is not mirrored.
-    pub fn set_mtime(&self, stat: &Stat, fail: &mut dyn FnMut(&'static str, Errno)) {
+    pub fn set_mtime(&self, stat: &Stat, fail: &mut Fail<'_>) {
         let mut times = stat.times();
         times.last_access.tv_nsec = UTIME_OMIT;
         if let Err(errno) = self.set_times(&times) {
@@ -280,8 +164,14 @@ fn mode_before_acl(stat: &Stat, xattrs: &Xattrs) -> u32 {
     if xattrs.access.is_some() { stat.mode & !0o070 } else { stat.mode }
 }
 
-/// Compares metadata of two objects of the same kind.
-pub(super) fn compare(src: &Stat, dst: &Stat, wanted: &Xattrs, found: &Xattrs) -> Differences {
+/// Compares metadata of two objects of the same kind; `fd` is on the destination's file system.
+pub(super) fn compare(
+    src: &Stat,
+    dst: &Stat,
+    wanted: &Xattrs,
+    found: &Xattrs,
+    fd: impl AsFd,
+) -> Differences {
     Differences {
         content: false,
         size: false,
@@ -290,7 +180,7 @@ pub(super) fn compare(src: &Stat, dst: &Stat, wanted: &Xattrs, found: &Xattrs) -
         owner: src.uid != dst.uid,
         group: src.gid != dst.gid,
         acl: !wanted.same_acls(found),
-        xattr: wanted.others != found.others,
+        xattr: !wanted.same_others(found, fd),
     }
 }
 

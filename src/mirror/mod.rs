@@ -12,7 +12,8 @@
 //! - `make`: new files, links and nodes, and how they get their names
 //! - `copy`: file content, holes
 //! - `large`: large files, by several threads
-//! - `metadata`: owner, mode, ACLs, xattrs, times
+//! - `metadata`: owner, mode, times, and the order in which they and `xattrs` are given
+//! - `xattrs`: ACLs and other extended attributes
 //! - `links`: hard-link groups
 //! - `delete`: what the source does not have
 //! - `itemize`, `report`: what changed, what was done, what failed
@@ -36,6 +37,7 @@ mod pool;
 mod report;
 mod tree;
 mod walk;
+mod xattrs;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
@@ -59,10 +61,10 @@ use fetching::Fetching;
 use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
 use make::Born;
-use metadata::Xattrs;
 use pool::{Queue, Task};
 use report::Counters;
 use tree::{Held, Node, Pair, join};
+use xattrs::Xattrs;
 
 /// Bytes one getdents64(2) call may fill.
 const LISTING: usize = 32 * 1024;

@@ -8,10 +8,10 @@ use rustix::io::Errno;
 
 use super::ahead::{Found, look};
 use super::directory::existing_directory;
-use super::metadata::Xattrs;
 use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
+use super::xattrs::Xattrs;
 use super::{Engine, Pass, Worker};
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, at};
