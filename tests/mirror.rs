@@ -34,6 +34,8 @@ mod owners;
 #[path = "mirror/privileged.rs"]
 mod privileged;
 mod support;
+#[path = "mirror/times.rs"]
+mod times;
 #[path = "mirror/xattrs.rs"]
 mod xattrs;
 
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     cases.extend(names::cases());
     cases.extend(owners::cases());
     cases.extend(privileged::cases());
+    cases.extend(times::cases());
     cases.extend(xattrs::cases());
     support::run(cases)
 }

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::itemize::{Change, Differences};
 use super::metadata::{Object, compare};
 use super::report::{Side, add};
+use super::times::same_time;
 use super::tree::{Node, Pair};
 use super::xattrs::Xattrs;
 use super::{Engine, Pass};
@@ -193,7 +194,8 @@ impl Engine<'_> {
             let Ok(old) = at::stat_fd(&handle) else { continue };
             let making = old.kind == Kind::File && old.mode == 0o600 && old.nlink == 1;
             let done = || {
-                at::stat(src, &name).is_ok_and(|src| src.size == old.size && src.mtime == old.mtime)
+                at::stat(src, &name)
+                    .is_ok_and(|src| src.size == old.size && same_time(&src, &old, dst))
             };
             if making
                 && old.uid != own
@@ -209,7 +211,7 @@ impl Engine<'_> {
     pub(super) fn settle_times(&self, node: &Node, dst: &OwnedFd) {
         let fail = |operation, errno| self.fail(node, c"", Side::Destination, operation, errno);
         match at::stat_fd(dst) {
-            Ok(now) if now.mtime == node.stat.mtime => {}
+            Ok(now) if same_time(&node.stat, &now, dst) => {}
             Ok(_) => Object::Open(dst.as_fd()).set_mtime(&node.stat, &mut { fail }),
             Err(errno) => fail("stat", errno),
         }

@@ -15,6 +15,7 @@ use super::make::{is_device, with_temp_name};
 use super::metadata::{Object, compare, raises};
 use super::pool::{Name, Task};
 use super::report::{Side, add};
+use super::times::same_time;
 use super::tree::{Node, Pair};
 use super::xattrs::Xattrs;
 use super::{Engine, Pass, Worker};
@@ -183,7 +184,7 @@ impl Engine<'_> {
             |operation| move |errno| CopyError::Os(Side::Destination, operation, errno);
         match stat.kind {
             Kind::File if stat.size != old.size => Ok(false),
-            Kind::File if stat.mtime == old.mtime && !self.options.checksum => Ok(true),
+            Kind::File if !self.options.checksum && same_time(stat, old, dst) => Ok(true),
             Kind::File if stat.mtime.0 != old.mtime.0 && !self.options.checksum => Ok(false),
             Kind::File => {
                 let opened;

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
@@ -16,9 +17,11 @@ use super::entry::Subject;
 use super::links::{Id, id};
 use super::metadata::{Object, is_privileged, without_set_id};
 use super::report::{Side, add};
+use super::times::same_time;
 use super::tree::{Node, Pair};
 use super::xattrs::Xattrs;
 use super::{Engine, Worker};
+use crate::error::Error;
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, TempName, at};
 
@@ -156,6 +159,7 @@ impl Engine<'_> {
                     self.fail(&file.node, &file.name, Side::Destination, operation, errno);
                 },
             );
+            self.check_times(file)?;
             if let Some(temp) = &file.temp {
                 self.put_in_place(&file.node, dir, temp.as_cstr(), &file.name, file.old.as_ref())?;
             }
@@ -173,6 +177,28 @@ impl Engine<'_> {
                 self.give_up(file, CopyError::at_destination(operation, errno));
             }
         }
+    }
+
+    /// Looks once whether the destination keeps times; where it does not, everything is copied again by
+    /// every run, and nothing else would say so.
+    fn check_times(&self, file: &NewFile) -> Result<(), (&'static str, Errno)> {
+        if self.times_checked.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let made = at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?;
+        if !same_time(&file.stat, &made, &file.dst) {
+            let (path, shown) = self.paths(&file.node, &file.name, Side::Destination);
+            let reason = "the file system does not keep it";
+            let error = Error::on("set times of", shown, reason)
+                .hint("every restore into it will copy everything");
+            self.counters.record(
+                Side::Destination,
+                path,
+                format!("set times of: {reason}"),
+                &error,
+            );
+        }
+        Ok(())
     }
 
     /// Removes a file that could not be completed; what stood under the final name stays.

@@ -6,10 +6,12 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{Mode, Timestamps, UTIME_OMIT};
+use rustix::fs::{Mode, Timestamps};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::itemize::Differences;
+use super::times::same_time;
 use super::xattrs::{Fail, Xattrs};
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, at};
@@ -126,10 +128,11 @@ impl Object<'_> {
         }
     }
 
-    /// Sets the modification time; the access time is not mirrored.
+    /// Sets the modification time. The access time is not mirrored; it becomes the present one and is
+    /// not left out (UTIME_OMIT), for there are file systems that then set neither.
     pub fn set_mtime(&self, stat: &Stat, fail: &mut Fail<'_>) {
         let mut times = stat.times();
-        times.last_access.tv_nsec = UTIME_OMIT;
+        times.last_access = clock_gettime(ClockId::RealtimeCoarse);
         if let Err(errno) = self.set_times(&times) {
             fail("set times of", errno);
         }
@@ -175,7 +178,7 @@ pub(super) fn compare(
     Differences {
         content: false,
         size: false,
-        time: src.mtime != dst.mtime,
+        time: !same_time(src, dst, &fd),
         mode: src.kind != Kind::Symlink && src.mode != dst.mode,
         owner: src.uid != dst.uid,
         group: src.gid != dst.gid,

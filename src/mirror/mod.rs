@@ -13,6 +13,7 @@
 //! - `copy`: file content, holes
 //! - `large`: large files, by several threads
 //! - `metadata`: owner, mode, times, and the order in which they and `xattrs` are given
+//! - `times`: what of a modification time the destination can keep
 //! - `xattrs`: ACLs and other extended attributes
 //! - `links`: hard-link groups
 //! - `delete`: what the source does not have
@@ -35,6 +36,7 @@ mod make;
 mod metadata;
 mod pool;
 mod report;
+mod times;
 mod tree;
 mod walk;
 mod xattrs;
@@ -167,6 +169,8 @@ struct Engine<'a> {
     ahead: usize,
     /// The source has been found unable to be read ahead.
     no_ahead: AtomicBool,
+    /// Whether the destination keeps times has been looked at.
+    times_checked: AtomicBool,
     /// Held by who looks whether a large file fits, and allocates its blocks.
     room: Mutex<()>,
     src_path: &'a Path,
@@ -228,6 +232,7 @@ fn run(
         src_mount: stat.mount_id,
         ahead,
         no_ahead: AtomicBool::new(false),
+        times_checked: AtomicBool::new(false),
         room: Mutex::new(()),
         src_path: src.path(),
         dst_path: dst.map_or(fallback.as_path(), Dir::path),
