@@ -22,7 +22,7 @@ use crate::Context;
 use path::{Job, Restored};
 use progress::{Show, Watch};
 use report::Report;
-use source::{Request, Source};
+use source::{Request, Source, Trees};
 
 const DEFAULT_PATHS: [&str; 3] = ["configs", "workspace", "home/agent/.claude"];
 /// Where the marker lives, below the root.
@@ -222,8 +222,8 @@ fn restore(options: &Options, root: &Dir, interruption: &Interruption) -> Outcom
         return Outcome::Nothing;
     }
     let paths = options.restore_set();
-    let (dir, shown, stale, device) = match open_source(options, root, &paths) {
-        Ok(Source::Ready { dir, shown, stale, device }) => (dir, shown, stale, device),
+    let (trees, device) = match open_source(options, root, &paths) {
+        Ok(Source::Ready { trees, device }) => (trees, device),
         Ok(Source::Skip { failed: false, .. }) => return Outcome::Nothing,
         Ok(Source::Skip { reason, .. }) => return Outcome::Failed(reason),
         Err(error) => {
@@ -231,9 +231,9 @@ fn restore(options: &Options, root: &Dir, interruption: &Interruption) -> Outcom
             return Outcome::Failed(error.to_string());
         }
     };
-    let mut report = Report::new(root.path(), device, stale, options.dry_run);
+    let mut report = Report::new(root.path(), device, trees.stale(), options.dry_run);
     let watch = Watch::new(options.progress, options.dry_run, interruption);
-    let job = Job { options, root, source: &dir, source_shown: &shown, stale, watch: &watch };
+    let job = Job { options, root, source: &trees, watch: &watch };
     let mut busy = false;
     for path in &paths {
         let restored = job.restore(path);
@@ -256,9 +256,10 @@ fn restore(options: &Options, root: &Dir, interruption: &Interruption) -> Outcom
 fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Source> {
     match &options.source {
         Some(source) => Ok(Source::Ready {
-            dir: Dir::open_operator_path(source)?,
-            shown: source.clone(),
-            stale: false,
+            trees: {
+                let dir = Dir::open_operator_path(source)?;
+                Trees::single(&dir, source.clone(), false, paths)
+            },
             device: json!({ "directory": source.to_string_lossy() }),
         }),
         None => Ok(source::open(&Request {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::progress::Watch;
+use super::source::{Found, Trees};
 use super::{MARKER, MARKER_DIRECTORY, Options, shown_below};
 
 /// How long another restore into the same directory is waited for.
@@ -22,11 +23,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 pub struct Job<'a> {
     pub options: &'a Options,
     pub root: &'a Dir,
-    pub source: &'a Dir,
-    /// Path of `source` in log lines.
-    pub source_shown: &'a Path,
-    /// The source may lack recent changes; see [`super::source::Source::Ready`].
-    pub stale: bool,
+    pub source: &'a Trees,
     pub watch: &'a Watch<'a>,
 }
 
@@ -61,20 +58,18 @@ impl PathReport {
 impl Job<'_> {
     /// The path in log lines: source and destination.
     pub fn shown(&self, path: &Path) -> (PathBuf, PathBuf) {
-        (self.source_shown.join(path), shown_below(self.root.path(), path))
+        (self.source.shown(path), shown_below(self.root.path(), path))
     }
 
     /// Restores one path and says its lines.
     pub fn restore(&self, path: &Path) -> Restored {
         let (from, to) = self.shown(path);
         let (from_shown, to_shown) = (escape(&from), escape(&to));
-        let source = match self.source.open_beneath(path) {
+        let source = match self.source.find(path) {
             Ok(Some(source)) => source,
             Ok(None) => return self.absent(&from),
-            Err(error) if error.errno() == Some(Errno::NOTDIR) => return self.absent(&from),
             Err(error) => return self.refused(&from, &to, error),
         };
-        let source = source.shown_as(&from);
         info!("rsync {from_shown}/ -> {to_shown}/");
         let restored = self
             .open_destination(path, &to)
@@ -82,7 +77,7 @@ impl Job<'_> {
         match restored {
             Ok(report) => {
                 match report.status() {
-                    0 if self.stale => warn!("{to_shown} was restored from a stale copy"),
+                    0 if source.stale => warn!("{to_shown} was restored from a stale copy"),
                     0 if self.options.dry_run => info!("dry run of {to_shown}"),
                     0 => info!("ok {to_shown}"),
                     status => exited(&to, status),
@@ -105,7 +100,7 @@ impl Job<'_> {
             "source {} absent — skipping (likely the prior workspace never wrote it)",
             escape(from)
         );
-        match self.stale {
+        match self.source.stale() {
             false => {
                 info!("{line}");
                 Restored::Absent
@@ -170,7 +165,7 @@ impl Job<'_> {
 
     fn mirror(
         &self,
-        source: &Dir,
+        source: &Found,
         destination: Option<&Dir>,
         path: &Path,
         to: &Path,
@@ -178,7 +173,7 @@ impl Job<'_> {
         let options = mirror::Options {
             checksum: self.options.checksum,
             dry_run: self.options.dry_run,
-            delete: !self.options.no_delete && !self.stale,
+            delete: !self.options.no_delete && !source.stale,
             jobs: Some(usize::from(self.options.jobs)).filter(|&jobs| jobs > 0),
             // The snapshot of a restored workspace has a marker too: in place early, it would say
             // that everything was restored, should this restore be cut off.
@@ -188,19 +183,19 @@ impl Job<'_> {
                     matches!(dir.stat_entry(MARKER), Ok(Some(stat)) if stat.kind == Kind::Dir)
                 };
                 path == Path::new(MARKER_DIRECTORY)
-                    && !is_directory(source)
+                    && !is_directory(&source.dir)
                     && !destination.is_some_and(is_directory)
             }),
         };
         self.watch.start(to);
-        let report = mirror(source, destination, &options, self.watch)?;
+        let report = mirror(&source.dir, destination, &options, self.watch)?;
         self.watch.finish();
         say_privileges(&report, to);
         let mut mismatches = None;
         if let (true, Some(destination), None) =
             (self.options.verify && !self.options.dry_run, destination, report.stop)
         {
-            mismatches = Some(self.verify(source, destination, &options, to)?);
+            mismatches = Some(self.verify(&source.dir, destination, &options, to)?);
         }
         Ok(PathReport { mirror: report, mismatches })
     }

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use locate::{Located, locate};
+pub use trees::{Found, Trees};
 
 /// The device a control plane attaches a backup at. A file of this name is not what was asked for; a
 /// file of any other name is.
@@ -39,15 +40,10 @@ pub struct Request<'a> {
 
 /// Where to restore from.
 pub enum Source {
-    /// A read-only tree.
+    /// Read-only trees.
     Ready {
-        /// Its top: holds `configs`, `workspace` and so on.
-        dir: Dir,
-        /// The path of `dir` in log lines.
-        shown: PathBuf,
-        /// Mounted without journal replay: delete nothing, an absent source is a failure, and the
-        /// report claims no success.
-        stale: bool,
+        /// Where each path of the restore set is.
+        trees: Trees,
         /// For the report.
         device: Value,
     },
@@ -276,7 +272,8 @@ fn ready(
                 shown.push(&tree);
                 info!("the restore set is below {}", escape(&shown));
             }
-            Source::Ready { shown, dir, stale, device }
+            let trees = Trees::single(&dir, shown, stale, request.paths);
+            Source::Ready { trees, device }
         }
         Ok(None) => skip(format!("{} is gone", escape(&point.join(&tree))), true),
         Err(error) => skip(error.to_string(), true),
