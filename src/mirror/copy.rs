@@ -48,8 +48,17 @@ pub(super) struct Sink<'a> {
     pub turn: Option<&'a Mutex<()>>,
 }
 
+/// Whether the file is known to have holes.
 pub(super) fn is_sparse(stat: &Stat) -> bool {
     stat.blocks.saturating_mul(512) < stat.size
+}
+
+/// What is known of the file after a look for holes, which blocks allocated behind its end make up for in
+/// their number. One of a single read is written in full: the look would cost more.
+pub(super) fn with_holes_known(stat: Stat, file: impl AsFd) -> Stat {
+    let look = stat.size > BUFFER as u64 && !is_sparse(&stat);
+    let hole = look && rustix::fs::seek(file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < stat.size);
+    if hole { Stat { blocks: 0, ..stat } } else { stat }
 }
 
 impl Engine<'_> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use rustix::io::Errno;
 
 use super::ahead::Source;
-use super::copy::{BUFFER, CopyError, is_sparse};
+use super::copy::{BUFFER, CopyError, is_sparse, with_holes_known};
 use super::entry::Subject;
 use super::links::{Id, id};
 use super::metadata::{Object, is_privileged, without_set_id};
@@ -104,7 +104,7 @@ impl Engine<'_> {
         if stat.kind != Kind::File {
             return self.abandon(subject, Side::Source, "open", Errno::STALE);
         }
-        let (stat, set_id_now) = self.permitted(stat);
+        let (stat, set_id_now) = self.permitted(with_holes_known(stat, &src.fd));
         let xattrs = match Xattrs::read(&Target::fd(&src.fd)) {
             Ok(xattrs) => self.permitted_xattrs(xattrs, set_id || set_id_now),
             Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),

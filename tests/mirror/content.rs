@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         case("sizes_around_every_buffer_are_copied", needs, sizes),
         case("sparse_files_stay_sparse", needs, sparse),
         case("a_sparse_file_larger_than_the_disk_is_copied", needs, huge_sparse),
+        case("blocks_beyond_the_end_do_not_hide_holes", needs, preallocated),
         case("zeros_that_were_written_need_not_become_a_hole", needs, zeros),
         case("a_changed_file_is_replaced_never_rewritten", needs, replaced),
         case("dry_run_itemizes_and_touches_nothing", needs, dry_run),
@@ -91,6 +92,24 @@ fn sparse() {
     pair.to().file("middle", vec![1; 1 << 20]);
     pair.mirror();
     pair.assert_equal();
+}
+
+/// With blocks behind its end a file has as many as its size needs, whatever holes are in it.
+fn preallocated() {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let pair = Pair::new();
+    for (name, size) in [("medium", 4 << 20), ("large", 16 << 20)] {
+        pair.from().sparse(name, size, 1 << 20, b"island");
+        let file = std::fs::File::options().write(true).open(pair.from().path(name)).unwrap();
+        fallocate(&file, FallocateFlags::KEEP_SIZE, size, size).unwrap();
+        assert!(file.metadata().unwrap().blocks() * 512 >= size, "{name}");
+    }
+    pair.mirror();
+    pair.assert_equal();
+    for name in ["medium", "large"] {
+        let blocks = pair.to().path(name).metadata().unwrap().blocks();
+        assert!(blocks * 512 <= 64 * 1024, "{name}: {blocks}");
+    }
 }
 
 fn huge_sparse() {
