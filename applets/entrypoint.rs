@@ -2,12 +2,15 @@
 //! told; only a missing user or a missing runtime ends it.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::time::Duration;
 
-use molecule_tools::error::Result;
+use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::Dir;
+use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::identity::{Database, Identity, UserSpec};
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process;
+use molecule_tools::process::step::{self, StepEnd};
 
 use crate::{Context, boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
 
@@ -20,9 +23,15 @@ pub fn run(context: &Context) -> u8 {
             return status;
         }
         let agent = setting(&environment, "MOLECULE_AGENT", "agent");
+        let limit = step_limit(&environment);
         match Dir::open_operator_path("/") {
             Ok(root) => {
-                fix_perms::boot(&root, &agent);
+                let ownership = guarded("ownership", limit, |heart| {
+                    fix_perms::boot(&root, &agent, heart);
+                });
+                if let Some(status) = ownership {
+                    return status;
+                }
                 if git_cred_setup::wanted(&environment) {
                     git_cred_setup::boot(&root, &agent);
                 }
@@ -43,6 +52,50 @@ pub fn run(context: &Context) -> u8 {
         token_refresh::start_daemon(&environment);
     }
     exec_runtime(context, &environment)
+}
+
+/// Runs a step of the boot in a process of its own, which may hang, crash or be killed: that is told
+/// and the boot goes on. Only a signal that asks for the end of the boot ends it, with this status.
+#[must_use]
+fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat)) -> Option<u8> {
+    let end = step::run(limit, |heart| {
+        work(heart);
+        0
+    });
+    match end {
+        StepEnd::Returned(_) => {}
+        StepEnd::Interrupted(signal) => return Some(128 + signal as u8),
+        StepEnd::Died(Some(signal)) => {
+            complain(&format!("WARN the {name} step was ended by {signal}; the boot goes on"));
+        }
+        StepEnd::Died(None) => {
+            complain(&format!("WARN the {name} step ended early; the boot goes on"))
+        }
+        StepEnd::Stuck { place, .. } => {
+            let place = place.map(|place| format!(" in {}", escape(&place))).unwrap_or_default();
+            let seconds = limit.as_secs();
+            complain(&format!(
+                "WARN the {name} step has done nothing for {seconds} s{place}; it is left behind and \
+                 the boot goes on; look whether a file system there answers (MOLECULE_STEP_TIMEOUT \
+                 is the time in seconds)"
+            ));
+        }
+    }
+    None
+}
+
+/// How long a step may be without a sign of life: MOLECULE_STEP_TIMEOUT in seconds, 60 without it.
+fn step_limit(environment: &[CString]) -> Duration {
+    const DEFAULT: u64 = 60;
+    let text = setting(environment, "MOLECULE_STEP_TIMEOUT", "60");
+    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|&seconds| seconds > 0);
+    if seconds.is_none() {
+        complain(&format!(
+            "WARN MOLECULE_STEP_TIMEOUT {} is no number of seconds; going on with {DEFAULT}",
+            escape(&text)
+        ));
+    }
+    Duration::from_secs(seconds.unwrap_or(DEFAULT))
 }
 
 /// Becomes `user` for good.

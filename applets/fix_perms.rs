@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::Dir;
+use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::identity::{Database, Identity, UserSpec};
 use molecule_tools::log::{self, Stream};
 use molecule_tools::ownership::{Mode, Owner, Privileges};
@@ -57,7 +58,9 @@ pub fn run(context: &Context) -> u8 {
             return 1;
         }
     };
-    let mut steps = prepare(&root, &options.user, mode);
+    // By hand, whoever waits sees that it hangs.
+    let heart = Heartbeat::new();
+    let mut steps = prepare(&root, &options.user, mode, &heart);
     match options.paths.is_empty() {
         true => steps.boot(),
         false => options.paths.iter().for_each(|path| give_path(&mut steps, path)),
@@ -81,9 +84,9 @@ pub fn run(context: &Context) -> u8 {
 }
 
 /// The ownership part of a boot below `root`. Whatever goes wrong is a warning line.
-pub fn boot(root: &Dir, user: &OsStr) {
+pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
     log::section("MOLECULE-PERMS", Stream::Stdout);
-    let mut steps = prepare(root, user, Mode::Apply);
+    let mut steps = prepare(root, user, Mode::Apply, heart);
     steps.boot();
     summarise(&steps);
 }
@@ -99,10 +102,10 @@ fn summarise(steps: &Steps<'_>) {
 }
 
 /// Looks the user up. Without one, directories are still made, but nothing is given to anybody.
-fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode) -> Steps<'a> {
+fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode, heart: &'a Heartbeat) -> Steps<'a> {
     // An empty spec would mean whoever calls: root.
     let user = if user.is_empty() { OsStr::new("agent") } else { user };
-    let mut steps = Steps::new(root, mode);
+    let mut steps = Steps::new(root, mode, heart);
     let looked_up = Database::read(root)
         .and_then(|database| Ok((UserSpec::parse(user)?.resolve(&database)?, database)));
     match looked_up {

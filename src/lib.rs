@@ -5,6 +5,7 @@
 //! - [`error`]: the one error type, and how untrusted text is shown on one line
 //! - [`fs`]: directories held by descriptor; every step is one component that follows no link
 //! - [`gitconfig`]: settings in a git configuration file of anybody's, through git
+//! - [`heartbeat`]: signs of life of work that is watched
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
 //! - [`log`]: the subscriber that prints log lines with their prefix, as text or JSON
 //! - [`ownership`]: trees given to a user, changing only what differs
@@ -16,6 +17,7 @@ pub mod audit;
 pub mod error;
 pub mod fs;
 pub mod gitconfig;
+pub mod heartbeat;
 pub mod identity;
 pub mod log;
 pub mod mirror;

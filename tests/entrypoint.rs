@@ -15,6 +15,8 @@ mod bad_input;
 mod hand_over;
 #[path = "entrypoint/limits.rs"]
 mod limits;
+#[path = "entrypoint/steps.rs"]
+mod steps;
 #[path = "entrypoint/system_calls.rs"]
 mod system_calls;
 
@@ -25,7 +27,7 @@ use support::runtime::{self, View};
 use support::sandbox::{Outcome, Run, Sandbox};
 
 fn cases() -> Vec<Case> {
-    let of_this_file = [hand_over::cases(), bad_input::cases(), limits::cases()];
+    let of_this_file = [hand_over::cases(), bad_input::cases(), limits::cases(), steps::cases()];
     of_this_file.into_iter().flatten().chain(system_calls::cases()).collect()
 }
 

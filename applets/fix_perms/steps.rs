@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::{Dir, Kind, Listing};
+use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::ownership::{self, Mode, Owner, Privileges, Tally};
 use rustix::io::Errno;
 use tracing::{info, warn};
@@ -23,6 +24,8 @@ const SETTINGS: &[u8] = br#"{
 pub struct Steps<'a> {
     pub root: &'a Dir,
     pub mode: Mode,
+    /// Where the steps are, for whoever watches.
+    pub heart: &'a Heartbeat,
     /// None: nothing is given to anybody.
     pub owner: Option<Owner>,
     /// Groups of the user.
@@ -34,10 +37,11 @@ pub struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    pub fn new(root: &'a Dir, mode: Mode) -> Self {
+    pub fn new(root: &'a Dir, mode: Mode, heart: &'a Heartbeat) -> Self {
         Self {
             root,
             mode,
+            heart,
             owner: None,
             groups: Vec::new(),
             home: PathBuf::new(),
@@ -48,9 +52,17 @@ impl<'a> Steps<'a> {
 
     /// All steps in the order of the boot.
     pub fn boot(&mut self) {
+        self.at(Path::new("configs"));
         self.give_tree(self.root, c"configs", Privileges::Take);
+        self.at(Path::new("workspace"));
         self.workspace();
+        self.at(&self.home);
         self.home();
+    }
+
+    /// Notes where the steps are, below the root.
+    fn at(&self, path: &Path) {
+        self.heart.enter(0, self.root.path().join(path));
     }
 
     pub fn failed(&mut self, error: &Error) {
@@ -77,11 +89,13 @@ impl<'a> Steps<'a> {
 
     pub fn give_tree(&mut self, parent: &Dir, name: &CStr, privileges: Privileges) {
         if let Some(owner) = self.owner {
-            self.tally += ownership::give_tree(parent, name, owner, privileges, self.mode);
+            self.tally +=
+                ownership::give_tree(parent, name, owner, privileges, self.mode, self.heart);
         }
     }
 
     fn give_directory(&mut self, dir: &Dir) {
+        self.heart.enter(0, dir.path());
         if let Some(owner) = self.owner {
             self.tally += ownership::give_directory(dir, owner, self.mode);
         }
@@ -90,6 +104,7 @@ impl<'a> Steps<'a> {
     /// Opens the directory `path` of `base`, made if absent with the mode that the umask leaves of
     /// 0777. None after a warning, or in a dry run if it is absent.
     pub fn directory(&mut self, base: &Dir, path: &Path) -> Option<Dir> {
+        self.at(&base.path().join(path));
         match self.attempt(base.open_beneath(path))? {
             Some(dir) => Some(dir),
             None => {

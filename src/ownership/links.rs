@@ -38,7 +38,7 @@ impl Name {
 }
 
 /// Gives the files whose names are all among `names`, and warns of each of the others.
-pub(super) fn settle(walk: &Walk, root: &Dir, names: Vec<Name>) -> Tally {
+pub(super) fn settle(walk: &Walk<'_>, root: &Dir, names: Vec<Name>) -> Tally {
     let mut tally = Tally::default();
     let mut files: HashMap<Inode, Vec<Name>> = HashMap::new();
     for name in names {
@@ -86,7 +86,7 @@ fn all_in_tree(root: &Dir, names: &[Name]) -> Result<()> {
 
 /// Changes the file through one of its names. On overlayfs without an inode index the first change
 /// parts the names (each gets a copy of its own), so every name is looked at.
-fn give(walk: &Walk, root: &Dir, names: &[Name]) -> Result<u64> {
+fn give(walk: &Walk<'_>, root: &Dir, names: &[Name]) -> Result<u64> {
     let mut changed = 0;
     for name in names {
         let Some(directory) = open(root, name)? else { continue };

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::error::{Error, Result, escape};
 use crate::fs::{Dir, Stat};
+use crate::heartbeat::Heartbeat;
 
 /// Who entries are given to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,15 +75,16 @@ impl std::ops::AddAssign for Tally {
 }
 
 /// Gives entry `name` of `parent` and everything below it. A link is given itself and not followed.
-/// An absent entry is nothing to do.
+/// An absent entry is nothing to do. `heart` beats with every directory and knows where the threads are.
 pub fn give_tree(
     parent: &Dir,
     name: &CStr,
     owner: Owner,
     privileges: Privileges,
     mode: Mode,
+    heart: &Heartbeat,
 ) -> Tally {
-    walk::run(parent, name, walk::Plan { owner, privileges, mode })
+    walk::run(parent, name, walk::Plan { owner, privileges, mode, heart })
 }
 
 /// Gives the open directory itself and nothing below it.

@@ -15,6 +15,7 @@ use super::links::{self, Name};
 use super::{Mode, Owner, Privileges, Tally};
 use crate::error::{Error, Result, escape};
 use crate::fs::{Dir, Kind, Listing, Stat};
+use crate::heartbeat::Heartbeat;
 
 /// Directories the calling thread walks alone, before it starts others.
 const ALONE: u32 = 64;
@@ -29,10 +30,10 @@ const WARNINGS: u64 = 100;
 const DEPTH_KEPT_OPEN: usize = 256;
 
 /// Walks entry `name` of `parent`.
-pub(super) fn run(parent: &Dir, name: &CStr, plan: Plan) -> Tally {
+pub(super) fn run(parent: &Dir, name: &CStr, plan: Plan<'_>) -> Tally {
     let walk =
         Walk { plan, queue: Mutex::default(), ready: Condvar::new(), warnings: AtomicU64::new(0) };
-    let mut first = Worker::new(&walk, Lookup::shared());
+    let mut first = Worker::new(&walk, 1, Lookup::shared());
     let root = match parent.open_dir(name) {
         Ok(root) => Some(Arc::new(root)),
         Err(error) => {
@@ -59,11 +60,15 @@ pub(super) fn run(parent: &Dir, name: &CStr, plan: Plan) -> Tally {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS);
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
-                .map(|_| std::thread::Builder::new().spawn_scoped(scope, || walk.work(None)))
+                .map(|number| {
+                    let walk = &walk;
+                    std::thread::Builder::new()
+                        .spawn_scoped(scope, move || walk.work(number + 1, None))
+                })
                 .collect();
             // Without a single thread the calling one does it all.
             if workers.iter().all(|worker| worker.is_err()) {
-                let (more, others) = walk.work(Some(Lookup::shared()));
+                let (more, others) = walk.work(1, Some(Lookup::shared()));
                 tally += more;
                 names.extend(others);
             }
@@ -87,15 +92,16 @@ pub(super) fn run(parent: &Dir, name: &CStr, plan: Plan) -> Tally {
 
 /// What is wanted of a walk.
 #[derive(Clone, Copy)]
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
     pub(super) owner: Owner,
     pub(super) privileges: Privileges,
     pub(super) mode: Mode,
+    pub(super) heart: &'a Heartbeat,
 }
 
 /// What the threads share.
-pub(super) struct Walk {
-    pub(super) plan: Plan,
+pub(super) struct Walk<'a> {
+    pub(super) plan: Plan<'a>,
     queue: Mutex<Queue>,
     ready: Condvar,
     warnings: AtomicU64,
@@ -130,7 +136,7 @@ impl Place {
     }
 }
 
-impl Walk {
+impl Walk<'_> {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,8 +178,8 @@ impl Walk {
         }
     }
 
-    fn work(&self, lookup: Option<Lookup>) -> (Tally, Vec<Name>) {
-        let mut worker = Worker::new(self, lookup.unwrap_or_else(Lookup::of_this_thread));
+    fn work(&self, number: usize, lookup: Option<Lookup>) -> (Tally, Vec<Name>) {
+        let mut worker = Worker::new(self, number, lookup.unwrap_or_else(Lookup::of_this_thread));
         while let Some(place) = self.wait() {
             worker.visit(&place);
             self.done();
@@ -191,15 +197,16 @@ impl Walk {
 
 /// One thread's part.
 struct Worker<'a> {
-    walk: &'a Walk,
+    walk: &'a Walk<'a>,
+    number: usize,
     lookup: Lookup,
     tally: Tally,
     names: Vec<Name>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(walk: &'a Walk, lookup: Lookup) -> Self {
-        Self { walk, lookup, tally: Tally::default(), names: Vec::new() }
+    fn new(walk: &'a Walk<'a>, number: usize, lookup: Lookup) -> Self {
+        Self { walk, number, lookup, tally: Tally::default(), names: Vec::new() }
     }
 
     fn failed(&mut self, error: &Error) {
@@ -208,6 +215,13 @@ impl<'a> Worker<'a> {
     }
 
     fn visit(&mut self, place: &Place) {
+        let heart = self.walk.plan.heart;
+        heart.enter(self.number, place.anchor.path().join(&place.relative));
+        self.visit_now(place);
+        heart.leave(self.number);
+    }
+
+    fn visit_now(&mut self, place: &Place) {
         match place.open() {
             Ok(Some(dir)) => self.directory(&Arc::new(dir), Some(place)),
             // Removed or renamed since its parent was listed.

@@ -5,6 +5,7 @@ mod daemon;
 mod interrupt;
 mod limits;
 mod search;
+pub mod step;
 mod supervise;
 mod trust;
 

@@ -18,7 +18,17 @@ pub fn cases() -> Vec<Case> {
 fn trace(sandbox: &Sandbox, calls: &str) -> Vec<String> {
     let outcome = sandbox
         .command("/usr/bin/strace")
-        .args(["-f", "-y", "-qq", "-o", "/tmp/trace", "-e", &format!("trace={calls},execve")])
+        .args([
+            "-f",
+            "-y",
+            "-qq",
+            "-e",
+            "signal=none",
+            "-o",
+            "/tmp/trace",
+            "-e",
+            &format!("trace={calls},execve"),
+        ])
         .args([PROGRAM_INSIDE, "entrypoint"])
         .run();
     assert!(take_view(sandbox).is_some(), "{outcome:?}");

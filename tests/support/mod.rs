@@ -9,6 +9,7 @@
 
 pub mod compare;
 pub mod device;
+pub mod fuse;
 pub mod manifest;
 pub mod mounts;
 pub mod needs;

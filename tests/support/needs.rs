@@ -7,6 +7,8 @@ use std::path::Path;
 pub enum Need {
     /// Effective uid 0 with CAP_SYS_ADMIN (mounts, owners, device nodes).
     Root,
+    /// FUSE mounts.
+    Fuse,
     /// Loop devices.
     Loop,
     /// A program in PATH.
@@ -20,6 +22,7 @@ impl Need {
     pub fn label(&self) -> String {
         match self {
             Self::Root => "root".into(),
+            Self::Fuse => "fuse".into(),
             Self::Loop => "loop".into(),
             Self::Program(name) => (*name).into(),
             Self::Filesystem(name) => format!("{name}-kernel"),
@@ -30,6 +33,7 @@ impl Need {
     pub fn met(&self) -> bool {
         match self {
             Self::Root => effective(21),
+            Self::Fuse => Path::new("/dev/fuse").exists(),
             Self::Loop => Path::new("/dev/loop-control").exists(),
             Self::Program(name) => std::env::var_os("PATH").is_some_and(|path| {
                 std::env::split_paths(&path)

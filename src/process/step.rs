@@ -1,0 +1,381 @@
+//! A step of the boot as a child process that is watched: it cannot hang, crash or be signalled in a way
+//! that takes the boot with it.
+//!
+//! A system call on a file system that never answers (FUSE of somebody else's, a dead network mount)
+//! cannot be ended by the thread that made it, not even by a signal where the request is already with
+//! the server. In the boot's own process such a thread would be there for ever, as root, and neither
+//! exec(3) nor setuid(2), which wait for all threads, would return. In a child it is sent SIGKILL and
+//! left behind: it never runs a line of its program again, and nobody waits for it.
+//!
+//! What the parent has stays as it was: dispositions, signal mask (SIGTERM and SIGINT are blocked while
+//! the child runs), descriptors (all of the watch's own are close-on-exec and closed afterwards). A
+//! caller that ignores SIGCHLD is served as well, where wait(2) knows no exit status: it comes through
+//! shared memory, and the end of a pipe tells of the child's.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::pipe::PipeFlags;
+use tracing::warn;
+
+use crate::error::{Error, Result, describe};
+use crate::heartbeat::Heartbeat;
+
+/// A heartbeat is looked at so many times within the limit. A pause of the whole container, which stops
+/// the work and not the clock, counts as one such time.
+const LOOKS: u32 = 8;
+/// How long a step has to end in good order once the boot was asked to end.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long SIGKILL, or an end of its own, may take. After that the child is stuck in a system call that
+/// no signal ends.
+const KILLED: Duration = Duration::from_secs(1);
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepEnd {
+    /// It returned this status.
+    Returned(u8),
+    /// It ended without returning: a panic (SIGABRT), the OOM killer (SIGKILL), a call of exit. The
+    /// signal is not known where SIGCHLD is ignored, or where there was none.
+    Died(Option<Signal>),
+    /// It got nothing done for the limit. It was sent SIGKILL.
+    Stuck {
+        /// Where it was, as far as its heartbeat says: the end of a path.
+        place: Option<OsString>,
+        /// Whether it has ended; else it is left behind, in a system call that even SIGKILL does not
+        /// end, and does when that returns.
+        ended: bool,
+    },
+    /// This process was asked to end by this signal, SIGTERM or SIGINT, and the step with it.
+    Interrupted(Signal),
+}
+
+/// Runs `work` in a forked child, for as long as it shows signs of life: [`Heartbeat::beat`] and its
+/// kin must be called more often than once in `limit`. (It is found stuck after `limit` or an eighth
+/// more.)
+///
+/// - This process must have one thread: the child may do then all that the parent may, also start
+///   threads and processes.
+/// - What `work` changes in memory is lost to the parent; a status comes back. What it does to files,
+///   mounts and descriptors that are shared stays done.
+/// - SIGTERM and SIGINT that arrive meanwhile are passed on; the child has them as they were inherited
+///   and may handle them. It has 5 s to end, then SIGKILL. One that is ignored or blocked when this is
+///   called stays so and is nobody's.
+/// - The child gets SIGKILL when this process ends.
+/// - Text that is buffered for standard output is written before, so lines keep their order.
+///
+/// Where no child can be had (out of processes, descriptors or memory), says so and runs `work` here.
+pub fn run(limit: Duration, work: impl FnOnce(&Heartbeat) -> u8) -> StepEnd {
+    let watch = match Watch::new() {
+        Ok(watch) => watch,
+        Err(error) => return unwatched(&error, work),
+    };
+    // What is buffered would be written by both.
+    let _ = std::io::stdout().flush();
+    let parent = nix::unistd::getpid();
+    // SAFETY: this process has one thread, so the child may do all that the parent may.
+    #[allow(unsafe_code)]
+    match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Child) => watch.work(parent, work),
+        Ok(ForkResult::Parent { child }) => watch.watch(child, limit),
+        Err(errno) => {
+            drop(watch);
+            unwatched(&Error::plain("start a process", errno.desc()), work)
+        }
+    }
+}
+
+fn unwatched(error: &Error, work: impl FnOnce(&Heartbeat) -> u8) -> StepEnd {
+    warn!("{error}; going on in this process, which nobody watches");
+    StepEnd::Returned(work(&Heartbeat::new()))
+}
+
+/// What there is before the child.
+struct Watch {
+    memory: Mapping,
+    reader: OwnedFd,
+    writer: OwnedFd,
+    signals: Signals,
+}
+
+impl Watch {
+    fn new() -> Result<Self> {
+        let fail = |errno| Error::plain("watch over a step", describe(errno));
+        let memory = Mapping::new().map_err(fail)?;
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
+        // Only the reading end.
+        rustix::io::ioctl_fionbio(&reader, true).map_err(fail)?;
+        let signals = Signals::take()
+            .map_err(|errno| fail(rustix::io::Errno::from_raw_os_error(errno as i32)))?;
+        Ok(Self { memory, reader, writer, signals })
+    }
+
+    /// The child's part: never returns into the parent's code.
+    fn work(self, parent: Pid, work: impl FnOnce(&Heartbeat) -> u8) -> ! {
+        let Self { memory, reader, writer, signals } = self;
+        drop((reader, signals));
+        let alone = prctl::set_pdeathsig(Signal::SIGKILL).is_ok_and(|()| {
+            // It may have ended before.
+            nix::unistd::getppid() == parent
+        });
+        // A build that unwinds must not do so into what was the parent's stack.
+        let work = std::panic::AssertUnwindSafe(|| work(&memory.get().heart));
+        let status = match alone {
+            true => std::panic::catch_unwind(work),
+            false => Ok(0),
+        };
+        let Ok(status) = status else { std::process::abort() };
+        let _ = std::io::stdout().flush();
+        memory.get().status.store(u16::from(status) + 1, Ordering::Release);
+        let _held_to_the_end = writer;
+        // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
+        #[allow(unsafe_code)]
+        unsafe {
+            nix::libc::_exit(0)
+        }
+    }
+
+    fn watch(self, child: Pid, limit: Duration) -> StepEnd {
+        let Self { memory, reader, writer, signals } = self;
+        drop(writer);
+        Step { child, memory, reader, signals }.watch(limit)
+    }
+}
+
+/// What a wait saw.
+enum Seen {
+    /// The child has closed its files: it ends, all its threads included.
+    End,
+    /// A request to end.
+    Request(Signal),
+    /// Nothing, for all of the time.
+    Nothing,
+}
+
+/// The running child.
+struct Step {
+    child: Pid,
+    memory: Mapping,
+    reader: OwnedFd,
+    signals: Signals,
+}
+
+impl Step {
+    fn watch(self, limit: Duration) -> StepEnd {
+        let heart = &self.memory.get().heart;
+        let (mut beats, mut looks) = (heart.beats(), 0);
+        loop {
+            match self.wait(limit / LOOKS) {
+                Seen::End => {
+                    let end = self.reap();
+                    // One that came together with the end is not to be lost.
+                    return self.signals.read().map_or(end, StepEnd::Interrupted);
+                }
+                Seen::Request(signal) => {
+                    self.signal(signal);
+                    if !self.ends_within(GRACE) {
+                        self.kill();
+                    }
+                    return StepEnd::Interrupted(signal);
+                }
+                Seen::Nothing => {}
+            }
+            let now = heart.beats();
+            looks = if now == beats { looks + 1 } else { 0 };
+            beats = now;
+            if looks >= LOOKS {
+                let place = heart.place();
+                let ended = self.kill();
+                // It may hang at its end, with a file open that does not close.
+                return match self.memory.get().status() {
+                    Some(status) => StepEnd::Returned(status),
+                    None => StepEnd::Stuck { place, ended },
+                };
+            }
+        }
+    }
+
+    /// Waits for the end of the child, a request to end, or the time.
+    fn wait(&self, time: Duration) -> Seen {
+        let until = Instant::now() + time;
+        loop {
+            if let Some(seen) = self.look() {
+                return seen;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Seen::Nothing;
+            }
+            let timeout = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let mut ready = [
+                PollFd::new(&self.reader, PollFlags::IN),
+                PollFd::new(&self.signals.arriving, PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut ready, Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                // Short of memory.
+                Err(_) => std::thread::sleep(left.min(Duration::from_millis(20))),
+            }
+        }
+    }
+
+    fn look(&self) -> Option<Seen> {
+        match rustix::io::read(&self.reader, &mut [0]) {
+            Ok(_) => Some(Seen::End),
+            Err(_) => self.signals.read().map(Seen::Request),
+        }
+    }
+
+    fn ends_within(&self, time: Duration) -> bool {
+        // A second request changes nothing.
+        for _ in 0..LOOKS {
+            if let Seen::End = self.wait(time / LOOKS) {
+                self.reap();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sends SIGKILL; whether the child has ended.
+    fn kill(&self) -> bool {
+        self.signal(Signal::SIGKILL);
+        self.ends_within(KILLED)
+    }
+
+    /// The child has not been waited for and has not closed the pipe: the id is its own, also where
+    /// SIGCHLD is ignored.
+    fn signal(&self, signal: Signal) {
+        let _ = kill(self.child, signal);
+    }
+
+    /// Takes the child, which is ending, from the process table; one that does not get to its end (it
+    /// has files open that hang at close) is left behind.
+    fn reap(&self) -> StepEnd {
+        let mut pause = Duration::from_micros(50);
+        let ended = loop {
+            match waitpid(self.child, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if pause < KILLED => {
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                }
+                other => break other,
+            }
+        };
+        match (self.memory.get().status(), ended) {
+            (Some(status), _) => StepEnd::Returned(status),
+            (None, Ok(WaitStatus::Signaled(_, signal, _))) => StepEnd::Died(Some(signal)),
+            // SIGCHLD is ignored: the kernel has taken it away (ECHILD).
+            (None, _) => StepEnd::Died(None),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT as data, those that would have ended this process; the mask as it was when this
+/// is dropped.
+struct Signals {
+    arriving: SignalFd,
+    _mask: Mask,
+}
+
+/// Puts the inherited signal mask back.
+struct Mask(SigSet);
+
+impl Signals {
+    fn take() -> nix::Result<Self> {
+        let mut mask = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut mask))?;
+        let mut wanted = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            if !mask.contains(signal) && !is_ignored(signal) {
+                wanted.add(signal);
+            }
+        }
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let arriving = SignalFd::with_flags(&wanted, flags)?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&wanted), None)?;
+        Ok(Self { arriving, _mask: Mask(mask) })
+    }
+
+    fn read(&self) -> Option<Signal> {
+        let seen = self.arriving.read_signal().ok().flatten()?;
+        Signal::try_from(seen.ssi_signo.cast_signed()).ok()
+    }
+}
+
+impl Drop for Mask {
+    fn drop(&mut self) {
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
+    }
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut action = std::mem::MaybeUninit::<nix::libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only fills in the present one; all zeros is a valid one.
+    #[allow(unsafe_code)]
+    let action = unsafe {
+        nix::libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == nix::libc::SIG_IGN
+}
+
+/// What parent and child share. Zero bytes are a valid one.
+struct Memory {
+    heart: Heartbeat,
+    /// One more than what the step returned; 0 before.
+    status: AtomicU16,
+}
+
+impl Memory {
+    fn status(&self) -> Option<u8> {
+        self.status.load(Ordering::Acquire).checked_sub(1)?.try_into().ok()
+    }
+}
+
+/// A [`Memory`] that fork(2) does not copy.
+struct Mapping(NonNull<Memory>);
+
+impl Mapping {
+    fn new() -> Result<Self, rustix::io::Errno> {
+        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a new mapping at a place of the kernel's choice.
+        #[allow(unsafe_code)]
+        let memory = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), size_of::<Memory>(), prot, flags)?
+        };
+        NonNull::new(memory.cast()).map(Self).ok_or(rustix::io::Errno::NOMEM)
+    }
+
+    fn get(&self) -> &Memory {
+        // SAFETY: the mapping is page-aligned, large enough and there until this is dropped; it began
+        // as zero bytes, which is a valid value; all of it is atomic, so both sides may use it.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.0.as_ref()
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's own, and no reference to it outlives it.
+        #[allow(unsafe_code)]
+        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), size_of::<Memory>()) };
+    }
+}

@@ -1,0 +1,139 @@
+//! Steps that hang, crash or are interrupted: the boot goes on, or ends because it was asked to.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::support::fuse::{FuseMount, Server};
+use crate::support::runtime::{sandbox, take_view};
+use crate::support::sandbox::{Run, Sandbox};
+use crate::support::{Case, Need, case};
+use crate::{boots, entrypoint};
+
+pub fn cases() -> Vec<Case> {
+    const FUSE: &[Need] = &[Need::Root, Need::Fuse];
+    const ROOT: &[Need] = &[Need::Root];
+    vec![
+        case("a_mount_that_never_answers_is_left_behind", FUSE, || hangs(Server::Absent)),
+        case("one_that_not_even_sigkill_gets_out_of_is_left_too", FUSE, || hangs(Server::Silent)),
+        case("a_signal_ends_a_boot_that_hangs", FUSE, signals),
+        case("a_caller_that_ignores_sigchld_boots", ROOT, ignored_sigchld),
+        case("a_killed_ownership_step_is_told_and_the_boot_goes_on", FUSE, killed),
+        case("a_step_timeout_that_is_no_number_is_told", ROOT, no_number),
+    ]
+}
+
+/// A sandbox whose /workspace has something to give and, below, the mount.
+fn scene(server: Server) -> (Sandbox, FuseMount) {
+    let sandbox = sandbox(
+        "mkdir -p workspace/a/hung; echo x > workspace/a/f; mkdir home/agent/Downloads; echo > configs/c",
+    );
+    let mount = FuseMount::new(&sandbox, "/workspace/a/hung", server);
+    (sandbox, mount)
+}
+
+fn boot(sandbox: &Sandbox) -> Run {
+    entrypoint(sandbox).env("MOLECULE_STEP_TIMEOUT", "1")
+}
+
+fn hangs(server: Server) {
+    let (sandbox, mount) = scene(server);
+    let begin = Instant::now();
+    let (outcome, view) = boots(&sandbox, boot(&sandbox));
+    // The limit, an eighth, a second for SIGKILL, and a slow machine.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert_eq!(view["Uid"], "1000 1000 1000 1000", "{view:?}");
+    let stderr = outcome.stderr();
+    let line = "entrypoint: WARN the ownership step has done nothing for 1 s in /workspace/a";
+    assert_eq!(stderr.matches(line).count(), 1, "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(sandbox.sh("stat -c %u /configs/c"), "1000\n");
+    drop(mount);
+    // What was left behind ends once its request does.
+    let until = Instant::now() + Duration::from_secs(10);
+    while !sandbox.processes().is_empty() {
+        assert!(Instant::now() < until, "{:?}", sandbox.processes());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn signals() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (sandbox, _mount) = scene(Server::Absent);
+        let started = entrypoint(&sandbox).start();
+        wait_for_step(&sandbox, started.child.id());
+        let begin = Instant::now();
+        kill(nix::unistd::Pid::from_raw(started.child.id().cast_signed()), signal).unwrap();
+        let outcome = started.wait();
+        assert_eq!(outcome.status, 128 + signal as i32, "{outcome:?}");
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        assert!(take_view(&sandbox).is_none(), "the runtime was started");
+        assert_eq!(sandbox.processes(), [] as [u32; 0]);
+    }
+    // Ignored by whoever started the boot, it is nobody's.
+    let (sandbox, _mount) = scene(Server::Absent);
+    let started = boot(&sandbox).ignore(Signal::SIGINT).start();
+    wait_for_step(&sandbox, started.child.id());
+    kill(nix::unistd::Pid::from_raw(started.child.id().cast_signed()), Signal::SIGINT).unwrap();
+    let outcome = started.wait();
+    assert!(take_view(&sandbox).is_some(), "{outcome:?}");
+}
+
+fn ignored_sigchld() {
+    let sandbox = sandbox("echo > configs/c");
+    let run = entrypoint(&sandbox).ignore(Signal::SIGCHLD).block(Signal::SIGTERM);
+    let (outcome, view) = boots(&sandbox, run);
+    assert_eq!(outcome.stderr(), "");
+    let bit = |signal: Signal| 1_u64 << (signal as i32 - 1);
+    let mask = |name: &str| u64::from_str_radix(view[name].trim(), 16).unwrap();
+    assert_eq!(mask("SigIgn") & 0x7fff_ffff, bit(Signal::SIGCHLD), "{view:?}");
+    assert_eq!(mask("SigBlk"), bit(Signal::SIGTERM), "{view:?}");
+    assert_eq!(sandbox.sh("stat -c %u /configs/c"), "1000\n");
+}
+
+fn killed() {
+    let (sandbox, _mount) = scene(Server::Absent);
+    let started = entrypoint(&sandbox).start();
+    let step = wait_for_step(&sandbox, started.child.id());
+    kill(nix::unistd::Pid::from_raw(step.cast_signed()), Signal::SIGKILL).unwrap();
+    let outcome = started.wait();
+    assert!(take_view(&sandbox).is_some(), "{outcome:?}");
+    let said = outcome.stderr();
+    assert!(
+        said.starts_with("entrypoint: WARN the ownership step was ended by SIGKILL;"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+fn no_number() {
+    let sandbox = sandbox("");
+    for wrong in ["0", "1h", "-1"] {
+        let run = entrypoint(&sandbox).env("MOLECULE_STEP_TIMEOUT", wrong);
+        let said = boots(&sandbox, run).0.stderr();
+        let line =
+            format!("entrypoint: WARN MOLECULE_STEP_TIMEOUT {wrong} is no number of seconds");
+        assert!(said.contains(&line), "{said}");
+    }
+}
+
+/// Waits until a child of the boot waits for the mount; gives it.
+fn wait_for_step(sandbox: &Sandbox, boot: u32) -> u32 {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let hung = |pid: &u32| {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok();
+            let place =
+                |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("wchan"));
+            tasks.is_some_and(|mut tasks| {
+                tasks.any(|task| task.and_then(place).is_ok_and(|place| place.contains("fuse")))
+            })
+        };
+        let processes = sandbox.processes();
+        if let Some(pid) = processes.into_iter().find(|pid| *pid != boot && hung(pid)) {
+            return pid;
+        }
+        assert!(Instant::now() < until, "no step hangs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
