@@ -134,6 +134,12 @@ impl NotStarted {
             Errno::LOOP | Errno::NAMETOOLONG => {
                 Self { status: 127, error: Error::os("run", shown, errno) }
             }
+            // What setresuid(2) leaves to exec to say.
+            Errno::AGAIN => {
+                let error = Error::os("run", shown, errno)
+                    .hint("its user has too many processes; raise the limit (ulimit -u)");
+                Self { status: 126, error }
+            }
             _ => Self { status: 126, error: Error::os("run", shown, errno) },
         }
     }

@@ -20,7 +20,7 @@ pub fn cases() -> Vec<Case> {
         case("little_address_space_does_not_end_a_boot", LOOP, address_space),
         case("little_data_does_not_end_a_boot", LOOP, data),
         case("a_small_stack_does_not_end_a_boot", LOOP, stack),
-        case("no_further_process_does_not_end_a_boot", LOOP, processes),
+        case("a_limit_of_processes_lets_a_boot_restore_and_is_named", LOOP, processes),
         case("boots_side_by_side_reach_the_runtime", LOOP, busy_machine),
         case("other_small_limits_do_not_end_a_boot", ROOT, others),
     ]
@@ -161,6 +161,15 @@ fn processes() {
     let (sandbox, _device) = with_snapshot();
     let outcome = limited(&sandbox, Resource::RLIMIT_NPROC, "limit Max processes", Hard, 1000);
     restored(&sandbox, &outcome);
+    // The kernel lets no user exec beyond it; who is at fault must be seen.
+    let sleep = sandbox.command("/bin/sleep").arg("60").identity(1000, 1000, &[]);
+    let mut other = sleep.start();
+    let outcome = entrypoint(&sandbox).limit(Resource::RLIMIT_NPROC, 0).run();
+    other.child.kill().unwrap();
+    other.wait();
+    assert_eq!(outcome.status, 126, "{outcome:?}");
+    let text = outcome.stderr();
+    assert!(text.contains("its user has too many processes; raise the limit"), "{outcome:?}");
 }
 
 /// A thread of the restore's that has done its work and not ended yet still has its capabilities when
