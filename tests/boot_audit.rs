@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         case("a_word_that_is_no_name_is_refused_unrepeated", &[], refused_names),
         case("json_has_the_facts_of_the_block", &[Need::Root], json),
         case("another_root_has_its_own_names_and_volumes", &[Need::Root], other_root),
+        case("a_directory_of_many_names_costs_a_screenful", &[], many_names),
         case("a_closed_stdout_is_no_failure", &[Need::Root], closed_stdout),
     ])
 }
@@ -295,6 +296,29 @@ fn other_root() {
     let absent = sandbox.program().args(["boot-audit", "--root", "/absent"]).run();
     assert_eq!(absent.status, 1);
     assert_eq!(absent.stderr(), "boot-audit: open /absent: No such file or directory\n");
+}
+
+/// 100,000 names of 240 bytes that become 960 each when they are escaped.
+fn many_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let configs = directory.path().join("configs");
+    std::fs::create_dir(&configs).unwrap();
+    for number in 0..100_000 {
+        let name = format!("{number:06}{}", "\u{1}".repeat(234));
+        std::fs::write(configs.join(name), "").unwrap();
+    }
+    std::os::unix::fs::symlink("\u{1}".repeat(4095), directory.path().join("workspace")).unwrap();
+    for form in [&[][..], &["--json"]] {
+        let mut command = support::program();
+        command.args(["boot-audit", "--root"]).arg(directory.path()).args(form);
+        let (output, peak) = support::peak_memory(&mut command);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let longest = text.lines().map(str::len).max().unwrap();
+        assert!(output.status.success() && peak < 64 << 10, "{} KiB", peak);
+        assert!(longest < 10 << 10 && text.contains("000003"), "{longest} bytes\n{text}");
+        let more = if form.is_empty() { " ... and 99996 more\n" } else { "_more\":99996," };
+        assert!(text.contains(more), "{text}");
+    }
 }
 
 fn closed_stdout() {

@@ -4,7 +4,7 @@ use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::error::escape;
+use crate::error::{escape, shorten};
 use crate::fs::xattr::Target;
 use crate::fs::{Dir, Kind, Stat};
 use crate::log::civil_from_days;
@@ -46,7 +46,8 @@ pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) ->
     if stat.kind == Kind::Symlink
         && let Ok(target) = root.read_symlink(name)
     {
-        line.push_str(&format!(" -> {}", escape(OsStr::from_bytes(target.to_bytes()))));
+        let target = shorten(Path::new(OsStr::from_bytes(target.to_bytes()))).into_owned();
+        line.push_str(&format!(" -> {}", escape(&target)));
     }
     Some(line)
 }

@@ -1,22 +1,20 @@
 //! What an operator wants to know of a container that does not start: who it runs as, what its two
 //! volumes look like, which variables are present. Names of variables only, never a value.
 
+mod contents;
 mod long_form;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
 use crate::error::escape;
-use crate::fs::{Dir, Kind, Listing};
+use crate::fs::Dir;
 use crate::{log, process};
 
+pub use contents::{Contents, MOST_BYTES, MOST_NAMES};
 pub use long_form::{Names, long_form};
 
 /// Everything one audit block says.
@@ -38,8 +36,8 @@ pub struct Facts {
     pub platform_url: Option<OsString>,
     /// `/configs` as `ls -ld` shows it, escaped; none if missing.
     pub configs: Option<String>,
-    /// What `ls /configs` lists, in bytewise order.
-    pub configs_contents: Vec<CString>,
+    /// The names that `ls /configs` lists, a screenful at most.
+    pub configs_contents: Contents,
     /// `/workspace` as `ls -ld` shows it, escaped; none if missing.
     pub workspace: Option<String>,
     /// Names of variables, and whether each is set to something that is not empty.
@@ -68,7 +66,7 @@ impl Facts {
             workspace_id: value("WORKSPACE_ID").map(OsStr::to_owned),
             platform_url: value("PLATFORM_URL").map(OsStr::to_owned),
             configs: line(c"configs"),
-            configs_contents: contents(root, c"configs"),
+            configs_contents: Contents::of(root, c"configs"),
             workspace: line(c"workspace"),
             variables: variables
                 .into_iter()
@@ -84,8 +82,8 @@ impl Facts {
     /// or unknown is null.
     pub fn to_json(&self) -> Value {
         let text = |value: &Option<OsString>| value.as_ref().map(|value| escape(value).to_string());
-        let contents: Vec<String> =
-            self.configs_contents.iter().map(|name| shown(name).to_string()).collect();
+        let shown = |name: &CString| escape(OsStr::from_bytes(name.to_bytes())).to_string();
+        let contents: Vec<String> = self.configs_contents.names.iter().map(shown).collect();
         let variables: Map<String, Value> =
             self.variables.iter().map(|(name, set)| (name.clone(), (*set).into())).collect();
         json!({
@@ -98,6 +96,7 @@ impl Facts {
             "platform_url": text(&self.platform_url),
             "configs_dir": self.configs,
             "configs_contents": contents,
+            "configs_contents_more": self.configs_contents.more,
             "workspace_dir": self.workspace,
             "env": variables,
         })
@@ -117,63 +116,11 @@ impl fmt::Display for Facts {
         writeln!(f, "hostname={} workspace_id={workspace_id}", escape(&self.hostname))?;
         writeln!(f, "platform_url={}", or(&self.platform_url, "<unset>"))?;
         writeln!(f, "configs_dir: {}", self.configs.as_deref().unwrap_or("MISSING"))?;
-        f.write_str("configs_contents: ")?;
-        for name in &self.configs_contents {
-            write!(f, "{} ", shown(name))?;
-        }
-        writeln!(f)?;
+        writeln!(f, "configs_contents: {}", self.configs_contents)?;
         writeln!(f, "workspace_dir: {}", self.workspace.as_deref().unwrap_or("MISSING"))?;
         for (name, set) in &self.variables {
             writeln!(f, "env {name}={}", if *set { "set" } else { "unset" })?;
         }
         f.write_str("------------------------------------------------")
     }
-}
-
-fn shown(name: &CStr) -> crate::error::Escaped<'_> {
-    escape(OsStr::from_bytes(name.to_bytes()))
-}
-
-/// What `ls` lists for entry `name` of `root`: the entries of a directory that do not start with a
-/// dot, or the path itself when it is something else. A link to a directory counts as that
-/// directory, with absolute targets taken below `root`.
-fn contents(root: &Dir, name: &CStr) -> Vec<CString> {
-    match open_through_links(root, name) {
-        Ok(fd) => {
-            let mut names = Vec::new();
-            // An error half-way leaves what has been read, as it does with ls.
-            let _ = Listing::for_each(&Dir::from_fd(fd, root.join(name)), |name, _, _| {
-                if !name.to_bytes().starts_with(b".") {
-                    names.push(name.to_owned());
-                }
-            });
-            names.sort_unstable();
-            names
-        }
-        Err(_) => match root.stat_entry(name) {
-            Ok(Some(stat)) if stat.kind != Kind::Dir && !leads_to_directory(root, name) => {
-                let path = Path::new("/").join(OsStr::from_bytes(name.to_bytes()));
-                CString::new(path.as_os_str().as_bytes()).into_iter().collect()
-            }
-            _ => Vec::new(),
-        },
-    }
-}
-
-fn open_through_links(root: &Dir, name: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(root, name, flags, Mode::empty(), resolve) {
-        // Before Linux 5.6, and under seccomp profiles older than that.
-        Err(Errno::NOSYS | Errno::PERM) => {
-            rustix::fs::openat(root, name, flags | OFlags::NOFOLLOW, Mode::empty())
-        }
-        other => other,
-    }
-}
-
-fn leads_to_directory(root: &Dir, name: &CStr) -> bool {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, name, flags, Mode::empty(), resolve).is_ok()
 }

@@ -1,0 +1,156 @@
+//! The names that `ls` lists for one path, a screenful of them at most.
+
+use std::collections::BinaryHeap;
+use std::ffi::{CStr, CString, OsStr};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::escape;
+use crate::fs::{Dir, Kind, Listing};
+
+/// Most names that are kept. Whoever can write to the directory decides how many there are.
+pub const MOST_NAMES: usize = 200;
+/// Most bytes of the kept names in their escaped form, each with the space after it.
+pub const MOST_BYTES: usize = 4096;
+
+/// The first names of a directory in bytewise order, and how many follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// At most [`MOST_NAMES`] names and [`MOST_BYTES`] bytes.
+    pub names: Vec<CString>,
+    /// Number of names that follow these.
+    pub more: u64,
+}
+
+impl Contents {
+    /// Names of entry `name` of `root` as `ls` lists them: the entries of a directory that do not
+    /// start with a dot, or the path itself for anything else. A link to a directory counts as that
+    /// directory (resolved with `root` as "/"); what is missing or not readable lists nothing.
+    pub(super) fn of(root: &Dir, name: &CStr) -> Self {
+        match open_through_links(root, name) {
+            Ok(fd) => Self::of_directory(&Dir::from_fd(fd, root.join(name))),
+            Err(_) => match root.stat_entry(name) {
+                Ok(Some(stat)) if stat.kind != Kind::Dir && !leads_to_directory(root, name) => {
+                    let path = Path::new("/").join(OsStr::from_bytes(name.to_bytes()));
+                    let path = CString::new(path.as_os_str().as_bytes());
+                    Self { names: path.into_iter().collect(), more: 0 }
+                }
+                _ => Self::default(),
+            },
+        }
+    }
+
+    fn of_directory(dir: &Dir) -> Self {
+        let mut smallest = Smallest::default();
+        // What was listed before a failure is shown.
+        let _ = Listing::for_each(dir, |name, _, _| {
+            if !name.to_bytes().starts_with(b".") {
+                smallest.add(name);
+            }
+        });
+        smallest.into_contents()
+    }
+}
+
+/// `a b ... and 3 more`, with a space after each name as in the reference's line. No listed name
+/// starts with a dot, so none can pass for the last words.
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for name in &self.names {
+            write!(f, "{} ", escape(OsStr::from_bytes(name.to_bytes())))?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "... and {more} more"),
+        }
+    }
+}
+
+/// The [`MOST_NAMES`] smallest names of those seen so far; the largest of them is on top.
+#[derive(Default)]
+struct Smallest {
+    names: BinaryHeap<CString>,
+    more: u64,
+}
+
+impl Smallest {
+    fn add(&mut self, name: &CStr) {
+        if self.names.len() < MOST_NAMES {
+            return self.names.push(name.to_owned());
+        }
+        self.more += 1;
+        if let Some(mut largest) = self.names.peek_mut()
+            && name < largest.as_c_str()
+        {
+            *largest = name.to_owned();
+        }
+    }
+
+    fn into_contents(self) -> Contents {
+        let mut names = self.names.into_sorted_vec();
+        let mut bytes = 0;
+        let fits = |name: &CString| {
+            bytes += escape(OsStr::from_bytes(name.to_bytes())).to_string().len() + 1;
+            bytes <= MOST_BYTES
+        };
+        let shown = names.iter().map(fits).take_while(|fits| *fits).count();
+        let more = self.more + (names.len() - shown) as u64;
+        names.truncate(shown);
+        Contents { names, more }
+    }
+}
+
+fn open_through_links(root: &Dir, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(root, name, flags, Mode::empty(), resolve) {
+        // Before Linux 5.6, and under seccomp profiles older than that.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            rustix::fs::openat(root, name, flags | OFlags::NOFOLLOW, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+fn leads_to_directory(root: &Dir, name: &CStr) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, name, flags, Mode::empty(), resolve).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(names: impl DoubleEndedIterator<Item = String>) -> Contents {
+        let mut smallest = Smallest::default();
+        for name in names.rev() {
+            smallest.add(&CString::new(name).unwrap_or_default());
+        }
+        smallest.into_contents()
+    }
+
+    #[test]
+    fn the_smallest_names_are_kept_in_bytewise_order() {
+        let all = contents((0..MOST_NAMES).map(|number| format!("{number:03}")));
+        assert_eq!((all.names.len(), all.more), (MOST_NAMES, 0));
+        let one_more = contents((0..=MOST_NAMES).map(|number| format!("{number:03}")));
+        assert_eq!((&one_more.names, one_more.more), (&all.names, 1));
+        assert!(one_more.to_string().starts_with("000 001 002 "), "{one_more}");
+        assert!(one_more.to_string().ends_with(" 199 ... and 1 more"), "{one_more}");
+    }
+
+    #[test]
+    fn the_escaped_form_decides_what_fits() {
+        // 3 + 4 * 252 + 1 = 1012 bytes each.
+        let wide = contents((0..6).map(|number| format!("{number:03}{}", "\u{1}".repeat(252))));
+        assert_eq!((wide.names.len(), wide.more), (4, 2));
+        let text = wide.to_string();
+        assert!(text.ends_with("... and 2 more") && text.len() <= MOST_BYTES + 32, "{text}");
+    }
+}
