@@ -7,7 +7,7 @@ use std::time::Duration;
 use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::heartbeat::Heartbeat;
-use molecule_tools::identity::{Database, Identity, UserSpec};
+use molecule_tools::identity::{self, AgentSpec, DEFAULT_AGENT, Database, Identity};
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process;
 use molecule_tools::process::step::{self, StepEnd};
@@ -22,8 +22,9 @@ pub fn run(context: &Context) -> u8 {
         if let Some(status) = restore::boot() {
             return status;
         }
-        let agent = setting(&environment, "MOLECULE_AGENT", "agent");
+        let agent = setting(&environment, "MOLECULE_AGENT", DEFAULT_AGENT);
         let limit = step_limit(&environment);
+        let looked_up = look_up(&agent);
         match Dir::open_operator_path("/") {
             Ok(root) => {
                 let ownership = guarded("ownership", limit, |heart| {
@@ -38,7 +39,8 @@ pub fn run(context: &Context) -> u8 {
             }
             Err(error) => complain(&error.to_string()),
         }
-        match assume(&agent) {
+        // A disk that failed then may answer now.
+        match looked_up.or_else(|_| look_up(&agent)).and_then(assume) {
             Ok(identity) => process::set(&mut environment, "HOME", identity.home.as_os_str()),
             Err(error) => {
                 complain(&error.to_string());
@@ -46,6 +48,9 @@ pub fn run(context: &Context) -> u8 {
             }
         }
         boot_audit::boot();
+    } else if let Err(error) = stay() {
+        complain(&error.to_string());
+        return 1;
     }
     if token_refresh::wanted(&environment) {
         context.inherited.give_back_limits();
@@ -98,12 +103,40 @@ fn step_limit(environment: &[CString]) -> Duration {
     Duration::from_secs(seconds.unwrap_or(DEFAULT))
 }
 
-/// Becomes `user` for good.
-fn assume(user: &OsStr) -> Result<Identity> {
-    let database = Database::read(&Dir::open_operator_path("/")?)?;
-    let identity = UserSpec::parse(user)?.resolve(&database)?;
-    identity.assume()?;
+/// Who `agent` is. A group file that cannot be read leaves out the supplementary groups: fewer rights
+/// than the agent has, and certainly nobody else's.
+fn look_up(agent: &OsStr) -> Result<Identity> {
+    let (database, without_groups) = Database::read_users(&Dir::open_operator_path("/")?)?;
+    match (AgentSpec::new(agent).resolve(&database), without_groups) {
+        (identity, None) => identity,
+        (Ok(identity), Some(error)) => {
+            complain(&format!("WARN {error}; the agent gets no supplementary groups"));
+            Ok(identity)
+        }
+        (Err(_), Some(error)) => Err(error),
+    }
+}
+
+/// Becomes `identity` for good.
+fn assume(identity: Identity) -> Result<Identity> {
+    if identity.uid != 0 && identity.groups.contains(&0) {
+        complain("WARN /etc/group lists the agent in root's group (0)");
+    }
+    if let Some(unset) = identity.assume()? {
+        complain(&format!("WARN {unset}"));
+    }
     Ok(identity)
+}
+
+/// Goes on as whoever started this process, without rights beyond that user's.
+fn stay() -> Result<()> {
+    if identity::give_up_capabilities()? {
+        complain("WARN started with capabilities, which are given up");
+    }
+    if rustix::process::getegid().is_root() {
+        complain("WARN started with root's group (0) as its own");
+    }
+    Ok(())
 }
 
 /// Hands everything over to the runtime: its bare name as `argv[0]`, then every argument untouched.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::Dir;
 use molecule_tools::heartbeat::Heartbeat;
-use molecule_tools::identity::{Database, Identity, UserSpec};
+use molecule_tools::identity::{AgentSpec, Database, Identity};
 use molecule_tools::log::{self, Stream};
 use molecule_tools::ownership::{Mode, Owner, Privileges};
 use tracing::{info, warn};
@@ -103,14 +103,13 @@ fn summarise(steps: &Steps<'_>) {
 
 /// Looks the user up. Without one, directories are still made, but nothing is given to anybody.
 fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode, heart: &'a Heartbeat) -> Steps<'a> {
-    // An empty spec would mean whoever calls: root.
-    let user = if user.is_empty() { OsStr::new("agent") } else { user };
+    let user = AgentSpec::new(user);
     let mut steps = Steps::new(root, mode, heart);
-    let looked_up = Database::read(root)
-        .and_then(|database| Ok((UserSpec::parse(user)?.resolve(&database)?, database)));
+    let looked_up =
+        Database::read(root).and_then(|database| Ok((user.resolve(&database)?, database)));
     match looked_up {
         Ok((identity, database)) => {
-            match owner(user, &identity, &database) {
+            match owner(&user, &identity, &database) {
                 Ok(owner) => steps.owner = Some(owner),
                 Err(error) => steps.failed(&error),
             }
@@ -121,8 +120,9 @@ fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode, heart: &'a Heartbeat) ->
         Err(error) => {
             // Where a user of that name would have its home; the boot goes on to the point where it
             // has to become that user.
-            let name = user.as_bytes().split(|&byte| byte == b':').next().unwrap_or_default();
-            steps.home = Path::new("/home").join(OsStr::from_bytes(name));
+            if let Some(name) = user.user().filter(|name| !name.as_bytes().contains(&b'/')) {
+                steps.home = Path::new("/home").join(name);
+            }
             steps.failed(&error.hint("nothing is given to that user"));
         }
     }
@@ -131,10 +131,8 @@ fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode, heart: &'a Heartbeat) ->
 
 /// The uid of the user, and the gid of the group that was asked for or else of the group that has the
 /// user's name, which need not be the user's primary group.
-pub fn owner(spec: &OsStr, identity: &Identity, database: &Database) -> Result<Owner> {
-    let names_group =
-        spec.as_bytes().split(|&byte| byte == b':').nth(1).is_some_and(|group| !group.is_empty());
-    let gid = match (&identity.name, names_group) {
+pub fn owner(spec: &AgentSpec<'_>, identity: &Identity, database: &Database) -> Result<Owner> {
+    let gid = match (&identity.name, spec.names_group()) {
         (_, true) => Some(identity.gid),
         (Some(name), false) => database.group_by_name(name).map(|group| group.gid()),
         (None, false) => None,

@@ -7,7 +7,7 @@ use clap::Parser;
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::gitconfig::{Git, LIMIT, Setting};
-use molecule_tools::identity::{Database, UserSpec};
+use molecule_tools::identity::{AgentSpec, Database};
 use molecule_tools::log::{self, Format, Stream};
 use molecule_tools::ownership::Owner;
 use molecule_tools::process;
@@ -137,10 +137,9 @@ impl Setup<'_> {
     }
 
     fn agents_home(&self, root: &Dir, user: &OsStr) -> Result<(Dir, Owner)> {
-        // An empty spec would mean whoever calls: root.
-        let user = if user.is_empty() { OsStr::new("agent") } else { user };
-        let identity = UserSpec::parse(user)?.resolve(&self.database)?;
-        let owner = fix_perms::owner(user, &identity, &self.database)?;
+        let user = AgentSpec::new(user);
+        let identity = user.resolve(&self.database)?;
+        let owner = fix_perms::owner(&user, &identity, &self.database)?;
         Ok((open_home(root, &identity.home)?, owner))
     }
 

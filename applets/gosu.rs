@@ -20,6 +20,7 @@ Becomes USER and execs COMMAND: same process, no shell, no session. USER and GRO
 decimal ids; an empty USER is the caller's. Without GROUP the process gets the user's primary group
 and exactly the groups that list the user as a member; with it, that group alone. HOME is set from
 /etc/passwd, nothing else in the environment changes. COMMAND is looked up in PATH as the new user.
+It takes root, or CAP_SETUID and CAP_SETGID, unless the caller has that uid and gid already.
 
 Every failure before COMMAND runs is one line on standard error and status 1.
 
@@ -70,6 +71,8 @@ fn switch_and_exec(context: &Context) -> Result<Infallible, String> {
 fn assume(spec: &OsStr) -> Result<Identity> {
     let spec = UserSpec::parse(spec)?;
     let identity = spec.resolve(&Database::read(&Dir::open_operator_path("/")?)?)?;
-    identity.assume()?;
+    if let Some(unset) = identity.assume()? {
+        log::write_line(Stream::Stderr, &format!("gosu: WARN {unset}"));
+    }
     Ok(identity)
 }

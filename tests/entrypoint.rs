@@ -13,6 +13,8 @@ mod support;
 mod bad_input;
 #[path = "entrypoint/hand_over.rs"]
 mod hand_over;
+#[path = "entrypoint/identity.rs"]
+mod identity;
 #[path = "entrypoint/limits.rs"]
 mod limits;
 #[path = "entrypoint/steps.rs"]
@@ -27,7 +29,13 @@ use support::runtime::{self, View};
 use support::sandbox::{Outcome, Run, Sandbox};
 
 fn cases() -> Vec<Case> {
-    let of_this_file = [hand_over::cases(), bad_input::cases(), limits::cases(), steps::cases()];
+    let of_this_file = [
+        hand_over::cases(),
+        bad_input::cases(),
+        identity::cases(),
+        limits::cases(),
+        steps::cases(),
+    ];
     of_this_file.into_iter().flatten().chain(system_calls::cases()).collect()
 }
 

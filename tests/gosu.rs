@@ -57,7 +57,13 @@ fn main() -> ExitCode {
             drop::look_up,
         ),
         case("a_user_error_is_told_before_a_command_error", &[Root], drop::order_of_errors),
-        case("a_caller_who_is_no_root_is_refused", &[Root, Program("setpriv")], drop::not_root),
+        case("a_caller_who_is_no_root_is_refused", &[Root], drop::not_root),
+        case(
+            "a_caller_with_the_capabilities_is_as_good_as_root_and_loses_them",
+            &[Root, Program("setpriv")],
+            drop::capable,
+        ),
+        case("groups_that_cannot_be_set_are_told_and_kept", &[Root], drop::groups_kept),
         case(
             "a_root_without_the_capabilities_is_refused",
             &[Root],

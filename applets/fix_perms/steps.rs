@@ -162,6 +162,10 @@ impl<'a> Steps<'a> {
     /// The user's home, made for the user if absent.
     fn open_home(&mut self) -> Option<Dir> {
         let home = self.home.clone();
+        if home.as_os_str().is_empty() {
+            // No user to have one, which has had its warning.
+            return None;
+        }
         if home.file_name().is_none() {
             let error = Error::on("use home directory", home, "it is no directory of the user's")
                 .hint("give the user a home in /etc/passwd");

@@ -26,9 +26,24 @@ pub struct Database {
 
 impl Database {
     /// Reads `etc/passwd` and `etc/group` below `root`; links are resolved as if `root` were "/". A
-    /// file that does not exist is an empty one.
+    /// file that does not exist is an empty one. What fails is tried once more: the disk of an image
+    /// may be on a network.
     pub fn read(root: &Dir) -> Result<Self> {
-        Ok(Self::new(read_within(root, c"etc/passwd")?, read_within(root, c"etc/group")?))
+        match Self::read_users(root)? {
+            (database, None) => Ok(database),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// The same for whoever can do without groups: a group file that cannot be read is an empty one,
+    /// and the reason is returned.
+    pub fn read_users(root: &Dir) -> Result<(Self, Option<Error>)> {
+        let read = |path| read_within(root, path).or_else(|_| read_within(root, path));
+        let passwd = read(c"etc/passwd")?;
+        Ok(match read(c"etc/group") {
+            Ok(group) => (Self::new(passwd, group), None),
+            Err(error) => (Self::new(passwd, Vec::new()), Some(error)),
+        })
     }
 
     /// The contents of the two files. Lines end with LF; blanks around a line, empty lines and lines

@@ -4,6 +4,7 @@
 //! Look-ups read the two files and nothing else: no NSS module is ever loaded, so the answer is the
 //! same in a static binary, in a sandbox and in an image without a C library.
 
+mod agent;
 mod database;
 mod privileges;
 mod spec;
@@ -13,8 +14,9 @@ mod tests;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use agent::{AgentSpec, DEFAULT_AGENT};
 pub use database::Database;
-pub use privileges::refuse_set_id;
+pub use privileges::{UnsetGroups, give_up_capabilities, refuse_set_id};
 pub use spec::UserSpec;
 
 /// What a process becomes: ids, exactly these supplementary groups, and a home directory.

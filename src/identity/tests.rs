@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::string::string_regex;
 use users::os::unix::{GroupExt as _, UserExt as _};
 
-use super::{Database, Identity, UserSpec};
+use super::{AgentSpec, Database, Identity, UserSpec};
 use crate::Result;
 
 const PASSWD: &[u8] = b"\
@@ -132,6 +132,60 @@ fn an_empty_user_part_is_the_callers_uid() {
     for (spec, gid, groups) in [("", 77, vec![78]), (":", 77, vec![78]), (":5", 5, vec![])] {
         let identity = resolve_in(spec.as_bytes(), &database).unwrap();
         assert_eq!((identity.uid, identity.gid, identity.groups), (uid, gid, groups), "{spec}");
+    }
+}
+
+#[test]
+fn the_agent_is_root_only_if_the_spec_says_so() {
+    let passwd = b"root:x:0:0::/root:\ntoor:x:0:0::/root:\nstaff:x:1001:0::/s:\n\
+        agent:x:1000:1000::/a:\nodd:x:0:7::/o:";
+    let group = b"root:x:0:agent\nwheel:x:0:\nagent:x:1000:";
+    let database = Database::new(passwd.into(), group.into());
+    let resolve = |spec: &str| AgentSpec::new(OsStr::new(spec)).resolve(&database);
+    for (spec, uid, gid, groups) in [
+        ("", 1000, 1000, &[0][..]),
+        ("agent", 1000, 1000, &[0]),
+        ("agent:", 1000, 1000, &[0]),
+        ("root", 0, 0, &[]),
+        ("0", 0, 0, &[]),
+        ("root:", 0, 0, &[]),
+        ("0:agent", 0, 1000, &[]),
+        ("root:0", 0, 0, &[]),
+        ("agent:root", 1000, 0, &[]),
+        ("agent:0", 1000, 0, &[]),
+        ("staff:0", 1001, 0, &[]),
+        ("1234:0", 1234, 0, &[]),
+        ("1234:7", 1234, 7, &[]),
+    ] {
+        let identity = resolve(spec).expect(spec);
+        assert_eq!((identity.uid, identity.gid, &*identity.groups), (uid, gid, groups), "{spec}");
+    }
+    for (spec, reason) in [
+        (":", "its user part is empty"),
+        (":agent", "its user part is empty"),
+        ("::", "its user part is empty"),
+        (":root", "its user part is empty"),
+        (" ", "no such user"),
+        (" root", "no such user"),
+        ("toor", "its uid is 0"),
+        ("odd", "its uid is 0"),
+        ("odd:agent", "its uid is 0"),
+        ("00", "its uid is 0"),
+        ("+0", "its uid is 0"),
+        ("-0", "its uid is 0"),
+        ("staff", "its gid is 0"),
+        ("1001", "its gid is 0"),
+        ("agent:wheel", "its gid is 0"),
+        ("agent:00", "its gid is 0"),
+        ("root:wheel", "its gid is 0"),
+    ] {
+        let error = resolve(spec).expect_err(spec).to_string();
+        assert!(error.contains(reason), "{spec}: {error}");
+    }
+    // Without an entry the gid is the caller's.
+    if nix::unistd::getgid().as_raw() == 0 {
+        let error = resolve("1234").expect_err("1234").to_string();
+        assert!(error.contains("its gid is 0"), "{error}");
     }
 }
 

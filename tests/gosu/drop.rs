@@ -37,27 +37,99 @@ pub fn order_of_errors() {
 
 pub fn not_root() {
     let sandbox = Sandbox::new();
-    for spec in ["root", "0", "nobody", "agent", "agent:docker", "1000:1000", ":0"] {
+    for spec in
+        ["root", "0", "nobody", "agent:docker", "agent:root", "1000:1001", ":0", "nobody:1000"]
+    {
         let outcome = sandbox.program().args(["gosu", spec, "id"]).identity(1000, 1000, &[]).run();
-        match spec {
-            // Ids are those of the caller, who has no supplementary groups.
-            "1000:1000" => assert_eq!(outcome.status, 0, "{outcome:?}"),
-            _ => assert_refused(&outcome, "run it as root"),
+        assert_refused(&outcome, "run it as root");
+    }
+}
+
+/// A run as uid and gid 1000 with these capabilities, as words of setpriv(1).
+fn with_capabilities(sandbox: &Sandbox, capabilities: &str, arguments: &[&str]) -> Outcome {
+    sandbox
+        .command("/usr/bin/setpriv")
+        .args(["--reuid", "1000", "--regid", "1000", "--clear-groups"])
+        .args(["--inh-caps", capabilities, "--ambient-caps", capabilities, PROGRAM_INSIDE])
+        .args(arguments)
+        .run()
+}
+
+const SHOW: &str = "id -u; id -g; id -G; grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status";
+const NO_CAPABILITIES: &str = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
+    CapEff:\t0000000000000000\nCapAmb:\t0000000000000000\n";
+
+pub fn capable() {
+    let sandbox = Sandbox::new();
+    let both = "+setuid,+setgid";
+    let run = |capabilities: &str, spec: &str| {
+        with_capabilities(&sandbox, capabilities, &["gosu", spec, "sh", "-c", SHOW])
+    };
+    for (spec, ids) in [
+        ("agent", "1000\n1000\n1000 2375 2376\n"),
+        ("nobody", "65534\n65534\n65534 2376\n"),
+        ("1234:5", "1234\n5\n5\n"),
+        // Who it is already, with more than that user has.
+        ("1000:1000", "1000\n1000\n1000\n"),
+        ("", "1000\n1000\n1000 2375 2376\n"),
+    ] {
+        for more in ["", ",+net_admin,+dac_override"] {
+            let outcome = run(&format!("{both}{more}"), spec);
+            assert_eq!((outcome.status, &*outcome.stderr()), (0, ""), "{spec}: {outcome:?}");
+            assert_eq!(outcome.stdout(), format!("{ids}{NO_CAPABILITIES}"), "{spec}{more}");
         }
     }
-    // Nor with the capabilities that the kernel would ask for.
-    for spec in ["root", "nobody", "1000:1000"] {
-        let outcome = sandbox
-            .command("/usr/bin/setpriv")
-            .args(["--reuid", "1000", "--regid", "1000", "--clear-groups"])
-            .args(["--inh-caps", "+setuid,+setgid", "--ambient-caps", "+setuid,+setgid"])
-            .args([PROGRAM_INSIDE, "gosu", spec, "id"])
-            .run();
-        match spec {
-            "1000:1000" => assert_refused(&outcome, "capabilities are left"),
-            _ => assert_refused(&outcome, "run it as root"),
-        }
+    let root = run(both, "root");
+    assert!(root.stdout().starts_with("0\n0\n"), "{root:?}");
+    // What it takes is the kernel's to say, and half of it is not enough.
+    for (capabilities, reason) in [("+setuid", "supplementary groups"), ("+setgid", "set uid")] {
+        let outcome = run(capabilities, "nobody");
+        assert_refused(&outcome, "run it as root, or with CAP_SETUID and CAP_SETGID");
+        assert!(outcome.stderr().contains(reason), "{outcome:?}");
     }
+    // Rights that have nothing to do with it are given up as well.
+    let outcome = run("+net_admin", "1000:1000");
+    assert_eq!(outcome.stdout(), format!("1000\n1000\n1000\n{NO_CAPABILITIES}"), "{outcome:?}");
+    // Those that a root only passes on, which its own change of uid leaves.
+    let outcome = sandbox
+        .command("/usr/bin/setpriv")
+        .args(["--inh-caps", "+net_admin", PROGRAM_INSIDE, "gosu", "agent", "sh", "-c", SHOW])
+        .run();
+    assert!(outcome.stdout().ends_with(NO_CAPABILITIES), "{outcome:?}");
+}
+
+/// As in a Kubernetes pod under the restricted policy: the right ids, no capability, and groups that
+/// somebody else has chosen.
+pub fn groups_kept() {
+    let sandbox = Sandbox::new();
+    let run = |spec: &str, groups: &[u32]| {
+        let run = sandbox.program().args(["gosu", spec, "sh", "-c", "echo ran; id -G"]);
+        run.identity(1000, 1000, groups).run()
+    };
+    const WARNING: &str =
+        "gosu: WARN set supplementary groups: Operation not permitted; it goes on";
+    for (spec, groups, warning) in [
+        ("agent", &[][..], " without 2375 2376"),
+        ("agent", &[2375], " without 2376"),
+        ("agent", &[2375, 2376, 3000], " and keeps 3000"),
+        ("agent", &[3000, 1000, 4000], " without 2375 2376 and keeps 3000 4000"),
+        ("1000:1000", &[2375], " and keeps 2375"),
+        ("", &[2375], " without 2376"),
+    ] {
+        let outcome = run(spec, groups);
+        assert_eq!(outcome.stderr(), format!("{WARNING}{warning}\n"), "{spec} {groups:?}");
+        assert!(outcome.status == 0 && outcome.stdout().starts_with("ran\n1000"), "{outcome:?}");
+    }
+    // No difference in rights: the primary group once more, a group twice.
+    for groups in [&[1000, 2375, 2376][..], &[2375, 2376, 2376]] {
+        let outcome = run("agent", groups);
+        assert_eq!((outcome.status, &*outcome.stderr()), (0, ""), "{groups:?}");
+    }
+    // Root's group is nobody's to have unasked.
+    assert_refused(&run("agent", &[2375, 2376, 0]), "leave root's group: Operation not permitted");
+    let many: Vec<u32> = (5000..5100).collect();
+    let outcome = run("1000:1000", &many);
+    assert!(outcome.stderr().ends_with(" 5030 5031 and 68 more\n"), "{outcome:?}");
 }
 
 pub fn root_without_capabilities() {
@@ -84,15 +156,11 @@ pub fn already() {
         );
     }
     assert_eq!(run("1234:5", 1234, 5, &[]).stdout(), "1234\n5\n/\n");
-    for (gid, groups) in [
-        (1000, &[2375][..]),
-        (1000, &[]),
-        (1000, &[2375, 2376, 0]),
-        (1000, &[2375, 2376, 2376]),
-        (0, &[2375, 2376]),
-    ] {
-        assert_refused(&run("agent", 1000, gid, groups), "run it as root");
-    }
+    assert_refused(&run("agent", 1000, 0, &[2375, 2376]), "run it as root");
+    // In a user namespace that has no root to become.
+    let mapped = sandbox.command("/usr/bin/unshare").args(["--map-user=1000", "--map-group=1000"]);
+    let outcome = mapped.args([PROGRAM_INSIDE, "gosu", "1000:1000", "id", "-u"]).run();
+    assert_eq!((outcome.status, &*outcome.stdout()), (0, "1000\n"), "{outcome:?}");
 }
 
 pub fn set_id_copy() {
