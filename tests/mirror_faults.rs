@@ -11,6 +11,8 @@ mod bounded;
 mod destination;
 #[path = "mirror_faults/hostile.rs"]
 mod hostile;
+#[path = "mirror_faults/inside.rs"]
+mod inside;
 #[path = "mirror_faults/interruption.rs"]
 mod interruption;
 #[path = "mirror_faults/source.rs"]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let mut cases = destination::cases();
     cases.extend(bounded::cases());
     cases.extend(hostile::cases());
+    cases.extend(inside::cases());
     cases.extend(interruption::cases());
     cases.extend(source::cases());
     support::run(cases)

@@ -14,6 +14,21 @@ use super::{Kind, Stat};
 /// Result of a bare system call.
 pub type Result<T> = std::result::Result<T, Errno>;
 
+/// Most attempts at a call that is interrupted. A signal interrupts a call once; only a file system in
+/// user space can say so without end.
+const ATTEMPTS: usize = 1000;
+
+/// Makes `call` again while a signal interrupts it (EINTR of signal(7)), at most 1,000 times in all.
+pub fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..ATTEMPTS {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    call()
+}
+
 const OPEN_FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
@@ -22,44 +37,47 @@ const OPEN_FILE: OFlags = OFlags::RDONLY
 
 /// Attributes of entry `name`.
 pub fn stat(dir: impl AsFd, name: &CStr) -> Result<Stat> {
-    rustix::fs::statx(dir, name, Stat::FLAGS, Stat::MASK).map(Stat::from)
+    again(|| rustix::fs::statx(&dir, name, Stat::FLAGS, Stat::MASK)).map(Stat::from)
 }
 
 /// Attributes of an open object (O_PATH will do).
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
-    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH | Stat::FLAGS, Stat::MASK).map(Stat::from)
+    Stat::of(fd)
 }
 
 /// Opens the directory `name`.
 pub fn open_dir(dir: impl AsFd, name: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
+    open(dir, name, flags)
+}
+
+fn open(dir: impl AsFd, name: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    again(|| rustix::fs::openat(&dir, name, flags, Mode::empty()))
 }
 
 /// Opens `name` for reading without ever blocking in the open; the caller checks the type. The
 /// access time is left alone where the kernel allows it (owner or CAP_FOWNER).
 pub fn open_read(dir: impl AsFd, name: &CStr) -> Result<OwnedFd> {
-    match rustix::fs::openat(&dir, name, OPEN_FILE | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => rustix::fs::openat(&dir, name, OPEN_FILE, Mode::empty()),
+    match open(&dir, name, OPEN_FILE | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(&dir, name, OPEN_FILE),
         other => other,
     }
 }
 
 /// A handle of `name` for metadata only (O_PATH).
 pub fn open_handle(dir: impl AsFd, name: &CStr) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
+    open(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
 }
 
 /// Creates the regular file `name`, which must not exist, for writing.
 pub fn create(dir: impl AsFd, name: &CStr, mode: u32) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))
+    again(|| rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)))
 }
 
 /// Makes the directory `name`, narrowed by the umask.
 pub fn make_dir(dir: impl AsFd, name: &CStr, mode: u32) -> Result<()> {
-    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))
+    again(|| rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)))
 }
 
 /// Makes a device node, fifo or socket; `rdev` is (major, minor).
@@ -72,46 +90,63 @@ pub fn make_node(
 ) -> Result<()> {
     let file_type = FileType::from_raw_mode(kind.bits());
     let device = rustix::fs::makedev(rdev.0, rdev.1);
-    rustix::fs::mknodat(dir, name, file_type, Mode::from_raw_mode(mode), device)
+    again(|| rustix::fs::mknodat(&dir, name, file_type, Mode::from_raw_mode(mode), device))
+}
+
+/// Makes a symbolic link `name` that holds `target`.
+pub fn make_symlink(target: &CStr, dir: impl AsFd, name: &CStr) -> Result<()> {
+    again(|| rustix::fs::symlinkat(target, &dir, name))
+}
+
+/// Makes `new` in `new_dir` another name of the entry `old` itself.
+pub fn link(old_dir: impl AsFd, old: &CStr, new_dir: impl AsFd, new: &CStr) -> Result<()> {
+    again(|| rustix::fs::linkat(&old_dir, old, &new_dir, new, AtFlags::empty()))
+}
+
+/// Renames `from` to `to` within `dir`, replacing what is there.
+pub fn rename(dir: impl AsFd, from: &CStr, to: &CStr) -> Result<()> {
+    again(|| rustix::fs::renameat(&dir, from, &dir, to))
 }
 
 /// What the symbolic link `name` holds.
 pub fn read_link(dir: impl AsFd, name: &CStr) -> Result<CString> {
-    rustix::fs::readlinkat(dir, name, Vec::new())
+    again(|| rustix::fs::readlinkat(&dir, name, Vec::new()))
 }
 
 /// Removes `name`, which is no directory.
 pub fn unlink(dir: impl AsFd, name: &CStr) -> Result<()> {
-    rustix::fs::unlinkat(dir, name, AtFlags::empty())
+    again(|| rustix::fs::unlinkat(&dir, name, AtFlags::empty()))
 }
 
 /// Removes the empty directory `name`.
 pub fn remove_dir(dir: impl AsFd, name: &CStr) -> Result<()> {
-    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+    again(|| rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR))
 }
 
 /// Changes owner and group of an open object of any type (O_PATH will do).
 pub fn chown_fd(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
     let (uid, gid) = owner(uid, gid);
-    rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    again(|| rustix::fs::chownat(&fd, c"", uid, gid, flags))
 }
 
 /// Changes owner and group of entry `name` itself.
 pub fn chown(dir: impl AsFd, name: &CStr, uid: u32, gid: u32) -> Result<()> {
     let (uid, gid) = owner(uid, gid);
-    rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+    again(|| rustix::fs::chownat(&dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))
 }
 
 /// Changes the permission bits of an object held by an O_PATH handle, which fchmod(2) refuses; the
 /// way through /proc jumps to the object itself. Symbolic links have no mode on Linux (EOPNOTSUPP).
 pub fn chmod_handle(handle: impl AsFd, mode: u32) -> Result<()> {
     let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
-    rustix::fs::chmod(path, Mode::from_raw_mode(mode))
+    again(|| rustix::fs::chmod(path.as_str(), Mode::from_raw_mode(mode)))
 }
 
 /// Sets the times of an open object of any type (O_PATH will do).
 pub fn set_times_fd(fd: impl AsFd, times: &Timestamps) -> Result<()> {
-    rustix::fs::utimensat(fd, c"", times, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    again(|| rustix::fs::utimensat(&fd, c"", times, flags))
 }
 
 /// The form chown(2) takes.
@@ -127,10 +162,18 @@ pub fn list(
     buffer: &mut [MaybeUninit<u8>],
     mut each: impl FnMut(&CStr, Option<Kind>, u64),
 ) -> Result<()> {
-    rustix::fs::seek(&dir, rustix::fs::SeekFrom::Start(0))?;
+    again(|| rustix::fs::seek(&dir, rustix::fs::SeekFrom::Start(0)))?;
     let mut raw = RawDir::new(&dir, buffer);
+    let mut interrupted = 0;
     while let Some(entry) = raw.next() {
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(Errno::INTR) if interrupted < ATTEMPTS => {
+                interrupted += 1;
+                continue;
+            }
+            Err(errno) => return Err(errno),
+        };
         let name = entry.file_name();
         if name != c"." && name != c".." {
             each(name, kind(entry.file_type()), entry.ino());

@@ -34,7 +34,7 @@ impl Dir {
     pub fn open_operator_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())
+        let fd = at::again(|| rustix::fs::open(path, flags, Mode::empty()))
             .map_err(|errno| Error::os("open", path, errno))?;
         Ok(Self { fd, path: path.to_owned() })
     }
@@ -132,10 +132,10 @@ impl Dir {
     pub fn open_file(&self, name: &CStr) -> Result<OwnedFd> {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+        let fd = at::again(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()))
             .map_err(|errno| self.refused("open", name, errno))?;
-        let mode = rustix::fs::fstat(&fd).map_err(|errno| self.entry_error("stat", name, errno))?;
-        match Kind::from_mode(mode.st_mode) {
+        let stat = at::stat_fd(&fd).map_err(|errno| self.entry_error("stat", name, errno))?;
+        match stat.kind {
             Kind::File => Ok(fd),
             kind => Err(Error::on("open", self.join(name), format!("it is {}", kind.noun()))
                 .hint("a regular file is needed there")),
@@ -175,7 +175,7 @@ impl Dir {
     pub fn create_file(&self, name: &CStr, mode: u32) -> Result<OwnedFd> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+        at::again(|| rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
             .map_err(|errno| self.entry_error("create", name, errno))
     }
 
@@ -187,7 +187,7 @@ impl Dir {
 
     /// Makes a symbolic link `name` that holds `target`.
     pub fn make_symlink(&self, target: &CStr, name: &CStr) -> Result<()> {
-        rustix::fs::symlinkat(target, &self.fd, name)
+        at::make_symlink(target, &self.fd, name)
             .map_err(|errno| self.entry_error("make symbolic link", name, errno))
     }
 
@@ -205,8 +205,7 @@ impl Dir {
 
     /// Renames `from` to `to` within this directory, replacing what is there.
     pub fn rename(&self, from: &CStr, to: &CStr) -> Result<()> {
-        rustix::fs::renameat(&self.fd, from, &self.fd, to)
-            .map_err(|errno| self.entry_error("rename to", to, errno))
+        at::rename(&self.fd, from, to).map_err(|errno| self.entry_error("rename to", to, errno))
     }
 
     /// Removes entry `name`, which is no directory.
@@ -229,12 +228,13 @@ impl Dir {
     /// Changes owner and group of the directory itself.
     pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
         let (uid, gid) = owner(uid, gid);
-        rustix::fs::fchown(&self.fd, uid, gid).map_err(|errno| self.error("change owner of", errno))
+        at::again(|| rustix::fs::fchown(&self.fd, uid, gid))
+            .map_err(|errno| self.error("change owner of", errno))
     }
 
     /// Changes the permission bits of the directory itself.
     pub fn chmod(&self, mode: u32) -> Result<()> {
-        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
+        at::again(|| rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode)))
             .map_err(|errno| self.error("change mode of", errno))
     }
 
@@ -258,9 +258,10 @@ impl Dir {
             })?;
             if let Some((uid, gid)) = owner_ids {
                 let (uid, gid) = owner(uid, gid);
-                rustix::fs::fchown(&file, uid, gid).map_err(|e| fail("change owner of", e))?;
+                at::again(|| rustix::fs::fchown(&file, uid, gid))
+                    .map_err(|e| fail("change owner of", e))?;
             }
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+            at::again(|| rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)))
                 .map_err(|errno| fail("change mode of", errno))?;
             self.rename(temp.as_cstr(), name)
         };

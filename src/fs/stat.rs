@@ -109,7 +109,8 @@ impl Stat {
 
     /// Attributes of an open object, a handle (O_PATH) included.
     pub fn of(fd: impl AsFd) -> Result<Self, Errno> {
-        rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH | Self::FLAGS, Self::MASK).map(Self::from)
+        let flags = AtFlags::EMPTY_PATH | Self::FLAGS;
+        super::at::again(|| rustix::fs::statx(&fd, c"", flags, Self::MASK)).map(Self::from)
     }
 
     /// True when both are the same inode of the same file system.

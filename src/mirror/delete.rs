@@ -140,11 +140,11 @@ impl Engine<'_> {
                 }
                 match at::unlink(dir, name) {
                     Ok(()) => add(&self.counters.deleted, 1),
-                    Err(errno) => self.fail(node, name, Side::Destination, "remove", errno),
+                    Err(errno) => self.fail_removal(join(&node.path(), name), "remove", errno),
                 }
             }
             Err(Errno::NOENT) => {}
-            Err(errno) => self.fail(node, name, Side::Destination, "stat", errno),
+            Err(errno) => self.fail_removal(join(&node.path(), name), "stat", errno),
         }
     }
 
@@ -192,7 +192,7 @@ impl Engine<'_> {
             let Some(done) = levels.pop() else { return };
             if let Err(errno) = self.leave(&base, &mut levels, parent, &done) {
                 let path = self.removal_path(&base, &levels, &done.name);
-                self.fail_at(path, Side::Destination, "remove directory", errno);
+                self.fail_removal(path, "remove directory", errno);
                 match levels.last_mut() {
                     Some(above) if above.dir.is_some() => above.stays = true,
                     _ => return,
@@ -212,7 +212,7 @@ impl Engine<'_> {
         mount_id: u64,
     ) -> Result<Level, ()> {
         let path = || self.removal_path(base, levels, name);
-        let fail = |operation, errno| self.fail_at(path(), Side::Destination, operation, errno);
+        let fail = |operation, errno| self.fail_removal(path(), operation, errno);
         let opened = at::open_dir(dir, name)
             .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd, stat)))
             .and_then(|(fd, stat)| match stat.mount_id == mount_id && !stat.mount_root {
@@ -251,7 +251,7 @@ impl Engine<'_> {
                         Ok(()) => add(&self.counters.deleted, 1),
                         Err(errno) => {
                             level.stays = true;
-                            self.fail_at(below(), Side::Destination, "remove", errno);
+                            self.fail_removal(below(), "remove", errno);
                         }
                     }
                 }

@@ -92,7 +92,7 @@ impl Engine<'_> {
             &made,
             &none,
             &found,
-            &mut |operation, errno| self.fail(parent, name, Side::Destination, operation, errno),
+            &mut |operation, errno| self.fail_attribute(parent, name, operation, errno),
         );
         Ok(Place { dst: Some(dst), fresh: true, closed: false })
     }
@@ -126,7 +126,7 @@ impl Engine<'_> {
             stat,
             xattrs,
             &found,
-            &mut |operation, errno| self.fail(parent, name, Side::Destination, operation, errno),
+            &mut |operation, errno| self.fail_attribute(parent, name, operation, errno),
         );
         Ok(())
     }
@@ -142,9 +142,7 @@ impl Engine<'_> {
         }
         let pair = self.open(node, c"")?;
         let dst = pair.dst.as_ref()?;
-        let mut fail = |operation, errno| {
-            self.fail(node, c"", Side::Destination, operation, errno);
-        };
+        let mut fail = |operation, errno| self.fail_attribute(node, c"", operation, errno);
         if node.closed && !is_closed(&node.stat) {
             self.take_back(node, &pair.src, dst);
         }
@@ -158,7 +156,7 @@ impl Engine<'_> {
                     if let Err((operation, errno)) =
                         self.mend_directory(node, c"", &node.stat, &xattrs, dst)
                     {
-                        fail(operation, errno);
+                        self.fail(node, c"", Side::Destination, operation, errno);
                     }
                 }
                 Err(errno) => self.fail(node, c"", Side::Source, "read xattrs of", errno),
@@ -177,7 +175,7 @@ impl Engine<'_> {
     /// Gives to root what a killed run has left half-written in a directory that is about to be opened
     /// and this one has not replaced (it could not be read, or the run ends early): the files that are
     /// not as the source has them and have the permissions of a file in the making.
-    fn take_back(&self, node: &Node, src: &OwnedFd, dst: &OwnedFd) {
+    fn take_back(&self, node: &Arc<Node>, src: &OwnedFd, dst: &OwnedFd) {
         let mut names = Vec::new();
         let mut buffer = vec![std::mem::MaybeUninit::uninit(); super::LISTING];
         let listed = at::list(dst, &mut buffer, |name, kind, _| {
@@ -202,17 +200,17 @@ impl Engine<'_> {
                 && !done()
                 && let Err(errno) = at::chown_fd(&handle, own, old.gid)
             {
-                self.fail(node, &name, Side::Destination, "change owner of", errno);
+                self.fail_attribute(node, &name, "change owner of", errno);
             }
         }
     }
 
     /// Sets the modification time of an older directory again, if its entries changed it.
-    pub(super) fn settle_times(&self, node: &Node, dst: &OwnedFd) {
-        let fail = |operation, errno| self.fail(node, c"", Side::Destination, operation, errno);
+    pub(super) fn settle_times(&self, node: &Arc<Node>, dst: &OwnedFd) {
+        let mut fail = |operation, errno| self.fail_attribute(node, c"", operation, errno);
         match at::stat_fd(dst) {
             Ok(now) if same_time(&node.stat, &now, dst) => {}
-            Ok(_) => Object::Open(dst.as_fd()).set_mtime(&node.stat, &mut { fail }),
+            Ok(_) => Object::Open(dst.as_fd()).set_mtime(&node.stat, &mut fail),
             Err(errno) => fail("stat", errno),
         }
     }

@@ -235,7 +235,7 @@ impl Engine<'_> {
                 stat,
                 wanted,
                 found,
-                &mut |operation, errno| self.fail(node, name, Side::Destination, operation, errno),
+                &mut |operation, errno| self.fail_attribute(node, name, operation, errno),
             );
             Ok(())
         };
@@ -272,10 +272,8 @@ impl Engine<'_> {
             let Some(dir) = &pair.dst else { return Ok(()) };
             let from = self.held.open(&leader.node).map_err(|(_, errno)| ("open", errno))?;
             let Some(from) = &from.dst else { return Ok(()) };
-            let flags = rustix::fs::AtFlags::empty();
-            let ((), temp) =
-                with_temp_name(|temp| rustix::fs::linkat(from, &leader.name, dir, temp, flags))
-                    .map_err(|errno| ("make hard link", errno))?;
+            let ((), temp) = with_temp_name(|temp| at::link(from, &leader.name, dir, temp))
+                .map_err(|errno| ("make hard link", errno))?;
             let temp = temp.as_cstr();
             let put = || {
                 let made = at::stat(dir, temp).map_err(|errno| ("stat", errno))?;

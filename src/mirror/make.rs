@@ -156,7 +156,7 @@ impl Engine<'_> {
                 made.or(like).as_ref().filter(|_| file.node.fresh),
                 !file.node.fresh,
                 &mut |operation, errno| {
-                    self.fail(&file.node, &file.name, Side::Destination, operation, errno);
+                    self.fail_attribute(&file.node, &file.name, operation, errno);
                 },
             );
             self.check_times(file)?;
@@ -247,7 +247,7 @@ impl Engine<'_> {
             }
         };
         let make = |place: &CStr| match &target {
-            Some(target) => rustix::fs::symlinkat(target.as_c_str(), dir, place),
+            Some(target) => at::make_symlink(target, dir, place),
             None => at::make_node(dir, place, stat.kind, 0o600, stat.rdev),
         };
         let made = match node.fresh {
@@ -259,9 +259,7 @@ impl Engine<'_> {
             Err(errno) => return self.abandon(subject, Side::Destination, "create", errno),
         };
         let place = temp.as_ref().map_or(name.as_c_str(), TempName::as_cstr);
-        let mut fail = |operation, errno| {
-            self.fail(node, name, Side::Destination, operation, errno);
-        };
+        let mut fail = |operation, errno| self.fail_attribute(node, name, operation, errno);
         let mut finish = || {
             if node.fresh && stat.kind == Kind::Symlink && key.is_none() {
                 let link = Object::Entry(dir.as_fd(), place);
@@ -306,7 +304,7 @@ impl Engine<'_> {
         if old.is_some_and(|old| old.kind == Kind::Dir) {
             self.clear(node, dir, name).map_err(|errno| ("replace directory", errno))?;
         }
-        rustix::fs::renameat(dir, temp, dir, name).map_err(|errno| ("rename to", errno))
+        at::rename(dir, temp, name).map_err(|errno| ("rename to", errno))
     }
 }
 

@@ -44,12 +44,13 @@ mod xattrs;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{StatVfsMountFlags, fstatfs, fstatvfs};
 use rustix::io::Errno;
 
 pub use itemize::{Change, Differences};
@@ -57,15 +58,15 @@ pub use report::{Failure, Report, Side, Stop, tell};
 
 use crate::error::{Error, Result, escape, shorten};
 use crate::fs::xattr::{Reach, Target};
-use crate::fs::{Dir, FsIds, KeepDumpable};
+use crate::fs::{Dir, FsIds, KeepDumpable, at};
 use ahead::Ahead;
 use fetching::Fetching;
 use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
 use make::Born;
 use pool::{Queue, Task};
-use report::Counters;
-use tree::{Held, Node, Pair, join};
+use report::{Counters, Fault};
+use tree::{Held, Node, Pair, Place, join};
 use xattrs::Xattrs;
 
 /// Bytes one getdents64(2) call may fill.
@@ -174,7 +175,9 @@ struct Engine<'a> {
     /// Held by who looks whether a large file fits, and allocates its blocks.
     room: Mutex<()>,
     src_path: &'a Path,
-    dst_path: &'a Path,
+    dst: Option<&'a Dir>,
+    /// Where the top of the destination is.
+    dst_place: Option<Place>,
     started: Instant,
 }
 
@@ -219,7 +222,6 @@ fn run(
     let _more = MoreDescriptors::allow();
     let _dumpable = KeepDumpable::note();
     let Limits { threads, directories, ahead } = Limits::share(options.jobs);
-    let fallback = PathBuf::new();
     let engine = Engine {
         options,
         pass,
@@ -235,7 +237,8 @@ fn run(
         times_checked: AtomicBool::new(false),
         room: Mutex::new(()),
         src_path: src.path(),
-        dst_path: dst.map_or(fallback.as_path(), Dir::path),
+        dst,
+        dst_place: dst.map(Dir::stat).transpose()?.map(|stat| Place::of(&stat)),
         started: Instant::now(),
     };
     let clone = |dir: &Dir| rustix::io::fcntl_dupfd_cloexec(dir, 3);
@@ -248,7 +251,7 @@ fn run(
     .map_err(|errno| Error::os("hold", src.path(), errno))?;
     let fresh = dst.is_none();
     let root = Node::new(None, CString::default(), stat, &pair, fresh)
-        .map_err(|errno| Error::os("stat", engine.dst_path, errno))?;
+        .map_err(|errno| Error::os("stat", engine.dst_path(), errno))?;
     let root = Arc::new(root);
     if pass == Pass::Copy
         && let Some(dst) = &pair.dst
@@ -368,24 +371,83 @@ impl Engine<'_> {
         self.show(if name.is_empty() { path } else { join(&path, name) }, side)
     }
 
+    fn dst_path(&self) -> &Path {
+        self.dst.map_or(Path::new(""), Dir::path)
+    }
+
     fn show(&self, path: PathBuf, side: Side) -> (PathBuf, PathBuf) {
         let top = match side {
             Side::Source => self.src_path,
-            Side::Destination => self.dst_path,
+            Side::Destination => self.dst_path(),
         };
         let shown = if path.as_os_str().is_empty() { top.to_owned() } else { top.join(&path) };
         (path, shown)
     }
 
-    fn fail(&self, node: &Node, name: &CStr, side: Side, operation: &'static str, errno: Errno) {
-        node.uncertain.store(true, Ordering::Relaxed);
-        let (path, shown) = self.paths(node, name, side);
-        self.counters.fail(side, operation, path, errno, shown);
+    fn fail(
+        &self,
+        node: &Arc<Node>,
+        name: &CStr,
+        side: Side,
+        operation: &'static str,
+        errno: Errno,
+    ) {
+        self.fault(node, name, Fault::Os { side, operation, errno });
     }
 
-    fn fail_at(&self, path: PathBuf, side: Side, operation: &'static str, errno: Errno) {
-        let (path, shown) = self.show(path, side);
-        self.counters.fail(side, operation, path, errno, shown);
+    /// An attribute of the destination's `name` could not be changed.
+    fn fail_attribute(&self, node: &Arc<Node>, name: &CStr, operation: &'static str, errno: Errno) {
+        self.fault(node, name, Fault::Attribute { operation, errno });
+    }
+
+    fn fault(&self, node: &Arc<Node>, name: &CStr, fault: Fault) {
+        node.uncertain.store(true, Ordering::Relaxed);
+        let (path, shown) = self.paths(node, name, fault.side());
+        self.counters.fail(&fault, path, shown);
+        if fault.is_full() {
+            match self.is_in_the_top_s_room(node) {
+                true => self.counters.stop(Stop::Full),
+                false => self.counters.did_not_fit.store(true, Ordering::Relaxed),
+            }
+        } else if fault.is_read_only() && self.is_top_read_only() && self.is_at_top_s_place(node) {
+            self.counters.stop(Stop::ReadOnly);
+        }
+    }
+
+    /// Something at `path` in the destination could not be removed.
+    fn fail_removal(&self, path: PathBuf, operation: &'static str, errno: Errno) {
+        let (path, shown) = self.show(path, Side::Destination);
+        let fault = Fault::Removal { operation, errno };
+        self.counters.fail(&fault, path, shown);
+        if fault.is_read_only() && self.is_top_read_only() {
+            self.counters.stop(Stop::ReadOnly);
+        }
+    }
+
+    /// Whether `node`'s destination directory is on the mount and in the subvolume of the top: what is
+    /// mounted inside may be full, or read-only, where all the rest is not.
+    fn is_at_top_s_place(&self, node: &Node) -> bool {
+        node.dst_place == self.dst_place
+    }
+
+    /// Whether room that `node`'s destination directory does not have is missing everywhere. Not so in
+    /// another file system, nor below a limit of its own (project quotas), which statfs(2) shows as the
+    /// size; where it cannot be told, the others are tried.
+    fn is_in_the_top_s_room(&self, node: &Arc<Node>) -> bool {
+        let size = |fd: BorrowedFd<'_>| at::again(|| fstatfs(fd)).map(|fs| fs.f_blocks);
+        let same_size = || {
+            let pair = self.held.open(node).ok()?;
+            Some(size(pair.dst.as_ref()?.as_fd()).ok()? == size(self.dst?.as_fd()).ok()?)
+        };
+        self.is_at_top_s_place(node) && same_size() == Some(true)
+    }
+
+    /// Whether the top of the destination is known to be read-only.
+    fn is_top_read_only(&self) -> bool {
+        let flags = |dst: &Dir| at::again(|| fstatvfs(dst)).map(|fs| fs.f_flag);
+        let flags = self.dst.map(flags);
+        flags
+            .is_some_and(|flags| flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY)))
     }
 
     fn vanished(&self, node: &Node, name: &CStr) {

@@ -23,6 +23,60 @@ pub enum Side {
     Destination,
 }
 
+/// A step that failed with an error of the kernel's.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fault {
+    Os {
+        side: Side,
+        operation: &'static str,
+        errno: Errno,
+    },
+    /// One attribute of an object of the destination. It can be too large for a file system, or beyond
+    /// its owner's quota, where there is room for everything else.
+    Attribute {
+        operation: &'static str,
+        errno: Errno,
+    },
+    /// Of something at the destination.
+    Removal {
+        operation: &'static str,
+        errno: Errno,
+    },
+}
+
+impl Fault {
+    pub fn side(&self) -> Side {
+        match self {
+            Self::Os { side, .. } => *side,
+            _ => Side::Destination,
+        }
+    }
+
+    pub fn operation(&self) -> &'static str {
+        let (Self::Os { operation, .. }
+        | Self::Attribute { operation, .. }
+        | Self::Removal { operation, .. }) = self;
+        operation
+    }
+
+    pub fn errno(&self) -> Errno {
+        let (Self::Os { errno, .. } | Self::Attribute { errno, .. } | Self::Removal { errno, .. }) =
+            self;
+        *errno
+    }
+
+    /// Whether there was no room at the destination for an object or its content.
+    pub fn is_full(&self) -> bool {
+        let making = matches!(self, Self::Os { side: Side::Destination, .. });
+        making && matches!(self.errno(), Errno::NOSPC | Errno::DQUOT)
+    }
+
+    /// Whether the destination may not be written there.
+    pub fn is_read_only(&self) -> bool {
+        self.side() == Side::Destination && self.errno() == Errno::ROFS
+    }
+}
+
 /// Why a run ended before everything was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -185,28 +239,13 @@ pub(super) fn add(counter: &AtomicU64, amount: u64) {
 }
 
 impl Counters {
-    /// Records and tells one failure. Conditions that no later operation can escape stop the run.
-    pub fn fail(
-        &self,
-        side: Side,
-        operation: &'static str,
-        path: PathBuf,
-        errno: Errno,
-        shown: PathBuf,
-    ) {
-        self.tell(side, operation, path, errno, shown);
-        // A single attribute can be too large for a file system that has room for everything else.
-        if side == Side::Destination && !operation.starts_with("set ") {
-            match errno {
-                Errno::NOSPC | Errno::DQUOT => self.stop(Stop::Full),
-                Errno::ROFS => self.stop(Stop::ReadOnly),
-                _ => {}
-            }
-        }
+    /// Records and tells one failure.
+    pub fn fail(&self, fault: &Fault, path: PathBuf, shown: PathBuf) {
+        self.tell(fault.side(), fault.operation(), path, fault.errno(), shown);
     }
 
     /// The same for a file that is larger than what the destination has left, or than a file may be:
-    /// others may fit.
+    /// others may fit. Nor has it been read to its end.
     pub fn too_large(&self, path: PathBuf, errno: Errno, shown: PathBuf) {
         let (operation, flag) = match errno {
             Errno::FBIG => ("write", &self.over_limit),

@@ -27,6 +27,19 @@ pub(super) struct Pair {
     pub dst: Option<OwnedFd>,
 }
 
+/// A mount, and on btrfs a subvolume in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    mount_id: u64,
+    dev: (u32, u32),
+}
+
+impl Place {
+    pub fn of(stat: &Stat) -> Self {
+        Self { mount_id: stat.mount_id, dev: stat.dev }
+    }
+}
+
 /// One directory in work.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -36,6 +49,8 @@ pub(super) struct Node {
     pub stat: Stat,
     /// Identity (device, inode) of the destination directory.
     dst_id: Option<((u32, u32), u64)>,
+    /// Where the destination directory is.
+    pub dst_place: Option<Place>,
     /// Made by this run, mode 0700, owned by us: nobody else can reach what is below until it is
     /// finished, so entries are made under their final names without looking first.
     pub fresh: bool,
@@ -62,18 +77,13 @@ impl Node {
         pair: &Arc<Pair>,
         fresh: bool,
     ) -> Result<Self, Errno> {
-        let dst_id = match &pair.dst {
-            Some(dst) => {
-                let stat = at::stat_fd(dst)?;
-                Some((stat.dev, stat.ino))
-            }
-            None => None,
-        };
+        let dst = pair.dst.as_ref().map(at::stat_fd).transpose()?;
         Ok(Self {
             parent,
             name,
             stat,
-            dst_id,
+            dst_id: dst.map(|dst| (dst.dev, dst.ino)),
+            dst_place: dst.map(|dst| Place::of(&dst)),
             fresh,
             closed: false,
             pending: AtomicUsize::new(1),
