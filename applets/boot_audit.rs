@@ -65,7 +65,10 @@ pub fn run(context: &Context) -> u8 {
         }
     };
     let facts = gather(&root, options.env);
-    let text = if options.json { facts.to_json().to_string() } else { facts.to_string() };
+    let text = match options.json {
+        true => log::json_text(&facts.to_json(), false),
+        false => facts.to_string(),
+    };
     log::write_line(Stream::Stdout, &text);
     0
 }

@@ -78,7 +78,7 @@ pub fn run(context: &Context) -> u8 {
             "made": steps.made,
             "failed": tally.failed,
         });
-        log::write_line(Stream::Stdout, &report.to_string());
+        log::write_line(Stream::Stdout, &log::json_text(&report, false));
     }
     u8::from(steps.tally.failed > 0)
 }

@@ -39,8 +39,12 @@ impl Context {
             .try_get_matches_from(arguments)
             .and_then(|matches| T::from_arg_matches(&matches));
         parsed.map_err(|error| {
-            // A closed stream must not turn a usage error into something else.
-            let _ = error.print();
+            match error.use_stderr() {
+                // It repeats the argument, which may be the name of somebody's file.
+                true => log::write_lines(Stream::Stderr, &error.render().to_string()),
+                // A closed stream must not turn a help text into a failure.
+                false => drop(error.print()),
+            }
             u8::try_from(error.exit_code()).unwrap_or(2)
         })
     }

@@ -119,10 +119,25 @@ pub fn describe(errno: Errno) -> String {
     }
 }
 
-/// Shows bytes of unknown origin on one line: control characters, backslashes and bytes that are not
-/// UTF-8 become `\n`, `\\`, `\x1b` and the like; everything else stands as it is.
+/// Shows bytes of unknown origin on one line: control and format characters ([`is_interpreted`]),
+/// backslashes and bytes that are not UTF-8 become `\n`, `\\`, `\x1b`, `\u{202e}` and the like;
+/// everything else stands as it is.
 pub fn escape<T: AsRef<OsStr> + ?Sized>(text: &T) -> Escaped<'_> {
     Escaped(text.as_ref().as_bytes())
+}
+
+/// Whether a terminal or an editor may act on `c` instead of showing it: general categories Cc
+/// (control), Cf (format), Zl and Zp (line and paragraph separator) of Unicode 17, and what the
+/// standard reserves for more of that kind (Default_Ignorable_Code_Point, unassigned; the whole tag
+/// plane).
+pub fn is_interpreted(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Longest path that is shown whole, in bytes.
@@ -161,16 +176,13 @@ impl fmt::Display for Escaped<'_> {
                     '\t' => f.write_str("\\t")?,
                     '\r' => f.write_str("\\r")?,
                     '\\' => f.write_str("\\\\")?,
-                    // Line and paragraph separators, and the marks that reorder text on a terminal.
-                    '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                        write!(f, "\\u{{{:x}}}", u32::from(c))?
-                    }
                     c if c.is_control() => {
                         let mut bytes = [0; 4];
                         for byte in c.encode_utf8(&mut bytes).bytes() {
                             write!(f, "\\x{byte:02x}")?;
                         }
                     }
+                    c if is_interpreted(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
                     c => f.write_char(c)?,
                 }
             }
@@ -191,6 +203,18 @@ mod tests {
         let name = OsStr::from_bytes(b"a\nb\\n\x1b[31m\xff caf\xc3\xa9");
         assert_eq!(escape(name).to_string(), "a\\nb\\\\n\\x1b[31m\\xff café");
         assert_eq!(escape("\u{9b}1m\u{202e}").to_string(), "\\xc2\\x9b1m\\u{202e}");
+    }
+
+    #[test]
+    fn escape_leaves_nothing_that_a_terminal_interprets() {
+        let marks = "\u{7f}\u{85}\u{ad}\u{61c}\u{180e}\u{200b}\u{200d}\u{200e}\u{200f}\u{2028}\
+            \u{2029}\u{202a}\u{2060}\u{2066}\u{2069}\u{feff}\u{fff9}\u{e0001}\u{e0041}\u{e01ef}";
+        for mark in marks.chars() {
+            let shown = escape(mark.encode_utf8(&mut [0; 4])).to_string();
+            assert!(shown.is_ascii() && shown.starts_with('\\'), "{mark:?}: {shown}");
+        }
+        let ordinary = " ~\u{a0}\u{ae}éß中日本語עبशี\u{e0b0}😀\u{fe0f}\u{fffc}\u{fffd}";
+        assert_eq!(escape(ordinary).to_string(), ordinary);
     }
 
     #[test]

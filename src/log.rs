@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, span};
 
-use crate::error::escape;
+use crate::error::{escape, is_interpreted};
 
 /// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,26 @@ pub fn section(prefix: &'static str, stream: Stream) {
     }
 }
 
+/// `value` as JSON text (RFC 8259), on one line or indented. Strings keep their true characters, but
+/// those that a terminal would act on ([`is_interpreted`]) stand as `\uXXXX`: whoever names a file may
+/// be hostile, and reports are read with cat.
+pub fn json_text(value: &Value, pretty: bool) -> String {
+    let text = if pretty { format!("{value:#}") } else { value.to_string() };
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        // The only one outside strings is the line feed of the indented form; in strings it has been
+        // escaped already.
+        if is_interpreted(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Writes one already complete line to `stream` in one call; a closed stream is no error.
 pub fn write_line(stream: Stream, line: &str) {
     let mut bytes = Vec::with_capacity(line.len() + 1);
@@ -67,6 +87,13 @@ pub fn write_line(stream: Stream, line: &str) {
         Stream::Stdout => std::io::stdout().lock().write_all(&bytes),
         Stream::Stderr => std::io::stderr().lock().write_all(&bytes),
     };
+}
+
+/// Writes text of one or more lines, such as a usage error that repeats an argument: what a terminal
+/// interprets within a line is escaped.
+pub fn write_lines(stream: Stream, text: &str) {
+    let lines: Vec<String> = text.lines().map(|line| OneLine(line).to_string()).collect();
+    write_line(stream, &lines.join("\n"));
 }
 
 /// The current time as `YYYY-MM-DDThh:mm:ssZ` (RFC 3339, UTC).
@@ -148,18 +175,18 @@ impl Fields {
         object.insert("section".into(), prefix.into());
         object.insert("message".into(), self.message.into());
         object.extend(self.others);
-        Value::Object(object).to_string()
+        json_text(&Value::Object(object), false)
     }
 }
 
 /// The last guard of "one event, one line": a message is escaped by whoever puts foreign text into
-/// it, so only a control character is treated here and backslashes stay.
+/// it, so only what a terminal interprets is treated here and backslashes stay.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            match c.is_control() {
+            match is_interpreted(c) {
                 true => write!(f, "{}", escape(c.encode_utf8(&mut [0; 4])))?,
                 false => f.write_char(c)?,
             }

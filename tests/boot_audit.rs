@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         case("the_block_is_the_references_at_every_age", &[Need::Root], ages),
         case("an_unknown_user_is_unknown", &[Need::Root], unknown_user),
         case("one_fact_stays_one_line", &[Need::Root], escapes),
+        case("a_terminal_is_told_nothing_by_a_name", &[], interpreted),
         case("no_value_of_an_audited_variable_is_printed", &[Need::Root], no_values),
         case("more_names_come_from_the_environment_and_options", &[Need::Root], more_names),
         case("a_word_that_is_no_name_is_refused_unrepeated", &[], refused_names),
@@ -207,6 +208,31 @@ fn escapes() {
     }
     assert!(block.contains(r" workspace_id=a\\nb\nc\xfe"), "{block}");
     assert!(block.contains(r"/workspace -> x\nenv GLM_API_KEY=set"), "{block}");
+}
+
+fn interpreted() {
+    const NAMES: [&str; 4] =
+        ["1\u{9b}2J\u{7f}", "2\u{202e}\u{200e}", "3\u{feff}\u{e0041}", "4\n\\é"];
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("configs")).unwrap();
+    for name in NAMES {
+        std::fs::write(directory.path().join("configs").join(name), "").unwrap();
+    }
+    let run = |form: &[&str]| {
+        let mut command = support::program();
+        command.args(["boot-audit", "--root"]).arg(directory.path()).args(form);
+        let text = support::ok(command.env("WORKSPACE_ID", NAMES.concat()));
+        let raw = |c: char| c != '\n' && !c.is_ascii_graphic() && !" é".contains(c);
+        assert!(!text.contains(raw), "{text:?}");
+        text
+    };
+    let shown = r"1\xc2\x9b2J\x7f 2\u{202e}\u{200e} 3\u{feff}\u{e0041} 4\n\\é ";
+    let block = run(&[]);
+    assert!(block.contains(&format!("\nconfigs_contents: {shown}\n")), "{block}");
+    assert!(block.contains(&format!(" workspace_id={}\n", shown.replace(' ', ""))), "{block}");
+    let object: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    assert_eq!(object["configs_contents"], serde_json::json!(NAMES));
+    assert_eq!(object["workspace_id"], NAMES.concat());
 }
 
 fn no_values() {

@@ -14,6 +14,7 @@ use support::{PROGRAM, case, ok, program};
 fn main() -> ExitCode {
     support::run(vec![
         case("an_unknown_name_lists_the_applets_and_exits_2", &[], unknown_name),
+        case("a_usage_error_repeats_an_argument_escaped", &[], usage_errors),
         case("install_makes_a_symlink_per_applet_and_says_so", &[], install),
         case("install_refuses_to_replace_what_is_no_symlink", &[], install_refuses),
     ])
@@ -27,6 +28,24 @@ fn unknown_name() {
     for name in ok(program().arg("--list")).lines() {
         assert!(stderr.contains(&format!("\n  {name} ")), "{name} is not listed: {stderr}");
     }
+}
+
+fn usage_errors() {
+    for applet in ["boot-audit", "restore", "fix-perms", "git-cred-setup", "token-refresh"] {
+        let output = program().args([applet, "--\u{9b}\u{202e}"]).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{applet}: {stderr}");
+        assert!(stderr.contains(r"--\xc2\x9b\u{202e}"), "{applet}: {stderr}");
+        assert!(!stderr.contains(|c: char| c != '\n' && c.is_control()), "{applet}: {stderr:?}");
+    }
+    let user = "\u{202e}\u{7f}";
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = program();
+    command.args(["fix-perms", "--json", "--user", user, "--root"]).arg(directory.path());
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(said[0].contains(r#""user":"\u202e\u007f""#), "{said:?}");
+    assert!(!said.concat().contains(['\u{202e}', '\u{7f}']), "{said:?}");
 }
 
 fn install() {

@@ -13,7 +13,7 @@ pub fn run(device: &OsStr) -> u8 {
     let path = Path::new(device);
     match probe::open(path).and_then(|fd| probe::probe(&fd)) {
         Ok(found) => {
-            log::write_line(Stream::Stdout, &format!("{:#}", object(path, &found)));
+            log::write_line(Stream::Stdout, &log::json_text(&object(path, &found), true));
             0
         }
         Err(error) => {

@@ -6,7 +6,6 @@ mod long_form;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Map, Value, json};
 
@@ -78,12 +77,13 @@ impl Facts {
         }
     }
 
-    /// The same facts as one object. Foreign text is escaped as in the block; what is missing, unset
+    /// The same facts as one object, for [`log::json_text`]: names and values are as they are (U+FFFD
+    /// for what is not UTF-8), the two `ls -ld` lines escaped as in the block. What is missing, unset
     /// or unknown is null.
     pub fn to_json(&self) -> Value {
-        let text = |value: &Option<OsString>| value.as_ref().map(|value| escape(value).to_string());
-        let shown = |name: &CString| escape(OsStr::from_bytes(name.to_bytes())).to_string();
-        let contents: Vec<String> = self.configs_contents.names.iter().map(shown).collect();
+        let text = |value: &Option<OsString>| Some(value.as_ref()?.to_string_lossy().into_owned());
+        let names = self.configs_contents.names.iter();
+        let contents: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
         let variables: Map<String, Value> =
             self.variables.iter().map(|(name, set)| (name.clone(), (*set).into())).collect();
         json!({
@@ -91,7 +91,7 @@ impl Facts {
             "uid": self.uid,
             "gid": self.gid,
             "user": text(&self.user),
-            "hostname": escape(&self.hostname).to_string(),
+            "hostname": self.hostname.to_string_lossy(),
             "workspace_id": text(&self.workspace_id),
             "platform_url": text(&self.platform_url),
             "configs_dir": self.configs,

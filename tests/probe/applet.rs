@@ -11,6 +11,11 @@ use crate::support::{self, Case, Need, case};
 pub fn cases() -> Vec<Case> {
     vec![
         case("probe_prints_one_json_object", &[Need::Program("mke2fs")], file_system),
+        case(
+            "probe_tells_a_terminal_nothing_by_a_label",
+            &[Need::Program("mke2fs")],
+            hostile_label,
+        ),
         case("probe_lists_partitions", &[Need::Program("sfdisk"), Need::Program("mke2fs")], disk),
         case(
             "probe_of_a_read_only_device_node",
@@ -48,6 +53,19 @@ fn file_system() {
     });
     assert_eq!(probed(&image.path()), expected);
     assert_eq!(std::fs::read(image.path()).unwrap(), before);
+}
+
+fn hostile_label() {
+    const LABEL: &str = "\u{9b}2J\u{1b}\u{7f}\u{202e}\u{200e}é";
+    let image = Image::made(16, "mke2fs", &["-q", "-F", "-t", "ext4", "-L", LABEL]);
+    let mut command = support::program();
+    let text = support::ok(command.args(["restore", "--probe", "--device"]).arg(image.path()));
+    assert!(
+        !text.contains(|c: char| c != '\n' && c != 'é' && (c.is_control() || !c.is_ascii())),
+        "{text:?}"
+    );
+    assert!(text.contains(r#""\u009b2J\u001b\u007f\u202e\u200eé""#), "{text}");
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["label"], LABEL);
 }
 
 fn disk() {
