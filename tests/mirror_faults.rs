@@ -9,6 +9,8 @@
 mod bounded;
 #[path = "mirror_faults/destination.rs"]
 mod destination;
+#[path = "mirror_faults/held.rs"]
+mod held;
 #[path = "mirror_faults/hostile.rs"]
 mod hostile;
 #[path = "mirror_faults/inside.rs"]
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     support::mounts::leave_the_machine_alone();
     let mut cases = destination::cases();
     cases.extend(bounded::cases());
+    cases.extend(held::cases());
     cases.extend(hostile::cases());
     cases.extend(inside::cases());
     cases.extend(interruption::cases());

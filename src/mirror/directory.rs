@@ -108,7 +108,11 @@ impl Engine<'_> {
         dst: &OwnedFd,
     ) -> Result<(), (&'static str, Errno)> {
         let old = at::stat_fd(dst).map_err(|errno| ("stat", errno))?;
-        let found = Xattrs::read(&Target::fd(dst)).map_err(|errno| ("read xattrs of", errno))?;
+        // A directory is not made anew for it.
+        let found = Xattrs::read(&Target::fd(dst)).unwrap_or_else(|errno| {
+            self.fail_attribute(parent, name, "read xattrs of", errno);
+            Xattrs::default()
+        });
         let mut differences = compare(stat, &old, xattrs, &found, dst);
         if differences.any() {
             self.change(parent, name, || Change::Touch(Kind::Dir, differences));

@@ -127,11 +127,10 @@ impl Engine<'_> {
                 Ok(wanted) => wanted,
                 Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
             };
-            let found = match read(dst.as_fd()) {
-                Ok(found) => found,
-                Err(errno) => {
-                    return self.abandon(subject, Side::Destination, "read xattrs of", errno);
-                }
+            // What cannot be compared differs.
+            let (found, known) = match read(dst.as_fd()) {
+                Ok(found) => (found, true),
+                Err(_) => (Xattrs::default(), false),
             };
             let capability = self.options.no_privileged && wanted.drop_capability();
             differences = compare(stat, old, &wanted, &found, dst);
@@ -139,6 +138,7 @@ impl Engine<'_> {
             // never changed in place. Nor does what stands there become a program of its owner: its
             // content may be another, of equal size and time, or still be mapped by who wrote it.
             let keep = same
+                && known
                 && !raises(stat, &differences, &wanted, &found)
                 && (old.nlink == 1
                     || (!differences.any()
@@ -180,8 +180,6 @@ impl Engine<'_> {
     ) -> Result<bool, CopyError> {
         let Subject { pair, name, stat, .. } = subject;
         let source = |operation| move |errno| CopyError::Os(Side::Source, operation, errno);
-        let destination =
-            |operation| move |errno| CopyError::Os(Side::Destination, operation, errno);
         match stat.kind {
             Kind::File if stat.size != old.size => Ok(false),
             Kind::File if !self.options.checksum && same_time(stat, old, dst) => Ok(true),
@@ -195,12 +193,17 @@ impl Engine<'_> {
                         &opened
                     }
                 };
-                let dst = at::open_read(dst, name).map_err(destination("open"))?;
-                self.same_bytes(worker, src, &dst, stat.size)
+                // Its owner can keep it from being opened (a lease of fcntl(2), no permission), and a
+                // disk from being read. What cannot be compared differs: it is made anew, unopened.
+                let Ok(dst) = at::open_read(dst, name) else { return Ok(false) };
+                match self.same_bytes(worker, src, &dst, stat.size) {
+                    Err(CopyError::Os(Side::Destination, ..)) => Ok(false),
+                    other => other,
+                }
             }
             Kind::Symlink => {
                 let wanted = at::read_link(&pair.src, name).map_err(source("read link"))?;
-                Ok(at::read_link(dst, name).map_err(destination("read link"))? == wanted)
+                Ok(at::read_link(dst, name).is_ok_and(|there| there == wanted))
             }
             Kind::Block | Kind::Char => Ok(stat.rdev == old.rdev),
             Kind::Fifo | Kind::Socket | Kind::Dir => Ok(true),
