@@ -17,6 +17,8 @@ mod hostile;
 mod inside;
 #[path = "mirror_faults/interruption.rs"]
 mod interruption;
+#[path = "mirror_faults/private.rs"]
+mod private;
 #[path = "mirror_faults/source.rs"]
 mod source;
 mod support;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     cases.extend(hostile::cases());
     cases.extend(inside::cases());
     cases.extend(interruption::cases());
+    cases.extend(private::cases());
     cases.extend(source::cases());
     support::run(cases)
 }

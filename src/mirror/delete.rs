@@ -26,10 +26,10 @@ const OPEN_LEVELS: usize = 8;
 
 /// Names of one directory, back to back with their type, so that a million of them stay small.
 #[derive(Debug, Default)]
-struct Names(Vec<u8>);
+pub(super) struct Names(Vec<u8>);
 
 impl Names {
-    fn read(dir: impl AsFd) -> Result<Self, Errno> {
+    pub fn read(dir: impl AsFd) -> Result<Self, Errno> {
         let mut names = Self::default();
         let mut buffer = vec![MaybeUninit::uninit(); LISTING];
         at::list(dir, &mut buffer, |name, _, _| {
@@ -38,7 +38,7 @@ impl Names {
         Ok(names)
     }
 
-    fn iter(&self) -> impl Iterator<Item = &CStr> {
+    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
         self.0
             .split_inclusive(|&byte| byte == 0)
             .filter_map(|name| CStr::from_bytes_with_nul(name).ok())

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
+use super::delete::Names;
 use super::itemize::{Change, Differences};
 use super::metadata::{Object, compare};
 use super::report::{Side, add};
@@ -24,7 +25,25 @@ pub(super) struct Place {
     pub fresh: bool,
     /// See [`Node::closed`].
     pub closed: bool,
+    /// See [`Node::unfinished`].
+    pub unfinished: bool,
 }
+
+impl Place {
+    /// A directory of this run's own making, none in a dry run.
+    fn fresh(dst: Option<OwnedFd>) -> Self {
+        Self { dst, fresh: true, closed: false, unfinished: false }
+    }
+
+    /// One that was there, and is open to its users.
+    fn open(dst: OwnedFd) -> Self {
+        Self { dst: Some(dst), fresh: false, closed: false, unfinished: false }
+    }
+}
+
+/// Permission bits of a directory in the making. The sticky bit tells those that a killed run has left
+/// from private directories of root's.
+const MAKING: u32 = 0o1700;
 
 impl Engine<'_> {
     /// Opens the destination directory for `stat`, making it where needed.
@@ -39,7 +58,7 @@ impl Engine<'_> {
         let Some(dir) = &pair.dst else {
             self.change(parent, name, || Change::Create(Kind::Dir));
             add(&self.counters.copied, 1);
-            return Ok(Place { dst: None, fresh: true, closed: false });
+            return Ok(Place::fresh(None));
         };
         let old = if parent.fresh {
             None
@@ -54,36 +73,39 @@ impl Engine<'_> {
             && old.kind == Kind::Dir
         {
             let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
-            let mut closed = is_closed(old) && !self.options.dry_run;
-            if closed {
+            let mut place = Place::open(dst);
+            if is_closed(old) && !self.options.dry_run {
                 // Not another one that was put there since.
-                closed = is_closed(&at::stat_fd(&dst).map_err(|errno| ("stat", errno))?);
+                let now = place.dst.as_ref().map(at::stat_fd).transpose();
+                let now = now.map_err(|errno| ("stat", errno))?;
+                place.closed = now.as_ref().is_some_and(is_closed);
+                place.unfinished = now.as_ref().is_some_and(is_unfinished);
             }
-            if !closed {
-                self.mend_directory(parent, name, stat, xattrs, &dst)?;
+            if let (false, Some(dst)) = (place.closed, &place.dst) {
+                self.mend_directory(parent, name, stat, xattrs, dst)?;
             }
-            return Ok(Place { dst: Some(dst), fresh: false, closed });
+            return Ok(place);
         }
         self.change(parent, name, || Change::Create(Kind::Dir));
         add(&self.counters.copied, 1);
         if self.options.dry_run {
-            return Ok(Place { dst: None, fresh: true, closed: false });
+            return Ok(Place::fresh(None));
         }
         if old.is_some() {
             at::unlink(dir, name).map_err(|errno| ("remove", errno))?;
         }
         let writing = self.queue.writing();
-        at::make_dir(dir, name, 0o700).map_err(|errno| ("make directory", errno))?;
+        at::make_dir(dir, name, MAKING).map_err(|errno| ("make directory", errno))?;
         let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
         drop(writing);
         if parent.fresh {
-            return Ok(Place { dst: Some(dst), fresh: true, closed: false });
+            return Ok(Place::fresh(Some(dst)));
         }
         // Somebody who can write in the parent may have put another directory there meanwhile.
         let made = at::stat_fd(&dst).map_err(|errno| ("stat", errno))?;
         if !is_closed(&made) {
             self.mend_directory(parent, name, stat, xattrs, &dst)?;
-            return Ok(Place { dst: Some(dst), fresh: false, closed: false });
+            return Ok(Place::open(dst));
         }
         let none = Xattrs::default();
         let found = Xattrs::read(&Target::fd(&dst)).map_err(|e| ("read xattrs of", e))?;
@@ -94,7 +116,7 @@ impl Engine<'_> {
             &found,
             &mut |operation, errno| self.fail_attribute(parent, name, operation, errno),
         );
-        Ok(Place { dst: Some(dst), fresh: true, closed: false })
+        Ok(Place::fresh(Some(dst)))
     }
 
     /// Mends owner, mode, ACLs and xattrs of a directory that was there, before its entries are
@@ -147,7 +169,7 @@ impl Engine<'_> {
         let pair = self.open(node, c"")?;
         let dst = pair.dst.as_ref()?;
         let mut fail = |operation, errno| self.fail_attribute(node, c"", operation, errno);
-        if node.closed && !is_closed(&node.stat) {
+        if node.unfinished && !is_closed(&node.stat) {
             self.take_back(node, &pair.src, dst);
         }
         if node.fresh || node.closed {
@@ -177,34 +199,34 @@ impl Engine<'_> {
     }
 
     /// Gives to root what a killed run has left half-written in a directory that is about to be opened
-    /// and this one has not replaced (it could not be read, or the run ends early): the files that are
-    /// not as the source has them and have the permissions of a file in the making.
+    /// and this one has not replaced (it could not be read, or the run ends early): files under a name of
+    /// the source's that are not as the source has them and have the permissions of a file in the making.
     fn take_back(&self, node: &Arc<Node>, src: &OwnedFd, dst: &OwnedFd) {
-        let mut names = Vec::new();
-        let mut buffer = vec![std::mem::MaybeUninit::uninit(); super::LISTING];
-        let listed = at::list(dst, &mut buffer, |name, kind, _| {
-            if kind.is_none_or(|kind| kind == Kind::File) {
-                names.push(name.to_owned());
-            }
-        });
-        if let Err(errno) = listed {
-            self.fail(node, c"", Side::Destination, "list", errno);
-        }
+        let names = match Names::read(dst) {
+            Ok(names) => names,
+            Err(errno) => return self.fail(node, c"", Side::Destination, "list", errno),
+        };
         let own = rustix::process::geteuid().as_raw();
-        for name in names {
-            let Ok(handle) = at::open_handle(dst, &name) else { continue };
-            let Ok(old) = at::stat_fd(&handle) else { continue };
+        let take = |name: &CStr| {
+            let handle = at::open_handle(dst, name).map_err(|errno| ("open", errno))?;
+            let old = at::stat_fd(&handle).map_err(|errno| ("stat", errno))?;
             let making = old.kind == Kind::File && old.mode == 0o600 && old.nlink == 1;
-            let done = || {
-                at::stat(src, &name)
-                    .is_ok_and(|src| src.size == old.size && same_time(&src, &old, dst))
-            };
-            if making
-                && old.uid != own
-                && !done()
-                && let Err(errno) = at::chown_fd(&handle, own, old.gid)
-            {
-                self.fail_attribute(node, &name, "change owner of", errno);
+            if !making || old.uid == own {
+                return Ok(());
+            }
+            match at::stat(src, name) {
+                // Not of this source's making; its owner keeps it.
+                Err(Errno::NOENT) => return Ok(()),
+                Ok(new) if new.size == old.size && same_time(&new, &old, dst) => return Ok(()),
+                // Where it cannot be told it is taken: the directory says that it is ours.
+                Ok(_) | Err(_) => {}
+            }
+            at::chown_fd(&handle, own, old.gid).map_err(|errno| ("change owner of", errno))
+        };
+        for name in names.iter() {
+            match take(name) {
+                Ok(()) | Err((_, Errno::NOENT)) => {}
+                Err((operation, errno)) => self.fail_attribute(node, name, operation, errno),
             }
         }
     }
@@ -238,8 +260,13 @@ fn is_closed(stat: &Stat) -> bool {
     stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o077 == 0
 }
 
+/// Whether it is one that a killed run has left in the making. Nobody but ourselves has ever been in it.
+fn is_unfinished(stat: &Stat) -> bool {
+    is_closed(stat) && stat.mode & 0o1777 == MAKING
+}
+
 /// The destination directory `name` if there is one.
 pub(super) fn existing_directory(pair: &Pair, name: &CStr) -> Option<Place> {
     let dst = at::open_dir(pair.dst.as_ref()?, name).ok()?;
-    Some(Place { dst: Some(dst), fresh: false, closed: false })
+    Some(Place::open(dst))
 }

@@ -51,13 +51,15 @@ pub(super) struct Node {
     dst_id: Option<((u32, u32), u64)>,
     /// Where the destination directory is.
     pub dst_place: Option<Place>,
-    /// Made by this run, mode 0700, owned by us: nobody else can reach what is below until it is
+    /// Made by this run, mode 01700, owned by us: nobody else can reach what is below until it is
     /// finished, so entries are made under their final names without looking first.
     pub fresh: bool,
-    /// It was there, and nobody but ourselves could reach what is below: a run that was killed leaves
-    /// its directories so, with half-written files in them. It is opened when it is finished, and what
-    /// is half-written then is root's.
+    /// It was there, and nobody but ourselves could reach what is below. It is opened when it is
+    /// finished.
     pub closed: bool,
+    /// A run that was killed has left it so, with half-written files in it. What is half-written when it
+    /// is opened becomes root's.
+    pub unfinished: bool,
     /// Entries and directories below that are not finished, plus one for the listing itself.
     pending: AtomicUsize,
     /// Names seen in the source.
@@ -86,6 +88,7 @@ impl Node {
             dst_place: dst.map(|dst| Place::of(&dst)),
             fresh,
             closed: false,
+            unfinished: false,
             pending: AtomicUsize::new(1),
             src_entries: AtomicU64::new(0),
             whole: AtomicBool::new(true),

@@ -63,6 +63,7 @@ impl Engine<'_> {
         let node = match Node::new(Some(parent.clone()), name, stat, &pair, place.fresh) {
             Ok(mut node) => {
                 node.closed = place.closed;
+                node.unfinished = place.unfinished;
                 Arc::new(node)
             }
             Err(errno) => {

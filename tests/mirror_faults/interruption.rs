@@ -67,11 +67,11 @@ fn sigkill() {
     pair.assert_equal();
 }
 
-/// Whether a directory on the way to `path` lets nobody but root through.
+/// Whether a directory on the way to `path` lets nobody but root through, and is marked for that.
 fn is_closed_in(tree: &Snapshot, path: &Path) -> bool {
     path.ancestors().skip(1).any(|directory| {
         let entry = &tree[directory];
-        entry.owner.0 == 0 && entry.mode & 0o077 == 0
+        entry.owner.0 == 0 && entry.mode & 0o1777 == 0o1700
     })
 }
 
@@ -83,7 +83,7 @@ fn out_of_reach() {
     let half = "dir7/file367";
     let killed = || {
         to.file(half, "cont").mode(half, 0o600).owner(half, 1000, 1000);
-        to.mode("dir7", 0o700).owner("dir7", 0, 0);
+        to.owner("dir7", 0, 0).mode("dir7", 0o1700);
     };
     let size = || {
         // The order matters: what was out of reach first may have been mended since.
