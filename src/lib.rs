@@ -11,6 +11,7 @@
 //! - [`ownership`]: trees given to a user, changing only what differs
 //! - [`mirror`]: tree to tree copy: walk, plan, copy, metadata, links, delete, report
 //! - [`process`]: what a process inherits, and handing it on through exec
+//! - [`record`]: the memory of a tree that a runtime has started over it
 //! - [`volume`]: what lies on a device: superblocks, partition tables
 
 pub mod audit;
@@ -23,6 +24,7 @@ pub mod log;
 pub mod mirror;
 pub mod ownership;
 pub mod process;
+pub mod record;
 pub mod volume;
 
 pub use error::{Error, Result};

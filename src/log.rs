@@ -98,9 +98,13 @@ pub fn write_lines(stream: Stream, text: &str) {
 
 /// The current time as `YYYY-MM-DDThh:mm:ssZ` (RFC 3339, UTC).
 pub fn timestamp() -> String {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let (year, month, day) = civil_from_days(now.tv_sec.div_euclid(86_400));
-    let second = now.tv_sec.rem_euclid(86_400);
+    rfc3339(rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec)
+}
+
+/// The time `seconds` after 1970 as `YYYY-MM-DDThh:mm:ssZ` (RFC 3339, UTC).
+pub fn rfc3339(seconds: i64) -> String {
+    let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
+    let second = seconds.rem_euclid(86_400);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
         second / 3600,
@@ -112,7 +116,7 @@ pub fn timestamp() -> String {
 /// Year, month (1..=12) and day (1..=31) of the day `days` after 1970-01-01, proleptic Gregorian.
 pub fn civil_from_days(days: i64) -> (i64, u32, u32) {
     // Counted from 1 March of year 0, so that the leap day is the last of its year.
-    let shifted = days + 719_468;
+    let shifted = days.saturating_add(719_468);
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
     let year_of_era =

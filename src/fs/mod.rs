@@ -7,10 +7,12 @@ pub mod at;
 mod dir;
 mod ids;
 mod listing;
+mod patience;
 mod stat;
 pub mod xattr;
 
 pub use dir::{Dir, TempName};
 pub use ids::{FsIds, KeepDumpable};
 pub use listing::{Entry, Listing};
+pub use patience::patiently;
 pub use stat::{Kind, Stat};
