@@ -27,17 +27,19 @@ pub(super) struct Place {
     pub closed: bool,
     /// See [`Node::unfinished`].
     pub unfinished: bool,
+    /// See [`Node::protected`].
+    pub protected: bool,
 }
 
 impl Place {
     /// A directory of this run's own making, none in a dry run.
     fn fresh(dst: Option<OwnedFd>) -> Self {
-        Self { dst, fresh: true, closed: false, unfinished: false }
+        Self { dst, fresh: true, closed: false, unfinished: false, protected: false }
     }
 
     /// One that was there, and is open to its users.
     fn open(dst: OwnedFd) -> Self {
-        Self { dst: Some(dst), fresh: false, closed: false, unfinished: false }
+        Self { dst: Some(dst), fresh: false, closed: false, unfinished: false, protected: false }
     }
 }
 
@@ -54,11 +56,11 @@ impl Engine<'_> {
         name: &CStr,
         stat: &Stat,
         xattrs: &Xattrs,
-    ) -> Result<Place, (&'static str, Errno)> {
+    ) -> Result<Option<Place>, (&'static str, Errno)> {
         let Some(dir) = &pair.dst else {
             self.change(parent, name, || Change::Create(Kind::Dir));
             add(&self.counters.copied, 1);
-            return Ok(Place::fresh(None));
+            return Ok(Some(Place::fresh(None)));
         };
         let old = if parent.fresh {
             None
@@ -84,12 +86,17 @@ impl Engine<'_> {
             if let (false, Some(dst)) = (place.closed, &place.dst) {
                 self.mend_directory(parent, name, stat, xattrs, dst)?;
             }
-            return Ok(place);
+            place.protected = self.protects(stat, old);
+            return Ok(Some(place));
+        }
+        if old.is_some_and(|old| self.protects(stat, &old)) {
+            self.keep(parent, name);
+            return Ok(None);
         }
         self.change(parent, name, || Change::Create(Kind::Dir));
         add(&self.counters.copied, 1);
         if self.options.dry_run {
-            return Ok(Place::fresh(None));
+            return Ok(Some(Place::fresh(None)));
         }
         if old.is_some() {
             at::unlink(dir, name).map_err(|errno| ("remove", errno))?;
@@ -99,13 +106,13 @@ impl Engine<'_> {
         let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
         drop(writing);
         if parent.fresh {
-            return Ok(Place::fresh(Some(dst)));
+            return Ok(Some(Place::fresh(Some(dst))));
         }
         // Somebody who can write in the parent may have put another directory there meanwhile.
         let made = at::stat_fd(&dst).map_err(|errno| ("stat", errno))?;
         if !is_closed(&made) {
             self.mend_directory(parent, name, stat, xattrs, &dst)?;
-            return Ok(Place::open(dst));
+            return Ok(Some(Place::open(dst)));
         }
         let none = Xattrs::default();
         let found = Xattrs::read(&Target::fd(&dst)).map_err(|e| ("read xattrs of", e))?;
@@ -116,7 +123,7 @@ impl Engine<'_> {
             &found,
             &mut |operation, errno| self.fail_attribute(parent, name, operation, errno),
         );
-        Ok(Place::fresh(Some(dst)))
+        Ok(Some(Place::fresh(Some(dst))))
     }
 
     /// Mends owner, mode, ACLs and xattrs of a directory that was there, before its entries are
@@ -136,6 +143,14 @@ impl Engine<'_> {
             Xattrs::default()
         });
         let mut differences = compare(stat, &old, xattrs, &found, dst);
+        if self.protects(stat, &old) {
+            // Its time of last change tells only that something in it was made or removed.
+            differences.time = false;
+            if differences.any() {
+                self.keep(parent, name);
+            }
+            return Ok(());
+        }
         if differences.any() {
             self.change(parent, name, || Change::Touch(Kind::Dir, differences));
         }
@@ -235,7 +250,7 @@ impl Engine<'_> {
     pub(super) fn settle_times(&self, node: &Arc<Node>, dst: &OwnedFd) {
         let mut fail = |operation, errno| self.fail_attribute(node, c"", operation, errno);
         match at::stat_fd(dst) {
-            Ok(now) if same_time(&node.stat, &now, dst) => {}
+            Ok(now) if node.protected || same_time(&node.stat, &now, dst) => {}
             Ok(_) => Object::Open(dst.as_fd()).set_mtime(&node.stat, &mut fail),
             Err(errno) => fail("stat", errno),
         }

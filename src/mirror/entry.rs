@@ -113,6 +113,7 @@ impl Engine<'_> {
             },
             _ => None,
         };
+        let protected = old.as_ref().is_some_and(|old| self.protects(stat, old));
         let mut differences = Differences { content: true, ..Differences::default() };
         if let (Some(old), Some(dst)) = (&old, &pair.dst)
             && old.kind == stat.kind
@@ -143,6 +144,9 @@ impl Engine<'_> {
                 && (old.nlink == 1
                     || (!differences.any()
                         && key.is_some_and(|key| self.links.claim(id(old), key))));
+            if protected && (!same || differences.any() || !keep) {
+                return self.keep_entry(subject);
+            }
             if keep {
                 add(&self.counters.privileges_left_out, u64::from(set_id || capability));
                 if differences.any() && !self.touch(subject, old, &differences, &wanted, &found) {
@@ -152,6 +156,8 @@ impl Engine<'_> {
             }
             differences.content = !same;
             differences.size = stat.kind == Kind::File && stat.size != old.size;
+        } else if protected {
+            return self.keep_entry(subject);
         }
         self.change(node, name, || match &old {
             Some(old) if old.kind == stat.kind => Change::Replace(stat.kind, differences),
@@ -265,6 +271,9 @@ impl Engine<'_> {
         if leader.dst.is_some() && old.as_ref().map(id) == leader.dst {
             return;
         }
+        if old.is_some_and(|old| self.protects(stat, &old)) {
+            return self.keep(node, name);
+        }
         self.change(node, name, || Change::Link(stat.kind));
         add(&self.counters.hard_links, 1);
         if self.options.dry_run {
@@ -301,6 +310,12 @@ impl Engine<'_> {
                 self.fail(node, name, Side::Destination, operation, errno);
             }
         }
+    }
+
+    /// Leaves the entry as it is. It is nobody's leader: another name of its group may be restored.
+    fn keep_entry(&self, subject: &Subject<'_>) {
+        self.keep(subject.node, subject.name);
+        self.finish_lead(subject.key, None);
     }
 
     /// Ends the lead of a group whose leader is `dst` now (none in a dry run that would make it).

@@ -17,10 +17,12 @@ use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, at};
 
 pub(super) fn is_mirrored(name: &CStr) -> bool {
-    let name = name.to_bytes();
-    [&b"user."[..], b"trusted.", b"security.", b"btrfs."]
-        .iter()
-        .any(|space| name.starts_with(space))
+    let bytes = name.to_bytes();
+    // A snapshot's record of a start is of an earlier life.
+    name != crate::record::ATTRIBUTE
+        && [&b"user."[..], b"trusted.", b"security.", b"btrfs."]
+            .iter()
+            .any(|space| bytes.starts_with(space))
 }
 
 /// Where the metadata of one object is changed.

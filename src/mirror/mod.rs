@@ -16,6 +16,7 @@
 //! - `times`: what of a modification time the destination can keep
 //! - `xattrs`: ACLs and other extended attributes
 //! - `links`: hard-link groups
+//! - `keep`: what stays where a runtime has run already
 //! - `delete`: what the source does not have
 //! - `itemize`, `report`: what changed, what was done, what failed
 //!
@@ -29,6 +30,7 @@ mod directory;
 mod entry;
 mod fetching;
 mod itemize;
+mod keep;
 mod large;
 mod limits;
 mod links;
@@ -54,6 +56,7 @@ use rustix::fs::{StatVfsMountFlags, fstatfs, fstatvfs};
 use rustix::io::Errno;
 
 pub use itemize::{Change, Differences};
+pub use keep::Keep;
 pub use report::{Failure, Report, Side, Stop, tell};
 
 use crate::error::{Error, Result, escape, shorten};
@@ -86,8 +89,10 @@ pub struct Options {
     /// Leave out what can make somebody more than they are: device nodes, and set-id bits and file
     /// capabilities of regular files.
     pub no_privileged: bool,
-    /// A name in the top directories that is neither copied nor removed.
-    pub except: Option<&'static CStr>,
+    /// Names in the top directories that are neither copied nor removed.
+    pub except: &'static [&'static CStr],
+    /// What stays as it is; `None` to make everything as the source has it. With it, `delete` removes nothing.
+    pub keep: Option<Keep>,
 }
 
 /// A look at a run in progress.
@@ -197,7 +202,7 @@ pub fn mirror(
 ) -> Result<Report> {
     let first = run(src, dst, options, observer, Pass::Copy)?;
     let full = first.stop == Some(Stop::Full) || first.deletion_deferred;
-    if !full || !options.delete || first.source_errors {
+    if !full || !options.delete || options.keep.is_some() || first.source_errors {
         return Ok(first);
     }
     // Deletion comes last, for only then is it known that the source could be read. Where the
@@ -250,8 +255,11 @@ fn run(
     })()
     .map_err(|errno| Error::os("hold", src.path(), errno))?;
     let fresh = dst.is_none();
-    let root = Node::new(None, CString::default(), stat, &pair, fresh)
+    let mut root = Node::new(None, CString::default(), stat, &pair, fresh)
         .map_err(|errno| Error::os("stat", engine.dst_path(), errno))?;
+    if let Some(dst) = dst.filter(|_| options.keep.is_some()) {
+        root.protected = engine.protects(&stat, &dst.stat()?);
+    }
     let root = Arc::new(root);
     if pass == Pass::Copy
         && let Some(dst) = &pair.dst
@@ -279,7 +287,7 @@ fn run(
         };
         engine.queue.push_beyond_limit(Task::List(root.clone()));
         let ran = engine.queue.supervise(threads, spawn, &mut tick);
-        if ran && options.delete {
+        if ran && options.delete && options.keep.is_none() {
             engine.queue_purges();
             engine.queue.supervise(threads, spawn, &mut tick);
         }
@@ -309,7 +317,7 @@ fn need_proc(dir: &Dir) -> Result<()> {
 
 impl Engine<'_> {
     fn is_excepted(&self, node: &Node, name: &CStr) -> bool {
-        node.parent.is_none() && self.options.except == Some(name)
+        node.parent.is_none() && self.options.except.contains(&name)
     }
 
     fn work(&self) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::keep::Kept;
 use crate::error::{Error, describe, shorten};
 
 /// Failures kept one by one; later ones are only counted, so that memory stays bounded.
@@ -125,6 +126,10 @@ pub struct Report {
     pub touched: u64,
     /// Objects removed from the destination.
     pub deleted: u64,
+    /// Objects that differ and stay as they are (see [`Options::keep`](super::Options::keep)).
+    pub kept: u64,
+    /// The paths of these below the top of the tree, as many as 512 KiB hold.
+    pub kept_paths: Vec<PathBuf>,
     /// Bytes of file data written (holes not counted).
     pub bytes: u64,
     /// Source mounts below the top that were left out.
@@ -216,6 +221,8 @@ pub(super) struct Counters {
     pub privileges_left_out: AtomicU64,
     pub touched: AtomicU64,
     pub deleted: AtomicU64,
+    pub kept: AtomicU64,
+    pub kept_paths: Kept,
     pub bytes: AtomicU64,
     pub mounts_left_out: AtomicU64,
     pub vanished: AtomicU64,
@@ -315,6 +322,8 @@ impl Counters {
             privileges_left_out: get(&self.privileges_left_out),
             touched: get(&self.touched),
             deleted: get(&self.deleted),
+            kept: get(&self.kept),
+            kept_paths: self.kept_paths.paths(),
             bytes: get(&self.bytes),
             mounts_left_out: get(&self.mounts_left_out),
             vanished: get(&self.vanished),

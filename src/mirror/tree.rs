@@ -60,6 +60,8 @@ pub(super) struct Node {
     /// A run that was killed has left it so, with half-written files in it. What is half-written when it
     /// is opened becomes root's.
     pub unfinished: bool,
+    /// It was changed by somebody whose work stays: its own metadata is left alone.
+    pub protected: bool,
     /// Entries and directories below that are not finished, plus one for the listing itself.
     pending: AtomicUsize,
     /// Names seen in the source.
@@ -89,6 +91,7 @@ impl Node {
             fresh,
             closed: false,
             unfinished: false,
+            protected: false,
             pending: AtomicUsize::new(1),
             src_entries: AtomicU64::new(0),
             whole: AtomicBool::new(true),

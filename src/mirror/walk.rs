@@ -49,7 +49,7 @@ impl Engine<'_> {
             }
         };
         let made = match self.pass {
-            Pass::Copy => self.make_directory(parent, &pair, &name, &stat, &xattrs).map(Some),
+            Pass::Copy => self.make_directory(parent, &pair, &name, &stat, &xattrs),
             Pass::MakeRoom => Ok(existing_directory(&pair, &name)),
         };
         let place = match made {
@@ -64,6 +64,7 @@ impl Engine<'_> {
             Ok(mut node) => {
                 node.closed = place.closed;
                 node.unfinished = place.unfinished;
+                node.protected = place.protected;
                 Arc::new(node)
             }
             Err(errno) => {
