@@ -39,6 +39,7 @@ pub fn run(context: &Context) -> u8 {
             }
             Err(error) => complain(&error.to_string()),
         }
+        restore::note_start();
         // A disk that failed then may answer now.
         match looked_up.or_else(|_| look_up(&agent)).and_then(assume) {
             Ok(identity) => process::set(&mut environment, "HOME", identity.home.as_os_str()),

@@ -8,6 +8,7 @@ use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::{Dir, Kind, Listing};
 use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::ownership::{self, Mode, Owner, Privileges, Tally};
+use molecule_tools::record;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -232,7 +233,10 @@ impl<'a> Steps<'a> {
 fn first_entry_is_roots(dir: &Dir) -> Result<bool> {
     let mut first = None;
     Listing::for_each(dir, |name, _, _| {
-        first.get_or_insert_with(|| name.to_owned());
+        // A record of this program's own is not what the platform or the agent has put there.
+        if name != record::FILE {
+            first.get_or_insert_with(|| name.to_owned());
+        }
     })?;
     match first {
         Some(name) => Ok(dir.stat_entry(&name)?.is_some_and(|stat| stat.uid == 0)),

@@ -1,33 +1,46 @@
 //! `restore`: brings the restore set back from a snapshot volume or a directory, once per workspace.
 
+mod lock;
+mod marker;
 mod path;
+mod plan;
 mod probe;
 mod progress;
 mod report;
 mod source;
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::{Dir, Kind};
+use molecule_tools::error::{Result, escape};
+use molecule_tools::fs::Dir;
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process::Interruption;
-use serde_json::{Value, json};
+use molecule_tools::record;
+use rustix::io::Errno;
+use serde_json::json;
 use tracing::{info, warn};
 
 use crate::Context;
-use path::{Job, Restored};
+use lock::Lock;
+use marker::Marker;
+use path::Job;
+use plan::Doubt;
 use progress::{Show, Watch};
 use report::Report;
 use source::{Request, Source, Trees};
 
 const DEFAULT_PATHS: [&str; 3] = ["configs", "workspace", "home/agent/.claude"];
-/// Where the marker lives, below the root.
-const MARKER_DIRECTORY: &str = "configs";
-const MARKER: &CStr = c".restore-completed";
+/// What is ours at the top of a tree: neither copied nor removed.
+const EXCEPT: &[&CStr] = &[lock::NAME, record::FILE];
+/// The same in the tree of the marker. That of a snapshot would say that everything was restored, should
+/// this restore be cut off.
+const EXCEPT_WITH_MARKER: &[&CStr] = &[lock::NAME, record::FILE, marker::NAME];
+/// How long a restore by hand waits for another one.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Restores the workspace from a snapshot volume or a directory.
 ///
@@ -47,15 +60,10 @@ struct Options {
     /// Root of the workspace
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Path to restore, relative to the root; may be given several times [default: configs,
-    /// workspace and home/agent/.claude]
-    #[arg(
-        long = "path",
-        value_name = "REL",
-        env = "MOLECULE_RESTORE_PATHS",
-        value_delimiter = ':',
-        hide_default_value = true
-    )]
+    /// Path to restore, relative to the root; may be given several times [env:
+    /// MOLECULE_RESTORE_PATHS, with colons between] [default: configs, workspace and home/agent/.claude]
+    // Read from the environment by hand: what is given here may be only a part of that set.
+    #[arg(long = "path", value_name = "REL", value_delimiter = ':', value_parser = PathParser)]
     paths: Vec<PathBuf>,
     /// Where the volume is mounted, below the root
     #[arg(long, value_name = "DIR", default_value = "/mnt/restore")]
@@ -97,10 +105,19 @@ struct Options {
     unmount: bool,
 }
 
+/// Who asked for a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Hand,
+    Boot,
+}
+
 /// How a restore ended.
 enum Outcome {
-    /// Marker present, or nothing to restore from.
-    Nothing,
+    /// The marker says that it was done before.
+    AlreadyDone,
+    /// There is nothing to restore from.
+    NoSource,
     /// Something was there to restore from and could not be used.
     Failed(String),
     /// Paths were restored; the worst of their states.
@@ -136,13 +153,12 @@ pub fn run(context: &Context) -> u8 {
         };
     }
     let interruption = Interruption::watch();
-    let outcome = restore(&options, &root, &interruption);
-    let (status, report) = match outcome {
-        Outcome::Nothing if marker_present(&root) => {
+    let (status, report) = match restore(&options, &root, &interruption, Caller::Hand) {
+        Outcome::AlreadyDone => {
             info!("to restore all the same: --force");
             (0, json!({ "status": 0, "result": "marker present" }))
         }
-        Outcome::Nothing => (0, json!({ "status": 0, "result": "nothing to do" })),
+        Outcome::NoSource => (0, json!({ "status": 0, "result": "nothing to do" })),
         Outcome::Failed(reason) => {
             (1, json!({ "status": 1, "result": "failed", "reason": reason }))
         }
@@ -160,6 +176,26 @@ pub fn run(context: &Context) -> u8 {
 #[must_use]
 pub fn boot() -> Option<u8> {
     log::section("MOLECULE-RESTORE", Stream::Stdout);
+    let (options, root) = boot_options()?;
+    let interruption = Interruption::watch();
+    match restore(&options, &root, &interruption, Caller::Boot) {
+        Outcome::Interrupted(_) => {
+            let signal = interruption.seen().unwrap_or(15);
+            Some(128 + u8::try_from(signal).unwrap_or(15))
+        }
+        _ => None,
+    }
+}
+
+/// Leaves a record of this start with each tree, just before the runtime starts over them.
+pub fn note_start() {
+    log::section("MOLECULE-RESTORE", Stream::Stdout);
+    if let Some((options, root)) = boot_options() {
+        leave_records(&options.restore_set(), &root, record::start);
+    }
+}
+
+fn boot_options() -> Option<(Options, Dir)> {
     let options = match Options::from_environment() {
         Ok(options) => options,
         Err(error) => {
@@ -167,20 +203,25 @@ pub fn boot() -> Option<u8> {
             return None;
         }
     };
-    let root = match Dir::open_operator_path(&options.root) {
-        Ok(root) => root,
+    match Dir::open_operator_path(&options.root) {
+        Ok(root) => Some((options, root)),
         Err(error) => {
             warn!("{error}");
-            return None;
+            None
         }
-    };
-    let interruption = Interruption::watch();
-    match restore(&options, &root, &interruption) {
-        Outcome::Interrupted(_) => {
-            let signal = interruption.seen().unwrap_or(15);
-            Some(128 + u8::try_from(signal).unwrap_or(15))
+    }
+}
+
+fn leave_records(paths: &[PathBuf], root: &Dir, leave: fn(&Dir) -> Result<()>) {
+    for path in paths {
+        match root.open_beneath(path).and_then(|tree| tree.as_ref().map_or(Ok(()), leave)) {
+            Ok(()) => {}
+            // Where nothing can be written, nothing can be lost either.
+            Err(error) if error.errno() == Some(Errno::ROFS) => {}
+            Err(error) => {
+                warn!("{}", error.hint("a later restore may not know that a runtime has run here"));
+            }
         }
-        _ => None,
     }
 }
 
@@ -202,42 +243,166 @@ impl Options {
             .unwrap_or_else(|| source::DEFAULT_DEVICE.into())
     }
 
-    /// The restore set, relative to the root.
+    /// What is to be restored, relative to the root.
     fn restore_set(&self) -> Vec<PathBuf> {
-        let given: Vec<PathBuf> = self
-            .paths
-            .iter()
-            .map(|path| path.strip_prefix("/").unwrap_or(path).to_owned())
-            .filter(|path| !path.as_os_str().is_empty())
-            .collect();
-        if given.is_empty() { DEFAULT_PATHS.map(PathBuf::from).to_vec() } else { given }
+        if self.paths.is_empty() { whole_set() } else { self.paths.clone() }
+    }
+
+    /// Whether only a part of the restore set is asked for.
+    fn is_partial(&self) -> bool {
+        let asked = self.restore_set();
+        whole_set().iter().any(|path| !asked.contains(path))
     }
 }
 
-fn restore(options: &Options, root: &Dir, interruption: &Interruption) -> Outcome {
-    let marker = root.path().join(MARKER_DIRECTORY).join(".restore-completed");
-    let shown_marker = escape(&marker);
-    if !options.force && marker_present(root) {
-        info!("marker {shown_marker} present — skipping (already restored on this EC2)");
-        return Outcome::Nothing;
+/// The restore set of this workspace. A path that leads out of the root is left out.
+fn whole_set() -> Vec<PathBuf> {
+    let list = std::env::var_os("MOLECULE_RESTORE_PATHS").unwrap_or_default();
+    let given: Vec<PathBuf> = list
+        .as_bytes()
+        .split(|&byte| byte == b':')
+        .filter(|path| !path.is_empty())
+        .filter_map(|path| match below_root(OsStr::from_bytes(path)) {
+            Ok(path) => Some(path),
+            Err(reason) => {
+                warn!(
+                    "MOLECULE_RESTORE_PATHS: {} {reason}, left out",
+                    escape(OsStr::from_bytes(path))
+                );
+                None
+            }
+        })
+        .collect();
+    if given.is_empty() { DEFAULT_PATHS.map(PathBuf::from).to_vec() } else { given }
+}
+
+/// `path` relative to the root.
+fn below_root(path: &OsStr) -> std::result::Result<PathBuf, &'static str> {
+    let mut below = PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => below.push(name),
+            Component::ParentDir => return Err("has a \"..\" component"),
+            _ => {}
+        }
+    }
+    if below.as_os_str().is_empty() { Err("is the root itself") } else { Ok(below) }
+}
+
+/// Takes a path below the root; clap's own complaint then names the option.
+#[derive(Clone)]
+struct PathParser;
+
+impl clap::builder::TypedValueParser for PathParser {
+    type Value = PathBuf;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> clap::error::Result<PathBuf> {
+        below_root(value).map_err(|reason| {
+            let text = format!("--path {} {reason}\n", escape(value));
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, text).with_cmd(command)
+        })
+    }
+}
+
+fn restore(options: &Options, root: &Dir, interruption: &Interruption, caller: Caller) -> Outcome {
+    if let Some(outcome) = settled(options, root) {
+        return outcome;
     }
     let paths = options.restore_set();
-    let (trees, device) = match open_source(options, root, &paths) {
+    let _locks = match lock_trees(options, root, &paths, interruption, caller) {
+        Ok(locks) => locks,
+        Err(error) => {
+            warn!("{error}");
+            return Outcome::Failed(error.to_string());
+        }
+    };
+    // Whoever had a lock before may have restored everything meanwhile.
+    if let Some(outcome) = settled(options, root) {
+        return outcome;
+    }
+    let outcome = bring_back(options, root, &paths, interruption, caller);
+    if caller == Caller::Boot && !matches!(outcome, Outcome::Interrupted(_)) {
+        // Before the locks are let go: the next one shall see that a runtime is about to start.
+        leave_records(&paths, root, record::announce);
+    }
+    outcome
+}
+
+/// How a restore ends for which there is nothing to do, or of which that cannot be told.
+fn settled(options: &Options, root: &Dir) -> Option<Outcome> {
+    if options.force {
+        return None;
+    }
+    let shown = marker::path(root);
+    match marker::look(root) {
+        Ok(Marker::Present) => {
+            info!("marker {} present — skipping (already restored on this EC2)", escape(&shown));
+            Some(Outcome::AlreadyDone)
+        }
+        Ok(Marker::Absent | Marker::Odd(_)) => None,
+        Err(error) => {
+            let error = error.hint("nothing is restored, for it may be there");
+            warn!("cannot tell whether there is a marker {}: {error}", escape(&shown));
+            Some(Outcome::Failed(error.to_string()))
+        }
+    }
+}
+
+/// Takes the lock of every tree that is there: two restores would take each other's files for surplus. A boot
+/// waits for as long as the other one takes, for it could not start over half a tree.
+fn lock_trees(
+    options: &Options,
+    root: &Dir,
+    paths: &[PathBuf],
+    interruption: &Interruption,
+    caller: Caller,
+) -> Result<Vec<Lock>> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    let mut locks = Vec::new();
+    for path in paths.iter().filter(|_| !options.dry_run) {
+        // What is wrong with a tree is told where it is to be restored.
+        let Ok(Some(tree)) = root.open_beneath(path) else { continue };
+        let mut said = false;
+        let lock = Lock::take(&tree, || {
+            if !said {
+                info!("another restore into {} is running, waiting", escape(tree.path()));
+                said = true;
+            }
+            interruption.seen().is_none() && (caller == Caller::Boot || Instant::now() < deadline)
+        })?;
+        locks.extend(lock);
+    }
+    Ok(locks)
+}
+
+fn bring_back(
+    options: &Options,
+    root: &Dir,
+    paths: &[PathBuf],
+    interruption: &Interruption,
+    caller: Caller,
+) -> Outcome {
+    let (trees, device) = match open_source(options, root, paths) {
         Ok(Source::Ready { trees, device }) => (trees, device),
-        Ok(Source::Skip { failed: false, .. }) => return Outcome::Nothing,
+        Ok(Source::Skip { failed: false, .. }) => return Outcome::NoSource,
         Ok(Source::Skip { reason, .. }) => return Outcome::Failed(reason),
         Err(error) => {
             warn!("{error}");
             return Outcome::Failed(error.to_string());
         }
     };
-    let mut report = Report::new(root.path(), device, trees.stale(), options.dry_run);
+    let doubt = if options.force || options.dry_run { None } else { doubt(root) };
+    let by_hand = caller == Caller::Hand;
+    let mut report = Report::new(root.path(), device, trees.stale(), options.dry_run, by_hand);
     let watch = Watch::new(options.progress, options.dry_run, interruption);
-    let job = Job { options, root, source: &trees, watch: &watch };
-    let mut busy = false;
-    for path in &paths {
+    let job = Job { options, root, source: &trees, watch: &watch, doubt };
+    for path in paths {
         let restored = job.restore(path);
-        busy |= matches!(restored, Restored::Busy(_));
         report.add(path, &job, restored);
         // Also one that came while a lock was waited for, or after the last entry.
         if interruption.seen().is_some() {
@@ -245,12 +410,18 @@ fn restore(options: &Options, root: &Dir, interruption: &Interruption) -> Outcom
             return Outcome::Interrupted(report.interrupted());
         }
     }
-    if busy {
-        warn!("another restore is running; the marker is left to it");
-    } else if !options.dry_run {
-        drop_marker(root, &marker, &report);
+    if !options.dry_run {
+        drop_marker(options, root, &mut report);
     }
     Outcome::Done(report)
+}
+
+/// Why an earlier restore, and so a runtime, may have been at these trees although there is no marker.
+fn doubt(root: &Dir) -> Option<Doubt> {
+    if let Ok(Marker::Odd(kind)) = marker::look(root) {
+        return Some(Doubt::OddMarker(kind.noun()));
+    }
+    marker::is_writable(root).err().map(Doubt::NoMarker)
 }
 
 fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Source> {
@@ -271,41 +442,31 @@ fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Sourc
     }
 }
 
-fn marker_present(root: &Dir) -> bool {
-    root.open_beneath(Path::new(MARKER_DIRECTORY))
-        .ok()
-        .flatten()
-        .and_then(|configs| configs.stat_entry(MARKER).ok().flatten())
-        .is_some_and(|stat| stat.kind == Kind::File)
-}
-
-/// Drops the marker, with warnings or without: the source would be the same the next time.
-fn drop_marker(root: &Dir, marker: &Path, report: &Report) {
-    let shown = escape(marker);
-    if let Err(error) = write_marker(root, &report.to_json()) {
-        let error = error.hint("the restore will run again at the next start");
+/// Drops the marker, with warnings or without: the source would be the same the next time. By hand it is
+/// dropped only where the next start has nothing left to restore.
+fn drop_marker(options: &Options, root: &Dir, report: &mut Report) {
+    let marker = marker::path(root);
+    let shown = escape(&marker);
+    if report.is_by_hand() && report.status() == 1 {
+        return warn!("nothing that was asked for could be restored; no marker is dropped");
+    }
+    let missing = || !matches!(marker::look(root), Ok(Marker::Present));
+    if report.is_by_hand() && options.is_partial() && missing() {
+        return info!(
+            "only a part of the restore set was asked for: no marker is dropped, the next start \
+             restores the rest"
+        );
+    }
+    if let Err(error) = marker::write(root, &report.to_json()) {
+        report.lacks_marker();
+        let error =
+            error.hint("the next start restores again, deletes nothing and leaves what is newer");
         warn!("marker {shown} could not be written: {error}");
     } else if report.status() == 0 {
         info!("complete — marker {shown} dropped");
     } else {
         info!("complete with WARNINGS — marker {shown} dropped; rm marker + restart for retry");
     }
-}
-
-fn write_marker(root: &Dir, report: &Value) -> Result<()> {
-    let configs = root.open_beneath(Path::new(MARKER_DIRECTORY))?.ok_or_else(|| {
-        Error::on("open", root.path().join(MARKER_DIRECTORY), "there is no such directory")
-    })?;
-    // A directory cannot be replaced by a rename; say so before anything is made.
-    if configs.stat_entry(MARKER)?.is_some_and(|stat| stat.kind == Kind::Dir) {
-        return Err(
-            Error::on("replace", configs.join(MARKER), "it is a directory").hint("remove it")
-        );
-    }
-    let umask = rustix::process::umask(rustix::fs::Mode::empty());
-    rustix::process::umask(umask);
-    let mode = 0o666 & !umask.as_raw_mode();
-    configs.replace_file(MARKER, format!("{report:#}\n").as_bytes(), mode, None)
 }
 
 fn first_line(error: &clap::Error) -> String {

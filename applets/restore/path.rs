@@ -3,21 +3,17 @@
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use molecule_tools::error::{Error, Result, escape, shorten};
-use molecule_tools::fs::{Dir, Kind};
+use molecule_tools::fs::Dir;
 use molecule_tools::mirror::{self, Change, Observer, mirror};
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
+use molecule_tools::record;
 use tracing::{info, warn};
 
+use super::plan::{Doubt, Plan};
 use super::progress::Watch;
 use super::source::{Found, Trees};
-use super::{MARKER, MARKER_DIRECTORY, Options, shown_below};
-
-/// How long another restore into the same directory is waited for.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+use super::{EXCEPT, EXCEPT_WITH_MARKER, Options, marker, shown_below};
 
 /// What all paths have in common.
 pub struct Job<'a> {
@@ -25,6 +21,8 @@ pub struct Job<'a> {
     pub root: &'a Dir,
     pub source: &'a Trees,
     pub watch: &'a Watch<'a>,
+    /// Why all trees are to be handled with care.
+    pub doubt: Option<Doubt>,
 }
 
 /// How it went.
@@ -33,8 +31,6 @@ pub enum Restored {
     Absent,
     /// Not begun; one line says why.
     Refused(String),
-    /// Not begun, because another restore is at work there; the marker is that one's to drop.
-    Busy(String),
     /// The mirror ran.
     Mirrored(PathReport),
 }
@@ -71,9 +67,10 @@ impl Job<'_> {
             Err(error) => return self.refused(&from, &to, error),
         };
         info!("rsync {from_shown}/ -> {to_shown}/");
-        let restored = self
-            .open_destination(path, &to)
-            .and_then(|(destination, _lock)| self.mirror(&source, destination.as_ref(), path, &to));
+        let restored = self.open_destination(path).and_then(|(destination, plan)| {
+            plan.say(&to);
+            self.mirror(&source, destination.as_ref(), &plan, path, &to)
+        });
         match restored {
             Ok(report) => {
                 match report.status() {
@@ -87,10 +84,7 @@ impl Job<'_> {
             Err(error) => {
                 warn!("{error}");
                 exited(&to, 23);
-                match error.errno() {
-                    Some(Errno::WOULDBLOCK) => Restored::Busy(error.to_string()),
-                    _ => Restored::Refused(error.to_string()),
-                }
+                Restored::Refused(error.to_string())
             }
         }
     }
@@ -120,11 +114,14 @@ impl Job<'_> {
         Restored::Refused(error.to_string())
     }
 
-    /// Opens the destination directory, makes it where needed, and locks it: two restores into one
-    /// directory would take each other's files for surplus. None in a dry run where it is absent.
-    fn open_destination(&self, path: &Path, to: &Path) -> Result<(Option<Dir>, Option<Dir>)> {
+    /// Opens the destination directory, made where needed, and decides how it is restored. `None` in a dry run
+    /// where it is absent.
+    fn open_destination(&self, path: &Path) -> Result<(Option<Dir>, Plan)> {
+        let plan = |tree: Option<&Dir>| Plan::of(tree, self.options, self.doubt.as_ref());
         if self.options.dry_run {
-            return Ok((self.root.open_beneath(path)?, None));
+            let tree = self.root.open_beneath(path)?;
+            let plan = plan(tree.as_ref());
+            return Ok((tree, plan));
         }
         let parent = path.parent().unwrap_or(Path::new(""));
         let parent = self.root.make_beneath(parent, 0o755)?;
@@ -133,64 +130,46 @@ impl Job<'_> {
             .map_err(|_| Error::on("use path", path, "it has a NUL byte"))?;
         if parent.stat_entry(&name)?.is_none() {
             parent.make_dir(&name, 0o700)?;
+            // Nobody has ever made anything in it.
+            return Ok((Some(parent.open_dir(&name)?), plan(None)));
         }
-        let destination = parent.open_dir(&name)?;
-        let lock = destination.try_clone()?;
-        let deadline = Instant::now() + LOCK_WAIT;
-        let mut said = false;
-        loop {
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok((Some(destination), Some(lock))),
-                Err(Errno::WOULDBLOCK)
-                    if Instant::now() < deadline && !self.watch.interrupted() =>
-                {
-                    if !said {
-                        info!("another restore into {} is running, waiting", escape(to));
-                        said = true;
-                    }
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                Err(errno @ Errno::WOULDBLOCK) => {
-                    return Err(Error::os("lock", to, errno)
-                        .hint("another restore is running there; wait for it (fuser -v)"));
-                }
-                Err(errno) => {
-                    // A file system without locks, not a rival.
-                    info!("{}", Error::os("lock", to, errno).hint("going on without"));
-                    return Ok((Some(destination), None));
-                }
-            }
-        }
+        let tree = parent.open_dir(&name)?;
+        let plan = plan(Some(&tree));
+        Ok((Some(tree), plan))
     }
 
     fn mirror(
         &self,
         source: &Found,
         destination: Option<&Dir>,
+        plan: &Plan,
         path: &Path,
         to: &Path,
     ) -> Result<PathReport> {
         let options = mirror::Options {
-            checksum: self.options.checksum,
+            checksum: self.options.checksum || plan.checksum,
             dry_run: self.options.dry_run,
-            delete: !self.options.no_delete && !source.stale,
+            delete: !self.options.no_delete && !source.stale && plan.keep.is_none(),
             jobs: Some(usize::from(self.options.jobs)).filter(|&jobs| jobs > 0),
-            // The snapshot of a restored workspace has a marker too: in place early, it would say
-            // that everything was restored, should this restore be cut off.
             no_privileged: self.options.no_privileged,
-            except: Some(MARKER).filter(|_| {
-                let is_directory = |dir: &Dir| {
-                    matches!(dir.stat_entry(MARKER), Ok(Some(stat)) if stat.kind == Kind::Dir)
-                };
-                path == Path::new(MARKER_DIRECTORY)
-                    && !is_directory(&source.dir)
-                    && !destination.is_some_and(is_directory)
-            }),
+            except: if path == Path::new(marker::DIRECTORY) { EXCEPT_WITH_MARKER } else { EXCEPT },
+            keep: plan.keep,
         };
         self.watch.start(to);
         let report = mirror(&source.dir, destination, &options, self.watch)?;
         self.watch.finish();
         say_privileges(&report, to);
+        if report.kept > 0 {
+            info!(
+                "{} entries of {} stay as they are; restore --force does the whole",
+                report.kept,
+                escape(to)
+            );
+        }
+        if let (Some(destination), true) = (destination, self.options.force && report.status() == 0)
+        {
+            renew_record(destination, self.options);
+        }
         let mut mismatches = None;
         if let (true, Some(destination), None) =
             (self.options.verify && !self.options.dry_run, destination, report.stop)
@@ -267,5 +246,19 @@ impl Observer for Mismatches<'_> {
 
     fn interrupted(&self) -> bool {
         self.interrupted.interrupted()
+    }
+}
+
+/// A tree that was restored in full counts as started over from now on: a runtime may be at work in it.
+fn renew_record(tree: &Dir, options: &Options) {
+    if options.dry_run {
+        return;
+    }
+    let renewed = match record::look(tree) {
+        Ok(None) => Ok(()),
+        _ => record::renew(tree),
+    };
+    if let Err(error) = renewed {
+        warn!("{error}");
     }
 }

@@ -14,6 +14,8 @@ pub struct Report {
     paths: Vec<Value>,
     /// Whether the source may lack recent changes.
     stale: bool,
+    /// Asked for by somebody who wants to know whether anything was restored.
+    by_hand: bool,
     interrupted: bool,
     restored: usize,
     refused: usize,
@@ -21,7 +23,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(root: &Path, source: Value, stale: bool, dry_run: bool) -> Self {
+    pub fn new(root: &Path, source: Value, stale: bool, dry_run: bool, by_hand: bool) -> Self {
         let head = json!({
             "program": concat!("molecule-tools ", env!("CARGO_PKG_VERSION")),
             "started": log::timestamp(),
@@ -34,6 +36,7 @@ impl Report {
             head,
             paths: Vec::new(),
             stale,
+            by_hand,
             interrupted: false,
             restored: 0,
             refused: 0,
@@ -50,7 +53,7 @@ impl Report {
         });
         let facts = match restored {
             Restored::Absent => json!({ "status": 0, "result": "absent" }),
-            Restored::Refused(reason) | Restored::Busy(reason) => {
+            Restored::Refused(reason) => {
                 self.refused += 1;
                 self.worst = 23;
                 json!({ "status": 23, "result": "refused", "reason": reason })
@@ -75,9 +78,19 @@ impl Report {
         Self { interrupted: true, ..self }
     }
 
+    pub fn is_by_hand(&self) -> bool {
+        self.by_hand
+    }
+
+    /// Notes that no marker could be written.
+    pub fn lacks_marker(&mut self) {
+        self.worst = 23;
+    }
+
     /// Exit status: 0, 23, or 1 when not one path could even be begun.
     pub fn status(&self) -> u8 {
         match (self.worst, self.restored) {
+            (0, 0) if self.by_hand => 1,
             (0, _) if self.stale => 23,
             (0, _) => 0,
             (_, 0) => 1,
@@ -135,6 +148,8 @@ fn mirrored(report: &PathReport) -> Value {
         "privileges_left_out": mirror.privileges_left_out,
         "touched": mirror.touched,
         "deleted": mirror.deleted,
+        "kept": mirror.kept,
+        "kept_paths": mirror.kept_paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
         "bytes": mirror.bytes,
         "mounts_left_out": mirror.mounts_left_out,
         "vanished": mirror.vanished,

@@ -24,7 +24,16 @@ pub fn cases() -> Vec<Case> {
         case("nothing_restorable_by_hand_is_status_1", needs, nothing),
         case("wrong_usage_is_status_2", needs, usage),
         case("a_device_in_the_environment_gives_way_to_a_source", needs, device_variable),
-        case("a_marker_that_cannot_be_written_is_a_warning", needs, marker_directory),
+        case("a_directory_in_the_place_of_the_marker_is_put_aside", needs, marker_directory),
+        case("a_marker_that_cannot_be_written_is_status_23_and_deletes_nothing", needs, no_marker),
+        case("an_odd_marker_deletes_nothing_and_keeps_what_is_newer", needs, odd_marker_keeps),
+        case("a_snapshots_marker_is_never_restored_whatever_it_is", needs, snapshots_marker),
+        case("a_part_of_the_set_drops_no_marker", needs, part),
+        case("a_path_with_dots_is_wrong_usage_before_anything_happens", needs, dots),
+        case("a_record_makes_a_restore_add_and_mend_only", needs, record_keeps),
+        case("force_does_the_whole_over_a_record", needs, record_force),
+        case("a_snapshots_own_record_never_counts", needs, snapshots_record),
+        case("a_lock_is_nobody_elses_to_take", needs, lock_of_the_agents),
         case("a_new_marker_has_the_modes_the_umask_leaves", needs, marker_mode),
         case("a_restored_old_marker_is_rewritten", needs, old_marker),
     ]
@@ -188,11 +197,184 @@ fn device_variable() {
 
 fn marker_directory() {
     let scene = Scene::new();
-    scene.root.dir("configs/.restore-completed");
-    let lines = scene.run(&["--path", "workspace"], 0);
-    let start = scene.line("WARN marker {R}/configs/.restore-completed could not be written: ");
+    scene.root.file("configs/.restore-completed/mine", "the only copy");
+    let lines = scene.run(&[], 0);
+    let start = scene.line("WARN {R}/configs/.restore-completed is in the way of the marker");
     assert!(lines.contains(start.trim_end()), "{lines}");
+    assert!(scene.marker().is_file());
+    let configs = std::fs::read_dir(scene.root.path("configs")).unwrap();
+    let aside = configs.filter_map(|entry| std::fs::read(entry.unwrap().path().join("mine")).ok());
+    assert_eq!(aside.collect::<Vec<_>>(), [b"the only copy"]);
+}
+
+fn no_marker() {
+    let scene = Scene::new();
+    scene.root.file("workspace/surplus", "stays");
+    let configs = scene.root.path("configs");
+    let flags = nix::mount::MsFlags::MS_BIND;
+    let none: Option<&str> = None;
+    nix::mount::mount(Some(&configs), &configs, none, flags, none).unwrap();
+    let read_only = flags | nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
+    nix::mount::mount(none, &configs, none, read_only, none).unwrap();
+    let output = scene.output(&["--json"]);
+    nix::mount::umount(&configs).unwrap();
+    assert_eq!(output.status.code(), Some(23), "{}", said(&output));
+    assert!(said(&output).contains("could not be written"), "{}", said(&output));
+    assert!(!said(&output).contains("complete —"), "{}", said(&output));
     assert!(scene.root.path("workspace/src/main.rs").exists());
+    assert!(scene.root.path("workspace/surplus").exists());
+}
+
+fn odd_marker_keeps() {
+    let scene = Scene::new();
+    scene.source.mtime("workspace/src/main.rs", 1_700_000_000, 0);
+    scene.source.file("workspace/old", "new").mtime("workspace/old", 1_700_000_000, 0);
+    scene.root.file("workspace/src/main.rs", "newer").file("workspace/surplus", "stays");
+    scene.root.file("workspace/old", "o").mtime("workspace/old", 1_600_000_000, 0);
+    scene.root.fifo("configs/.restore-completed");
+    let lines = scene.run(&[], 0);
+    assert!(lines.contains("a fifo stands in the place of the marker"), "{lines}");
+    let read = |path: &str| std::fs::read_to_string(scene.root.path(path)).unwrap();
+    assert_eq!(read("workspace/src/main.rs"), "newer");
+    assert_eq!(read("workspace/surplus"), "stays");
+    assert_eq!(read("workspace/old"), "new");
+    assert!(scene.marker().is_file());
+}
+
+fn snapshots_marker() {
+    let make: [fn(&Tree); 3] = [
+        |source| _ = source.file("configs/.restore-completed/deep", "x"),
+        |source| _ = source.symlink("configs/.restore-completed", "/etc/passwd"),
+        |source| _ = source.fifo("configs/.restore-completed"),
+    ];
+    for make in make {
+        let scene = Scene::new();
+        make(&scene.source);
+        scene.run(&[], 0);
+        assert!(scene.marker().symlink_metadata().unwrap().is_file());
+        let lines = scene.run(&[], 0);
+        assert!(lines.contains("present — skipping"), "{lines}");
+    }
+}
+
+fn part() {
+    let scene = Scene::new();
+    let lines = scene.run(&["--path", "workspace"], 0);
+    assert!(lines.contains("no marker is dropped, the next start restores the rest"), "{lines}");
+    assert!(!lines.contains("complete"), "{lines}");
+    assert!(!scene.marker().exists());
+    let lines = scene.run(&["--path", "nope"], 1);
+    assert!(!lines.contains("complete"), "{lines}");
+    scene.source.file("workspace/file", "x");
+    let lines = scene.run(&["--path", "workspace/file"], 1);
+    assert!(!lines.contains("complete"), "{lines}");
+    assert!(!scene.marker().exists());
+    scene.run(&[], 0);
+    assert!(scene.marker().exists());
+    scene.run(&["--path", "workspace", "--force"], 0);
+    assert!(scene.marker().exists());
+}
+
+fn dots() {
+    for path in ["..", "workspace/../../x", "/..", ".", "/"] {
+        let scene = Scene::new();
+        let output = scene.output(&["--path", "configs", "--path", path]);
+        assert_eq!(output.status.code(), Some(2), "{path}: {}", said(&output));
+        assert!(!scene.root.path("configs/config.yaml").exists());
+    }
+}
+
+/// A scene whose workspace a runtime has started over, with files from before and after that.
+fn started() -> Scene {
+    let scene = Scene::new();
+    for name in ["before", "after", "replaced"] {
+        scene.source.file(format!("workspace/{name}"), "of the snapshot");
+    }
+    scene.source.file("workspace/directory/in", "x").file("workspace/file", "x");
+    scene.root.file("workspace/before", "old").file("workspace/after", "old");
+    let tree = molecule_tools::fs::Dir::open_operator_path(scene.root.path("workspace")).unwrap();
+    // The clock of the file system moves in steps.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    molecule_tools::record::start(&tree).unwrap();
+    scene.root.file("workspace/after", "mine").file("workspace/made", "mine");
+    scene.root.file("workspace/directory", "mine").file("workspace/file/in", "mine");
+    let old = scene.root.path("workspace/after");
+    assert!(
+        std::process::Command::new("touch")
+            .args(["-d", "2001-01-01"])
+            .arg(old)
+            .status()
+            .unwrap()
+            .success()
+    );
+    scene
+}
+
+fn record_keeps() {
+    let scene = started();
+    let output = scene.output(&["--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let read = |path: &str| std::fs::read_to_string(scene.root.path(path)).unwrap();
+    assert_eq!(read("workspace/before"), "of the snapshot");
+    assert_eq!(read("workspace/replaced"), "of the snapshot");
+    for path in ["after", "made", "directory", "file/in"] {
+        assert_eq!(read(&format!("workspace/{path}")), "mine", "{path}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let workspace = &report["paths"][1];
+    assert_eq!((&workspace["kept"], &workspace["deleted"]), (&3.into(), &0.into()), "{workspace}");
+    assert!(workspace["kept_paths"].as_array().unwrap().contains(&"after".into()), "{workspace}");
+    let lines = String::from_utf8(output.stderr).unwrap();
+    assert!(lines.contains("a runtime has run there since 2"), "{lines}");
+    assert!(lines.contains("molecule-tools restore --force does the whole"), "{lines}");
+    // A second try keeps the same.
+    std::fs::remove_file(scene.marker()).unwrap();
+    scene.run(&[], 0);
+    assert_eq!(read("workspace/after"), "mine");
+}
+
+fn record_force() {
+    let scene = started();
+    scene.run(&["--force"], 0);
+    let lines = differences(&scene.source.path("workspace"), &scene.root.path("workspace"));
+    let ours = |line: &&String| !line.contains("user.molecule.started");
+    assert_eq!(lines.iter().filter(ours).collect::<Vec<_>>(), Vec::<&String>::new());
+    // A runtime may be at work there; what it makes from now on stays.
+    scene.root.file("workspace/later", "mine");
+    std::fs::remove_file(scene.marker()).unwrap();
+    scene.run(&[], 0);
+    assert!(scene.root.path("workspace/later").exists());
+}
+
+fn snapshots_record() {
+    let scene = Scene::new();
+    let open =
+        |tree: &Tree| molecule_tools::fs::Dir::open_operator_path(tree.path("workspace")).unwrap();
+    molecule_tools::record::start(&open(&scene.source)).unwrap();
+    scene.source.file("workspace/.molecule-started", "1.000000000");
+    scene.root.file("workspace/surplus", "goes");
+    scene.run(&[], 0);
+    assert!(!scene.root.path("workspace/surplus").exists());
+    assert_eq!(molecule_tools::record::look(&open(&scene.root)).unwrap(), None);
+}
+
+fn lock_of_the_agents() {
+    let scene = Scene::new();
+    scene.root.file("workspace/.molecule-lock", "mine").mode("workspace/.molecule-lock", 0o666);
+    scene.root.owner("workspace/.molecule-lock", 1000, 1000).dir("configs/.molecule-lock");
+    scene.root.file("configs/.molecule-lock/in", "mine");
+    let hold = |path: &str| {
+        let file = std::fs::File::open(scene.root.path(path)).unwrap();
+        let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
+        nix::fcntl::Flock::lock(file, exclusive).map_err(|(_, errno)| errno).unwrap()
+    };
+    let _held = ["workspace", "configs", "workspace/.molecule-lock"].map(hold);
+    let start = std::time::Instant::now();
+    let lines = scene.run(&[], 0);
+    assert!(start.elapsed() < std::time::Duration::from_secs(5), "{lines}");
+    assert!(lines.contains("in the way of a lock"), "{lines}");
+    assert!(scene.root.path("workspace/src/main.rs").exists());
+    assert!(!scene.root.path("workspace/.molecule-lock").exists());
 }
 
 fn marker_mode() {

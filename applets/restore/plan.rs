@@ -1,0 +1,71 @@
+//! How one tree is restored: as the snapshot has it, or with care for what has been made there since.
+
+use std::path::Path;
+
+use molecule_tools::error::{Error, escape};
+use molecule_tools::fs::Dir;
+use molecule_tools::log;
+use molecule_tools::mirror::Keep;
+use molecule_tools::record::{self, PENDING};
+use tracing::{info, warn};
+
+use super::Options;
+
+/// Why no tree of this restore may be taken for one in which no runtime has run.
+#[derive(Debug, Clone)]
+pub enum Doubt {
+    /// Something else than a regular file stands in the marker's place.
+    OddMarker(&'static str),
+    /// No marker can be written, so an earlier restore could not either.
+    NoMarker(Error),
+}
+
+/// See the module's description.
+pub struct Plan {
+    pub keep: Option<Keep>,
+    pub checksum: bool,
+    why: Option<String>,
+}
+
+impl Plan {
+    /// For the tree at `destination`; `None` where there is none yet.
+    pub fn of(destination: Option<&Dir>, options: &Options, doubt: Option<&Doubt>) -> Self {
+        let full = Self { keep: None, checksum: false, why: None };
+        let Some(tree) = destination.filter(|_| !options.force) else { return full };
+        let careful = |keep, why| Self { keep: Some(keep), checksum: false, why: Some(why) };
+        match (record::look(tree), doubt) {
+            (Ok(Some(time)), _) => {
+                let since = match time {
+                    time if time.0 > PENDING.0 => format!("since {}", log::rfc3339(time.0)),
+                    _ => "before".to_owned(),
+                };
+                careful(Keep::ChangedSince(time), format!("a runtime has run there {since}"))
+            }
+            (Ok(None), None) => full,
+            (Ok(None), Some(Doubt::OddMarker(noun))) => {
+                careful(Keep::NewerThanSource, format!("{noun} stands in the place of the marker"))
+            }
+            (Ok(None), Some(Doubt::NoMarker(error))) => {
+                careful(Keep::NewerThanSource, format!("no marker can be written ({error})"))
+            }
+            (Err(error), _) => {
+                warn!("{error}; everything that differs stays");
+                careful(
+                    Keep::ChangedSince((i64::MIN, 0)),
+                    "a runtime may have run there".to_owned(),
+                )
+            }
+        }
+    }
+
+    /// Says what will not be done.
+    pub fn say(&self, to: &Path) {
+        if let Some(why) = &self.why {
+            info!(
+                "{}: {why}; nothing is deleted and what is newer stays, \
+                 molecule-tools restore --force does the whole",
+                escape(to)
+            );
+        }
+    }
+}
