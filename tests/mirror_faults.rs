@@ -22,6 +22,8 @@ mod private;
 #[path = "mirror_faults/source.rs"]
 mod source;
 mod support;
+#[path = "mirror_faults/surplus.rs"]
+mod surplus;
 
 use std::process::ExitCode;
 
@@ -47,5 +49,6 @@ fn main() -> ExitCode {
     cases.extend(interruption::cases());
     cases.extend(private::cases());
     cases.extend(source::cases());
+    cases.extend(surplus::cases());
     support::run(cases)
 }

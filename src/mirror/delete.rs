@@ -1,13 +1,15 @@
 //! Removing what the source does not have.
 //!
 //! Deletion comes last: only when the whole source has been read without an error is a name that is
-//! not there known to be gone. Trees are removed with a bounded number of descriptors at any depth,
+//! not there known to be gone, and each is looked up once more before. After the first error at the
+//! source no thread removes anything more. Trees are removed with a bounded number of descriptors at any depth,
 //! and a mount below a surplus name is left alone with what is in it.
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
@@ -68,28 +70,39 @@ impl Engine<'_> {
         if nodes.is_empty() || self.counters.stopped() {
             return;
         }
-        if self.counters.source_errors.load(std::sync::atomic::Ordering::Relaxed) {
-            self.counters.deletion_withheld.store(true, std::sync::atomic::Ordering::Relaxed);
-            tracing::warn!(
-                "nothing is deleted, because not everything at the source could be read"
-            );
+        if !self.may_remove() {
             return;
         }
-        if self.counters.over_limit.load(std::sync::atomic::Ordering::Relaxed) {
-            self.counters.deletion_withheld.store(true, std::sync::atomic::Ordering::Relaxed);
+        if self.counters.over_limit.load(Ordering::Relaxed) {
+            self.counters.deletion_withheld.store(true, Ordering::Relaxed);
             tracing::warn!("nothing is deleted, because a file that is too large was not read");
             return;
         }
-        if self.counters.did_not_fit.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.counters.did_not_fit.load(Ordering::Relaxed) {
             // It has not been read to its end, and reading the source again takes long.
             let any = nodes.iter().any(|node| self.is_surplus_in(node));
-            self.counters.deletion_deferred.store(any, std::sync::atomic::Ordering::Relaxed);
+            self.counters.deletion_deferred.store(any, Ordering::Relaxed);
             return;
         }
         for node in nodes {
             node.expect(1);
             self.queue.push_beyond_limit(Task::Purge(node));
         }
+    }
+
+    /// Whether something that only the destination has may be removed now: a source that has answered
+    /// with an error once may next say that a name is not there.
+    fn may_remove(&self) -> bool {
+        if !self.counters.source_errors.load(Ordering::Relaxed) {
+            return !self.counters.stopped();
+        }
+        if !self.counters.deletion_withheld.swap(true, Ordering::Relaxed) {
+            let more = if self.counters.deleted.load(Ordering::Relaxed) > 0 { "more " } else { "" };
+            tracing::warn!(
+                "nothing {more}is deleted, because not everything at the source could be read"
+            );
+        }
+        false
     }
 
     /// Whether `node`'s destination directory has a name that the source's is seen not to have.
@@ -111,17 +124,14 @@ impl Engine<'_> {
             Ok(names) => names,
             Err(errno) => return self.fail(node, c"", Side::Destination, "list", errno),
         };
-        for name in names.iter() {
-            if self.counters.stopped() {
-                return;
-            }
-            if self.is_excepted(node, name) {
-                continue;
+        for name in names.iter().filter(|name| !self.is_excepted(node, name)) {
+            if !self.may_remove() {
+                break;
             }
             match at::stat(&pair.src, name) {
                 Ok(_) => {}
                 Err(Errno::NOENT) => self.remove(node, dst, name),
-                Err(errno) => return self.fail(node, name, Side::Source, "stat", errno),
+                Err(errno) => self.fail(node, name, Side::Source, "stat", errno),
             }
         }
         if !self.options.dry_run {
@@ -149,10 +159,10 @@ impl Engine<'_> {
     }
 
     /// Makes room where a directory stands in the place of something else. Without deletion only an
-    /// empty one gives way.
+    /// empty one gives way, and so after an error at the source.
     pub(super) fn clear(&self, node: &Arc<Node>, dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
         match at::remove_dir(dir, name) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) if self.options.delete => {
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.options.delete && self.may_remove() => {
                 let stat = at::stat(dir, name)?;
                 self.remove_tree(node, dir, name, &stat);
                 // Gone, unless something in it could not be removed, which has been said.
@@ -174,7 +184,7 @@ impl Engine<'_> {
             Err(()) => return,
         }
         while let Some(depth) = levels.len().checked_sub(1) {
-            if self.counters.stopped() {
+            if !self.may_remove() {
                 return;
             }
             if let Some(next) = levels[depth].directories.pop() {
@@ -238,7 +248,7 @@ impl Engine<'_> {
         let mut level =
             Level { name, id: id(&stat), dir: None, directories: Vec::new(), stays: false };
         for name in names.iter() {
-            if self.counters.stopped() {
+            if !self.may_remove() {
                 break;
             }
             match at::stat(&fd, name) {
