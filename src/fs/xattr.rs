@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{OFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::at::again;
+
 /// Largest list of names and largest value the kernel hands out (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const LIMIT: usize = 64 * 1024;
 
@@ -52,11 +54,13 @@ impl<'a> Target<'a> {
 
     /// Names of all attributes; empty on file systems without them.
     pub fn list(&self) -> Result<Vec<CString>, Errno> {
-        let call = |buffer: &mut [u8]| match self {
-            Self::Fd(fd) => rustix::fs::flistxattr(fd, buffer),
-            Self::Path(path) => rustix::fs::llistxattr(path.as_c_str(), buffer),
-            Self::Here(entry) => rustix::fs::llistxattr(*entry, buffer),
-            Self::Handle(path) => rustix::fs::listxattr(path.as_c_str(), buffer),
+        let call = |buffer: &mut [u8]| {
+            again(|| match self {
+                Self::Fd(fd) => rustix::fs::flistxattr(fd, &mut *buffer),
+                Self::Path(path) => rustix::fs::llistxattr(path.as_c_str(), &mut *buffer),
+                Self::Here(entry) => rustix::fs::llistxattr(*entry, &mut *buffer),
+                Self::Handle(path) => rustix::fs::listxattr(path.as_c_str(), &mut *buffer),
+            })
         };
         let mut small = [0_u8; 256];
         match call(&mut small) {
@@ -100,33 +104,33 @@ impl<'a> Target<'a> {
     }
 
     fn call_get(&self, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
-        match self {
-            Self::Fd(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Self::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
-            Self::Here(entry) => rustix::fs::lgetxattr(*entry, name, buffer),
-            Self::Handle(path) => rustix::fs::getxattr(path.as_c_str(), name, buffer),
-        }
+        again(|| match self {
+            Self::Fd(fd) => rustix::fs::fgetxattr(fd, name, &mut *buffer),
+            Self::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, &mut *buffer),
+            Self::Here(entry) => rustix::fs::lgetxattr(*entry, name, &mut *buffer),
+            Self::Handle(path) => rustix::fs::getxattr(path.as_c_str(), name, &mut *buffer),
+        })
     }
 
     /// A handle (O_PATH) of the object itself, which stands for it wherever it is moved.
     pub fn open_handle(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let entry = |name: &CStr| {
-            rustix::fs::open(name, flags | OFlags::NOFOLLOW, rustix::fs::Mode::empty())
+            again(|| rustix::fs::open(name, flags | OFlags::NOFOLLOW, rustix::fs::Mode::empty()))
         };
         match self {
             Self::Fd(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 3),
             Self::Path(path) => entry(path),
             Self::Here(name) => entry(name),
             Self::Handle(path) => {
-                rustix::fs::open(path.as_c_str(), flags, rustix::fs::Mode::empty())
+                again(|| rustix::fs::open(path.as_c_str(), flags, rustix::fs::Mode::empty()))
             }
         }
     }
 
     /// Sets attribute `name`, replacing an old value.
     pub fn set(&self, name: &CStr, value: &[u8]) -> Result<(), Errno> {
-        match self {
+        again(|| match self {
             Self::Fd(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
             Self::Here(entry) => rustix::fs::lsetxattr(*entry, name, value, XattrFlags::empty()),
             Self::Path(path) => {
@@ -135,17 +139,17 @@ impl<'a> Target<'a> {
             Self::Handle(path) => {
                 rustix::fs::setxattr(path.as_c_str(), name, value, XattrFlags::empty())
             }
-        }
+        })
     }
 
     /// Removes attribute `name`; one that is not there is no error.
     pub fn remove(&self, name: &CStr) -> Result<(), Errno> {
-        let result = match self {
+        let result = again(|| match self {
             Self::Fd(fd) => rustix::fs::fremovexattr(fd, name),
             Self::Path(path) => rustix::fs::lremovexattr(path.as_c_str(), name),
             Self::Here(entry) => rustix::fs::lremovexattr(*entry, name),
             Self::Handle(path) => rustix::fs::removexattr(path.as_c_str(), name),
-        };
+        });
         match result {
             Err(Errno::NODATA) => Ok(()),
             other => other,

@@ -57,7 +57,9 @@ pub(super) fn is_sparse(stat: &Stat) -> bool {
 /// their number. One of a single read is written in full: the look would cost more.
 pub(super) fn with_holes_known(stat: Stat, file: impl AsFd) -> Stat {
     let look = stat.size > BUFFER as u64 && !is_sparse(&stat);
-    let hole = look && rustix::fs::seek(file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < stat.size);
+    let hole = look
+        && at::again(|| rustix::fs::seek(&file, SeekFrom::Hole(0)))
+            .is_ok_and(|hole| hole < stat.size);
     if hole { Stat { blocks: 0, ..stat } } else { stat }
 }
 
@@ -90,7 +92,7 @@ impl Engine<'_> {
     pub(super) fn extend(&self, ids: &mut FsIds, file: &NewFile) -> Result<(), Errno> {
         let size = file.stat.size;
         match at::stat_fd(&file.dst)?.size {
-            0 => ids.attempt(|| rustix::fs::ftruncate(&file.dst, size)),
+            0 => ids.attempt(|| at::again(|| rustix::fs::ftruncate(&file.dst, size))),
             now if now < size => ids.attempt(|| write_full(file.dst.as_fd(), &[0], size - 1)),
             _ => Ok(()),
         }
@@ -124,7 +126,7 @@ impl Engine<'_> {
             if self.counters.stopped() {
                 return Err(CopyError::Stopped);
             }
-            let data = match rustix::fs::seek(&src, SeekFrom::Data(offset)) {
+            let data = match at::again(|| rustix::fs::seek(&src, SeekFrom::Data(offset))) {
                 Ok(data) => data.min(end),
                 // No data behind `offset`.
                 Err(Errno::NXIO) => return unshrunk(src, stat),
@@ -133,7 +135,7 @@ impl Engine<'_> {
             if data >= end {
                 return Ok(());
             }
-            let hole = rustix::fs::seek(&src, SeekFrom::Hole(data))
+            let hole = at::again(|| rustix::fs::seek(&src, SeekFrom::Hole(data)))
                 .map_err(|errno| CopyError::Os(Side::Source, "seek in", errno))?
                 .min(end);
             self.copy_data(worker, src.as_fd(), sink, data, hole)?;
@@ -244,7 +246,7 @@ fn unshrunk(src: impl AsFd, stat: &Stat) -> Result<(), CopyError> {
 /// Where the next data at or behind `offset` begins; `size` where there is none. A file system that
 /// does not know says "here".
 pub(super) fn next_data(fd: impl AsFd, offset: u64, size: u64) -> u64 {
-    match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
+    match at::again(|| rustix::fs::seek(&fd, SeekFrom::Data(offset))) {
         Ok(data) => data.min(size),
         Err(Errno::NXIO) => size,
         Err(_) => offset,

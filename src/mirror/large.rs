@@ -28,6 +28,7 @@ use super::make::NewFile;
 use super::pool::Task;
 use super::report::Side;
 use super::{Engine, Worker};
+use crate::fs::at;
 
 /// Size from which a file is cut.
 pub(super) const LARGE: u64 = 8 * 1024 * 1024;
@@ -154,7 +155,7 @@ impl Engine<'_> {
         // Two at a time could each take what the other needs.
         let _writing = self.queue.writing();
         let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(fs) = fstatfs(&file.dst) else { return Ok(()) };
+        let Ok(fs) = at::again(|| fstatfs(&file.dst)) else { return Ok(()) };
         // ext2 and ext3 say the same, and know no allocation beforehand.
         if fs.f_type != EXT4_SUPER_MAGIC {
             return Ok(());
@@ -176,11 +177,13 @@ impl Engine<'_> {
             // The size stays what is written: after a power cut it must not be that of the source
             // with nothing behind it.
             let length = EXTENT.min(size - start);
-            match fallocate(&file.dst, FallocateFlags::KEEP_SIZE, start, length) {
+            let allocated =
+                at::again(|| fallocate(&file.dst, FallocateFlags::KEEP_SIZE, start, length));
+            match allocated {
                 Ok(()) => {}
                 Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => {
                     // At once, for others find nothing left. Should it fail, removing the file does it.
-                    let _ = ftruncate(&file.dst, 0);
+                    let _ = at::again(|| ftruncate(&file.dst, 0));
                     return Err(CopyError::TooLarge(errno));
                 }
                 // Without it the copy is slower, not wrong.

@@ -54,7 +54,7 @@ impl Object<'_> {
 
     fn chmod(&self, mode: u32) -> Result<(), Errno> {
         match self {
-            Self::Open(fd) => rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)),
+            Self::Open(fd) => at::again(|| rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))),
             Self::Handle(fd) => at::chmod_handle(fd, mode),
             // Symbolic links have no mode.
             Self::Entry(..) => Ok(()),
@@ -63,10 +63,11 @@ impl Object<'_> {
 
     fn set_times(&self, times: &Timestamps) -> Result<(), Errno> {
         match self {
-            Self::Open(fd) => rustix::fs::futimens(fd, times),
+            Self::Open(fd) => at::again(|| rustix::fs::futimens(fd, times)),
             Self::Handle(fd) => at::set_times_fd(fd, times),
             Self::Entry(dir, name) => {
-                rustix::fs::utimensat(dir, *name, times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+                at::again(|| rustix::fs::utimensat(dir, *name, times, flags))
             }
         }
     }

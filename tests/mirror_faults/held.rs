@@ -119,7 +119,7 @@ fn unopened() {
         let output = traced(&pair, &["--trace-path=nanoseconds", &inject]);
         let text = said(&output);
         assert_eq!(output.status.code(), Some(0), "{errno}: {text}");
-        let injected = text.lines().find(|line| line.contains("(INJECTED)")).expect("injected");
+        let injected = text.lines().find(|line| line.contains("(INJECTED)")).unwrap();
         assert!(injected.contains("root/tree>, \"nanoseconds\", O_RDONLY"), "{injected}");
         pair.assert_equal();
     }

@@ -92,7 +92,8 @@ fn conflict() {
 
 fn interrupted() {
     const CALLS: &str = "openat,statx,getdents64,mkdirat,linkat,unlinkat,renameat,symlinkat,mknodat,\
-                         readlinkat,fchownat,utimensat";
+                         readlinkat,fchownat,utimensat,fchmod,flistxattr,fgetxattr,fsetxattr,llistxattr,\
+                         lgetxattr,lsetxattr,lseek,ftruncate,fallocate";
     for step in [2, 3] {
         let pair = Pair::new();
         pair.from().zoo(2);
