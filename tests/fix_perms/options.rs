@@ -124,7 +124,7 @@ fn no_user() {
     for (spec, words) in [
         ("nobody-of-that-name", "no such user in /etc/passwd; nothing is given"),
         ("nobody", "no group has the user's name; nothing is given"),
-        ("4000", "no group has the user's name; nothing is given"),
+        ("4000", "its gid is 0; nothing is given"),
     ] {
         let sandbox = Sandbox::with("echo > configs/f; echo > file");
         let outcome = sandbox.program().args(["fix-perms", "--user", spec]).run();
