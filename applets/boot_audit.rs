@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Parser;
-use molecule_tools::audit::{Facts, Names};
+use molecule_tools::audit::{Facts, Look, Names, Unclear};
 use molecule_tools::fs::Dir;
 use molecule_tools::identity::Database;
 use molecule_tools::log::{self, Stream};
@@ -89,8 +89,7 @@ fn gather(root: &Dir, asked: Vec<String>) -> Facts {
             variables.push(name);
         }
     }
-    // Without a readable user database ids are shown as numbers, which is what an audit is for.
-    Facts::gather(root, &Users(Database::read(root).ok()), &environment, variables)
+    Facts::gather(root, &Users::read(root), &environment, variables)
 }
 
 /// The names in [`MORE`]. A word that is no name is not repeated in the complaint: it may be a value.
@@ -116,13 +115,23 @@ fn is_variable_name(name: &str) -> bool {
     name.starts_with(|c: char| word(c) && !c.is_ascii_digit()) && name.chars().all(word)
 }
 
-struct Users(Option<Database>);
+struct Users(Result<Database, Unclear>);
+
+impl Users {
+    /// A passwd file that cannot be read is no empty one: names are then unknown, and it is said why.
+    /// Without the group file a group is shown as its number, which is as true.
+    fn read(root: &Dir) -> Self {
+        let users = Database::read_users(root).map(|(database, _)| database);
+        Self(users.map_err(|error| Unclear::from(&error)))
+    }
+}
 
 impl Names for Users {
-    fn user(&self, uid: u32) -> Option<OsString> {
-        Some(self.0.as_ref()?.user_by_uid(uid)?.name().to_owned())
+    fn user(&self, uid: u32) -> Look<OsString> {
+        let database = self.0.as_ref().map_err(Unclear::clone)?;
+        Ok(database.user_by_uid(uid).map(|user| user.name().to_owned()))
     }
     fn group(&self, gid: u32) -> Option<OsString> {
-        Some(self.0.as_ref()?.group_by_gid(gid)?.name().to_owned())
+        Some(self.0.as_ref().ok()?.group_by_gid(gid)?.name().to_owned())
     }
 }

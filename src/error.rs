@@ -85,6 +85,14 @@ impl Error {
         }
     }
 
+    /// The kernel's words, or ours, without operation and object; on one line.
+    pub fn reason(&self) -> String {
+        match &self.reason {
+            Reason::Errno(errno) => describe(*errno),
+            Reason::Text(text) => escape(text.as_ref()).to_string(),
+        }
+    }
+
     /// The object the operation was about.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
@@ -97,10 +105,7 @@ impl fmt::Display for Error {
         if let Some(path) = &self.path {
             write!(f, " {}", escape(shorten(path).as_ref()))?;
         }
-        match &self.reason {
-            Reason::Errno(errno) => write!(f, ": {}", describe(*errno))?,
-            Reason::Text(text) => write!(f, ": {}", escape(text.as_ref()))?,
-        }
+        write!(f, ": {}", self.reason())?;
         match &self.hint {
             Some(hint) => write!(f, "; {}", escape(hint.as_ref())),
             None => Ok(()),

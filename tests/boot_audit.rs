@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
-use support::sandbox::{Run, Sandbox};
+use support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
 use support::{Need, case};
 
 const REFERENCE: &str = include_str!("reference/entrypoint.sh");
@@ -21,6 +21,7 @@ type Who = fn(Run) -> Run;
 
 fn main() -> ExitCode {
     let acl = &[Need::Root, Need::Program("setfacl"), Need::Program("setfattr")];
+    let traced = &[Need::Root, Need::Program("strace")];
     support::run(vec![
         case("the_block_is_the_references_line_by_line", &[Need::Root], differential),
         case("the_block_is_the_references_whatever_the_volumes_are", acl, odd_volumes),
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         case("a_word_that_is_no_name_is_refused_unrepeated", &[], refused_names),
         case("json_has_the_facts_of_the_block", &[Need::Root], json),
         case("another_root_has_its_own_names_and_volumes", &[Need::Root], other_root),
+        case("what_cannot_be_found_out_is_no_fact", traced, failures),
+        case("an_interrupted_call_is_repeated", traced, interrupted),
         case("a_directory_of_many_names_costs_a_screenful", &[], many_names),
         case("a_closed_stdout_is_no_failure", &[Need::Root], closed_stdout),
     ])
@@ -322,6 +325,93 @@ fn other_root() {
     let absent = sandbox.program().args(["boot-audit", "--root", "/absent"]).run();
     assert_eq!(absent.status, 1);
     assert_eq!(absent.stderr(), "boot-audit: open /absent: No such file or directory\n");
+}
+
+/// An audit whose calls strace(1) answers in the kernel's place, as its `options` say. The directory
+/// is one where strace cannot look up the relative paths that `-P` gives.
+fn injected(sandbox: &Sandbox, options: &[&str], form: &[&str]) -> String {
+    let strace =
+        sandbox.command("/usr/bin/strace").args(["-qq", "-o", "/tmp/trace"]).directory("/tmp");
+    let run = strace.args(options).args([PROGRAM_INSIDE, "boot-audit"]).args(form);
+    let outcome = run.run();
+    assert_eq!((outcome.status, outcome.stderr()), (0, String::new()), "{options:?}");
+    let trace = std::fs::read_to_string(sandbox.path("/tmp/trace")).unwrap();
+    assert!(trace.contains("(INJECTED)"), "{options:?}\n{trace}");
+    outcome.stdout()
+}
+
+/// Calls of the audit, as strace's options; where their failure is to be seen; the fact's name.
+const LOOKS: [(&[&str], &str, &str); 7] = [
+    (&["-P", "configs", "-e", "inject=statx:"], "configs_dir: ", "configs_dir"),
+    (&["-P", "configs", "-e", "inject=openat2:"], "configs_contents: ", "configs_contents"),
+    (&["-e", "inject=getdents64:"], "configs_contents: ", "configs_contents"),
+    (&["-P", "workspace", "-e", "inject=statx:"], "workspace_dir: ", "workspace_dir"),
+    (&["-P", "workspace", "-e", "inject=readlinkat:"], "workspace_dir: ", " /workspace -> "),
+    (&["-e", "inject=uname:"], "hostname=", "hostname"),
+    (&["-P", "etc/passwd", "-e", "inject=openat2:"], "uid=0 gid=0 user=", "user"),
+];
+
+fn with_error(look: &[&'static str], error: &str) -> Vec<String> {
+    let (last, others) = look.split_last().unwrap();
+    let others = others.iter().map(|word| (*word).to_owned());
+    others.chain([format!("{last}error={error}")]).collect()
+}
+
+fn failures() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("touch /configs/a /configs/b; rmdir /workspace; ln -s configs /workspace");
+    let run = |look: &[&'static str], error: &str, form: &[&str]| {
+        let options = with_error(look, error);
+        injected(&sandbox, &options.iter().map(String::as_str).collect::<Vec<_>>(), form)
+    };
+    for (look, line, fact) in LOOKS {
+        let block = run(look, "EIO", &[]);
+        assert_eq!(block.lines().count(), 16, "{block}");
+        let line = block.lines().find(|shown| shown.starts_with(line)).unwrap();
+        let told = line.split_once("?(Input/output error)").unwrap_or_else(|| panic!("{line}"));
+        assert!(told.1.is_empty() || told.1.starts_with(" workspace_id="), "{line}");
+        let object: serde_json::Value =
+            serde_json::from_str(&run(look, "EIO", &["--json"])).unwrap();
+        match fact.trim_start().starts_with('/') {
+            true => assert!(told.0.ends_with(fact), "{line}"),
+            false => assert_eq!(object[fact]["error"], "Input/output error", "{object}"),
+        }
+        assert_eq!(block.matches("?(").count(), 1, "{block}");
+    }
+    // Names that were seen before the failure are no less true.
+    let half = run(&["-e", "inject=getdents64:when=2:"], "EIO", &[]);
+    assert!(half.contains("\nconfigs_contents: a b ?(Input/output error)\n"), "{half}");
+    let group = run(&["-P", "etc/group", "-e", "inject=openat2:"], "EIO", &[]);
+    assert!(group.contains("\nconfigs_dir: drwxr-xr-x 2 root 0 "), "{group}");
+    let acl = run(&["-e", "inject=lgetxattr:"], "EIO", &[]);
+    assert!(acl.contains("\nconfigs_dir: drwxr-xr-x? 2 root"), "{acl}");
+    for error in ["ENOENT", "ENOTDIR"] {
+        let missing = run(&["-P", "configs", "-e", "inject=statx,openat2:"], error, &[]);
+        assert!(missing.contains("\nconfigs_dir: MISSING\nconfigs_contents: \n"), "{missing}");
+    }
+    // Lists nothing in the reference.
+    let denied: &[_] = &["-P", "configs", "-e", "inject=openat2:"];
+    assert!(run(denied, "EACCES", &[]).contains("\nconfigs_contents: \n"));
+    let object = run(denied, "EACCES", &["--json"]);
+    let expected = r#""configs_contents":{"error":"Permission denied","names":[]}"#;
+    assert!(object.contains(expected), "{object}");
+}
+
+fn interrupted() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("touch /configs/a /configs/b; rmdir /workspace; ln -s configs /workspace");
+    let expected = sandbox.program().arg("boot-audit").run().stdout();
+    let looks = LOOKS.iter().map(|(look, ..)| *look).filter(|look| *look != LOOKS[5].0);
+    let more: [&[&str]; 2] =
+        [&["-e", "inject=getdents64:when=2:"], &["-e", "inject=lgetxattr:when=1:"]];
+    for look in looks.chain(more) {
+        let mut options = with_error(look, "EINTR");
+        if let Some(last) = options.last_mut().filter(|last| !last.contains("when=")) {
+            last.push_str(":when=1");
+        }
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        assert_eq!(untimed(&injected(&sandbox, &options, &[])), untimed(&expected), "{options:?}");
+    }
 }
 
 /// 100,000 names of 240 bytes that become 960 each when they are escaped.

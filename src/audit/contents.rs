@@ -3,20 +3,25 @@
 use std::collections::BinaryHeap;
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use serde_json::{Value, json};
 
+use super::{Unclear, patiently};
 use crate::error::escape;
-use crate::fs::{Dir, Kind, Listing};
+use crate::fs::{Dir, at};
 
 /// Most names that are kept. Whoever can write to the directory decides how many there are.
 pub const MOST_NAMES: usize = 200;
 /// Most bytes of the kept names in their escaped form, each with the space after it.
 pub const MOST_BYTES: usize = 4096;
+
+/// Bytes per getdents64(2).
+const BUFFER: usize = 32 * 1024;
 
 /// The first names of a directory in bytewise order, and how many follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,35 +30,53 @@ pub struct Contents {
     pub names: Vec<CString>,
     /// Number of names that follow these.
     pub more: u64,
+    /// Why there may be names that were not seen.
+    pub failure: Option<Errno>,
 }
 
 impl Contents {
     /// Names of entry `name` of `root` as `ls` lists them: the entries of a directory that do not
     /// start with a dot, or the path itself for anything else. A link to a directory counts as that
-    /// directory (resolved with `root` as "/"); what is missing or not readable lists nothing.
+    /// directory (resolved with `root` as "/"); what is missing lists nothing.
     pub(super) fn of(root: &Dir, name: &CStr) -> Self {
-        match open_through_links(root, name) {
-            Ok(fd) => Self::of_directory(&Dir::from_fd(fd, root.join(name))),
-            Err(_) => match root.stat_entry(name) {
-                Ok(Some(stat)) if stat.kind != Kind::Dir && !leads_to_directory(root, name) => {
-                    let path = Path::new("/").join(OsStr::from_bytes(name.to_bytes()));
-                    let path = CString::new(path.as_os_str().as_bytes());
-                    Self { names: path.into_iter().collect(), more: 0 }
+        match patiently(|| open_through_links(root, name)) {
+            Ok(fd) => Self::of_directory(&fd),
+            // The path is no directory, is a link that leads to none, or is missing.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                match patiently(|| at::stat(root, name)) {
+                    Ok(_) => {
+                        let path = CString::new([b"/", name.to_bytes()].concat());
+                        Self { names: path.into_iter().collect(), ..Self::default() }
+                    }
+                    Err(Errno::NOENT | Errno::NOTDIR) => Self::default(),
+                    Err(errno) => Self { failure: Some(errno), ..Self::default() },
                 }
-                _ => Self::default(),
-            },
+            }
+            Err(errno) => Self { failure: Some(errno), ..Self::default() },
         }
     }
 
-    fn of_directory(dir: &Dir) -> Self {
+    fn of_directory(fd: &OwnedFd) -> Self {
+        let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
         let mut smallest = Smallest::default();
-        // What was listed before a failure is shown.
-        let _ = Listing::for_each(dir, |name, _, _| {
-            if !name.to_bytes().starts_with(b".") {
-                smallest.add(name);
-            }
+        let listed = patiently(|| {
+            smallest = Smallest::default();
+            at::list(fd, &mut buffer, |name, _, _| {
+                if !name.to_bytes().starts_with(b".") {
+                    smallest.add(name);
+                }
+            })
         });
-        smallest.into_contents()
+        Self { failure: listed.err(), ..smallest.into_contents() }
+    }
+
+    /// The names, or an object with `error` and the `names` that were seen.
+    pub(super) fn to_json(&self) -> Value {
+        let names: Vec<_> = self.names.iter().map(|name| name.to_string_lossy()).collect();
+        match self.failure {
+            None => json!(names),
+            Some(errno) => json!({ "error": Unclear::from(errno).reason(), "names": names }),
+        }
     }
 }
 
@@ -64,9 +87,15 @@ impl fmt::Display for Contents {
         for name in &self.names {
             write!(f, "{} ", escape(OsStr::from_bytes(name.to_bytes())))?;
         }
-        match self.more {
-            0 => Ok(()),
-            more => write!(f, "... and {more} more"),
+        if self.more > 0 {
+            write!(f, "... and {} more", self.more)?;
+        }
+        match self.failure {
+            // Lists nothing in the reference; the line before this one shows owner and mode.
+            None | Some(Errno::ACCESS) => Ok(()),
+            Some(errno) => {
+                write!(f, "{}{}", if self.more > 0 { " " } else { "" }, Unclear::from(errno))
+            }
         }
     }
 }
@@ -101,7 +130,7 @@ impl Smallest {
         let shown = names.iter().map(fits).take_while(|fits| *fits).count();
         let more = self.more + (names.len() - shown) as u64;
         names.truncate(shown);
-        Contents { names, more }
+        Contents { names, more, failure: None }
     }
 }
 
@@ -115,12 +144,6 @@ fn open_through_links(root: &Dir, name: &CStr) -> Result<OwnedFd, Errno> {
         }
         other => other,
     }
-}
-
-fn leads_to_directory(root: &Dir, name: &CStr) -> bool {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, name, flags, Mode::empty(), resolve).is_ok()
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@ use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::io::Errno;
+
+use super::{Look, Unclear, patiently};
 use crate::error::{escape, shorten};
 use crate::fs::xattr::Target;
-use crate::fs::{Dir, Kind, Stat};
+use crate::fs::{Dir, Kind, Stat, at};
 use crate::log::civil_from_days;
 
 /// Half of the mean Gregorian year (365.2425 days) in seconds: what is older, or in the future, is
@@ -16,25 +19,30 @@ const HALF_YEAR: i64 = 31_556_952 / 2;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// Where numeric ids get their names; none leaves the number.
+/// Where numeric ids get their names.
 pub trait Names {
     /// Name of a user id.
-    fn user(&self, uid: u32) -> Option<OsString>;
-    /// Name of a group id.
+    fn user(&self, uid: u32) -> Look<OsString>;
+    /// Name of a group id; none if there is none or it cannot be found out.
     fn group(&self, gid: u32) -> Option<OsString>;
 }
 
 /// The line for entry `name` of `root`, shown as `/name` and escaped so that it stays one line; none
 /// if it is missing. `now` is the time (seconds, nanoseconds since 1970) that "recent" refers to.
-pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) -> Option<String> {
-    let stat = root.stat_entry(name).ok()??;
+pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) -> Look<String> {
+    let stat = match patiently(|| at::stat(root, name)) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    // The number is right, too, where the name cannot be found out.
     let or_number = |name: Option<OsString>, id: u32| name.unwrap_or_else(|| id.to_string().into());
     let mut line = format!(
         "{}{} {} {} {} {} {} {}",
         permissions(&stat),
         mark(root, name),
         stat.nlink,
-        escape(&or_number(names.user(stat.uid), stat.uid)),
+        escape(&or_number(names.user(stat.uid).ok().flatten(), stat.uid)),
         escape(&or_number(names.group(stat.gid), stat.gid)),
         match stat.kind {
             Kind::Block | Kind::Char => format!("{}, {}", stat.rdev.0, stat.rdev.1),
@@ -43,13 +51,16 @@ pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) ->
         date(stat.mtime, now),
         escape(&Path::new("/").join(OsStr::from_bytes(name.to_bytes()))),
     );
-    if stat.kind == Kind::Symlink
-        && let Ok(target) = root.read_symlink(name)
-    {
-        let target = shorten(Path::new(OsStr::from_bytes(target.to_bytes()))).into_owned();
-        line.push_str(&format!(" -> {}", escape(&target)));
+    if stat.kind == Kind::Symlink {
+        match patiently(|| at::read_link(root, name)) {
+            Ok(target) => {
+                let target = shorten(Path::new(OsStr::from_bytes(target.to_bytes()))).into_owned();
+                line.push_str(&format!(" -> {}", escape(&target)));
+            }
+            Err(errno) => line.push_str(&format!(" -> {}", Unclear::from(errno))),
+        }
     }
-    Some(line)
+    Ok(Some(line))
 }
 
 /// `drwxr-sr-t` and the like.
@@ -78,17 +89,18 @@ fn permissions(stat: &Stat) -> String {
     text
 }
 
-/// `+` for an access or default ACL, else `.` for a security context alone, else nothing.
+/// `+` for an access or default ACL, else `.` for a security context alone, else nothing; `?` where
+/// that cannot be found out, as in newer versions of `ls`.
 fn mark(root: &Dir, name: &CStr) -> &'static str {
     let target = Target::entry(root, name);
-    let has = |attribute: &CStr| matches!(target.get(attribute), Ok(Some(_)));
-    if has(c"system.posix_acl_access") || has(c"system.posix_acl_default") {
-        "+"
-    } else if has(c"security.selinux") {
-        "."
-    } else {
-        ""
-    }
+    let has = |attribute: &CStr| Ok(patiently(|| target.get(attribute))?.is_some());
+    let find = || -> Result<&'static str, Errno> {
+        if has(c"system.posix_acl_access")? || has(c"system.posix_acl_default")? {
+            return Ok("+");
+        }
+        Ok(if has(c"security.selinux")? { "." } else { "" })
+    };
+    find().unwrap_or("?")
 }
 
 /// `Nov 23 21:15` within the last half year, else `Nov 23  2020`.

@@ -3,10 +3,12 @@
 
 mod contents;
 mod long_form;
+mod unclear;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 
+use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
 use crate::error::escape;
@@ -15,6 +17,8 @@ use crate::{log, process};
 
 pub use contents::{Contents, MOST_BYTES, MOST_NAMES};
 pub use long_form::{Names, long_form};
+use unclear::patiently;
+pub use unclear::{Look, Unclear};
 
 /// Everything one audit block says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,26 +30,26 @@ pub struct Facts {
     /// Effective group id.
     pub gid: u32,
     /// The user's name; none if the user database has none for the id.
-    pub user: Option<OsString>,
+    pub user: Look<OsString>,
     /// Node name (uname(2)).
-    pub hostname: OsString,
+    pub hostname: Look<OsString>,
     /// WORKSPACE_ID; none if unset or empty.
     pub workspace_id: Option<OsString>,
     /// PLATFORM_URL; none if unset or empty.
     pub platform_url: Option<OsString>,
     /// `/configs` as `ls -ld` shows it, escaped; none if missing.
-    pub configs: Option<String>,
+    pub configs: Look<String>,
     /// The names that `ls /configs` lists, a screenful at most.
     pub configs_contents: Contents,
     /// `/workspace` as `ls -ld` shows it, escaped; none if missing.
-    pub workspace: Option<String>,
+    pub workspace: Look<String>,
     /// Names of variables, and whether each is set to something that is not empty.
     pub variables: Vec<(String, bool)>,
 }
 
 impl Facts {
     /// Takes them of this process and of the tree below `root`. Never fails: what cannot be found
-    /// out counts as missing.
+    /// out is shown as such.
     pub fn gather(
         root: &Dir,
         names: &dyn Names,
@@ -61,7 +65,10 @@ impl Facts {
             uid,
             gid: rustix::process::getegid().as_raw(),
             user: names.user(uid),
-            hostname: nix::unistd::gethostname().unwrap_or_default(),
+            hostname: match nix::unistd::gethostname() {
+                Ok(name) => Ok(Some(name)),
+                Err(errno) => Err(Errno::from_raw_os_error(errno as i32).into()),
+            },
             workspace_id: value("WORKSPACE_ID").map(OsStr::to_owned),
             platform_url: value("PLATFORM_URL").map(OsStr::to_owned),
             configs: line(c"configs"),
@@ -79,25 +86,25 @@ impl Facts {
 
     /// The same facts as one object, for [`log::json_text`]: names and values are as they are (U+FFFD
     /// for what is not UTF-8), the two `ls -ld` lines escaped as in the block. What is missing, unset
-    /// or unknown is null.
+    /// or unknown is null; what could not be found out is an object with the reason as `error`.
     pub fn to_json(&self) -> Value {
-        let text = |value: &Option<OsString>| Some(value.as_ref()?.to_string_lossy().into_owned());
-        let names = self.configs_contents.names.iter();
-        let contents: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+        let text = |value: &OsString| Value::from(value.to_string_lossy());
+        let line = |line: &String| Value::from(line.as_str());
+        let set = |value: &Option<OsString>| value.as_ref().map(text);
         let variables: Map<String, Value> =
             self.variables.iter().map(|(name, set)| (name.clone(), (*set).into())).collect();
         json!({
             "time": self.time,
             "uid": self.uid,
             "gid": self.gid,
-            "user": text(&self.user),
-            "hostname": self.hostname.to_string_lossy(),
-            "workspace_id": text(&self.workspace_id),
-            "platform_url": text(&self.platform_url),
-            "configs_dir": self.configs,
-            "configs_contents": contents,
+            "user": unclear::json(&self.user, text),
+            "hostname": unclear::json(&self.hostname, text),
+            "workspace_id": set(&self.workspace_id),
+            "platform_url": set(&self.platform_url),
+            "configs_dir": unclear::json(&self.configs, line),
+            "configs_contents": self.configs_contents.to_json(),
             "configs_contents_more": self.configs_contents.more,
-            "workspace_dir": self.workspace,
+            "workspace_dir": unclear::json(&self.workspace, line),
             "env": variables,
         })
     }
@@ -106,18 +113,18 @@ impl Facts {
 /// The block of the boot log, without a newline at its end.
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or = |value: &Option<OsString>, other: &str| match value {
-            Some(value) => escape(value).to_string(),
-            None => other.to_owned(),
-        };
+        let text = |value: &OsString| escape(value).to_string();
+        let or_unset = |value: &Option<OsString>| value.as_ref().map_or("<unset>".into(), text);
+        let user = unclear::text(&self.user, "unknown", text);
+        let hostname = unclear::text(&self.hostname, "", text);
+        let workspace_id = or_unset(&self.workspace_id);
         writeln!(f, "----- entrypoint boot {} -----", self.time)?;
-        writeln!(f, "uid={} gid={} user={}", self.uid, self.gid, or(&self.user, "unknown"))?;
-        let workspace_id = or(&self.workspace_id, "<unset>");
-        writeln!(f, "hostname={} workspace_id={workspace_id}", escape(&self.hostname))?;
-        writeln!(f, "platform_url={}", or(&self.platform_url, "<unset>"))?;
-        writeln!(f, "configs_dir: {}", self.configs.as_deref().unwrap_or("MISSING"))?;
+        writeln!(f, "uid={} gid={} user={user}", self.uid, self.gid)?;
+        writeln!(f, "hostname={hostname} workspace_id={workspace_id}")?;
+        writeln!(f, "platform_url={}", or_unset(&self.platform_url))?;
+        writeln!(f, "configs_dir: {}", unclear::text(&self.configs, "MISSING", String::clone))?;
         writeln!(f, "configs_contents: {}", self.configs_contents)?;
-        writeln!(f, "workspace_dir: {}", self.workspace.as_deref().unwrap_or("MISSING"))?;
+        writeln!(f, "workspace_dir: {}", unclear::text(&self.workspace, "MISSING", String::clone))?;
         for (name, set) in &self.variables {
             writeln!(f, "env {name}={}", if *set { "set" } else { "unset" })?;
         }

@@ -1,0 +1,68 @@
+//! The three answers of a look: there, not there, cannot tell.
+
+use std::fmt;
+
+use rustix::io::Errno;
+use serde_json::{Value, json};
+
+use crate::error::{Error, describe};
+
+/// What was found, or nothing because it is not there.
+pub type Look<T> = Result<Option<T>, Unclear>;
+
+/// Why something could not be found out; shown as `?(Input/output error)`, which no fact looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unclear(String);
+
+impl Unclear {
+    /// The kernel's words, on one line.
+    pub fn reason(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Errno> for Unclear {
+    fn from(errno: Errno) -> Self {
+        Self(describe(errno))
+    }
+}
+
+impl From<&Error> for Unclear {
+    fn from(error: &Error) -> Self {
+        Self(error.reason())
+    }
+}
+
+impl fmt::Display for Unclear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "?({})", self.0)
+    }
+}
+
+/// The text for a look, with `missing` for what is not there.
+pub(super) fn text<T>(look: &Look<T>, missing: &str, text: impl Fn(&T) -> String) -> String {
+    match look {
+        Ok(Some(found)) => text(found),
+        Ok(None) => missing.to_owned(),
+        Err(unclear) => unclear.to_string(),
+    }
+}
+
+/// The value for a look: null for what is not there, an object with `error` for "cannot tell".
+pub(super) fn json<T>(look: &Look<T>, value: impl Fn(&T) -> Value) -> Value {
+    match look {
+        Ok(Some(found)) => value(found),
+        Ok(None) => Value::Null,
+        Err(unclear) => json!({ "error": unclear.reason() }),
+    }
+}
+
+/// Repeats a call that a signal interrupted, which says nothing about its object.
+pub(super) fn patiently<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
