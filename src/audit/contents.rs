@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use super::{Unclear, patiently};
+use super::{Unclear, uninterrupted};
 use crate::error::escape;
 use crate::fs::{Dir, at};
 
@@ -39,11 +39,11 @@ impl Contents {
     /// start with a dot, or the path itself for anything else. A link to a directory counts as that
     /// directory (resolved with `root` as "/"); what is missing lists nothing.
     pub(super) fn of(root: &Dir, name: &CStr) -> Self {
-        match patiently(|| open_through_links(root, name)) {
+        match uninterrupted(|| open_through_links(root, name)) {
             Ok(fd) => Self::of_directory(&fd),
             // The path is no directory, is a link that leads to none, or is missing.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                match patiently(|| at::stat(root, name)) {
+                match uninterrupted(|| at::stat(root, name)) {
                     Ok(_) => {
                         let path = CString::new([b"/", name.to_bytes()].concat());
                         Self { names: path.into_iter().collect(), ..Self::default() }
@@ -59,7 +59,7 @@ impl Contents {
     fn of_directory(fd: &OwnedFd) -> Self {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
         let mut smallest = Smallest::default();
-        let listed = patiently(|| {
+        let listed = uninterrupted(|| {
             smallest = Smallest::default();
             at::list(fd, &mut buffer, |name, _, _| {
                 if !name.to_bytes().starts_with(b".") {

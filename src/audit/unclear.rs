@@ -58,7 +58,7 @@ pub(super) fn json<T>(look: &Look<T>, value: impl Fn(&T) -> Value) -> Value {
 }
 
 /// Repeats a call that a signal interrupted, which says nothing about its object.
-pub(super) fn patiently<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
             Err(Errno::INTR) => {}
