@@ -24,6 +24,8 @@ mod source;
 mod support;
 #[path = "mirror_faults/surplus.rs"]
 mod surplus;
+#[path = "mirror_faults/threads.rs"]
+mod threads;
 
 use std::process::ExitCode;
 
@@ -50,5 +52,6 @@ fn main() -> ExitCode {
     cases.extend(private::cases());
     cases.extend(source::cases());
     cases.extend(surplus::cases());
+    cases.extend(threads::cases());
     support::run(cases)
 }

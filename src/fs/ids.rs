@@ -34,6 +34,12 @@ impl FsIds {
         Self { own, now: own, able: own.0 == 0 && keep().is_ok() }
     }
 
+    /// Of a thread that keeps its own ids and is otherwise left as it is too.
+    pub fn unchanged() -> Self {
+        let own = (Uid::effective().as_raw(), Gid::effective().as_raw());
+        Self { own, now: own, able: false }
+    }
+
     /// Takes the ids `uid` and `gid`, or the thread's own where it may not have both (ids that the
     /// user namespace does not know, no CAP_SETUID or CAP_SETGID).
     pub fn take(&mut self, uid: u32, gid: u32) {

@@ -177,6 +177,11 @@ impl Reach {
         Self { own_directory: own_working_directory() }
     }
 
+    /// For a thread that keeps its working directory.
+    pub fn through_proc() -> Self {
+        Self { own_directory: false }
+    }
+
     /// The entry `name` of `dir`, not what it points to. To be used before the next call.
     pub fn entry<'a>(&self, dir: impl AsFd, name: &'a CStr) -> Target<'a> {
         if self.own_directory && rustix::process::fchdir(&dir).is_ok() {

@@ -123,7 +123,7 @@ impl Engine<'_> {
         }
         let mut offset = start;
         while offset < end {
-            if self.counters.stopped() {
+            if self.stopped() {
                 return Err(CopyError::Stopped);
             }
             let data = match at::again(|| rustix::fs::seek(&src, SeekFrom::Data(offset))) {
@@ -154,7 +154,7 @@ impl Engine<'_> {
     ) -> Result<(), CopyError> {
         let mut offset = start;
         while offset < end {
-            if self.counters.stopped() {
+            if self.stopped() {
                 return Err(CopyError::Stopped);
             }
             let want = usize::try_from(end - offset).unwrap_or(usize::MAX).min(BUFFER);
@@ -199,7 +199,7 @@ impl Engine<'_> {
         let mut other = vec![0; BUFFER];
         let mut offset = 0;
         while offset < size {
-            if self.counters.stopped() {
+            if self.stopped() {
                 return Err(CopyError::Stopped);
             }
             // What is a hole in both is equal.

@@ -67,7 +67,7 @@ impl Engine<'_> {
     pub(super) fn queue_purges(&self) {
         let nodes =
             std::mem::take(&mut *self.surplus.lock().unwrap_or_else(PoisonError::into_inner));
-        if nodes.is_empty() || self.counters.stopped() {
+        if nodes.is_empty() || self.stopped() {
             return;
         }
         if !self.may_remove() {
@@ -94,7 +94,7 @@ impl Engine<'_> {
     /// with an error once may next say that a name is not there.
     fn may_remove(&self) -> bool {
         if !self.counters.source_errors.load(Ordering::Relaxed) {
-            return !self.counters.stopped();
+            return !self.stopped();
         }
         if !self.counters.deletion_withheld.swap(true, Ordering::Relaxed) {
             let more = if self.counters.deleted.load(Ordering::Relaxed) > 0 { "more " } else { "" };

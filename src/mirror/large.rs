@@ -171,7 +171,7 @@ impl Engine<'_> {
             return Ok(());
         }
         for start in (0..size).step_by(EXTENT as usize) {
-            if self.counters.stopped() {
+            if self.stopped() {
                 return Err(CopyError::Stopped);
             }
             // The size stays what is written: after a power cut it must not be that of the source
@@ -235,7 +235,7 @@ impl Engine<'_> {
     ) -> Result<(), CopyError> {
         let mut offset = start;
         while offset < end {
-            if self.counters.stopped() {
+            if self.stopped() {
                 return Err(CopyError::Stopped);
             }
             let direct = big.direct.load(Ordering::Acquire);

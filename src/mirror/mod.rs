@@ -43,12 +43,12 @@ mod tree;
 mod walk;
 mod xattrs;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ pub use itemize::{Change, Differences};
 pub use keep::Keep;
 pub use report::{Failure, Report, Side, Stop, tell};
 
-use crate::error::{Error, Result, escape, shorten};
+use crate::error::{Error, Result, describe, escape, shorten};
 use crate::fs::xattr::{Reach, Target};
 use crate::fs::{Dir, FsIds, KeepDumpable, at};
 use ahead::Ahead;
@@ -67,7 +67,7 @@ use fetching::Fetching;
 use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
 use make::Born;
-use pool::{Queue, Task};
+use pool::{Queue, TICK, Task};
 use report::{Counters, Fault};
 use tree::{Held, Node, Pair, Place, join};
 use xattrs::Xattrs;
@@ -138,14 +138,25 @@ struct Worker {
 }
 
 impl Worker {
+    /// For a thread that is there for nothing else.
     fn new(ahead: usize) -> Self {
+        Self {
+            reach: Reach::of_this_thread(),
+            ids: FsIds::of_this_thread(),
+            ..Self::of_caller(ahead)
+        }
+    }
+
+    /// For the caller's thread, which keeps its working directory, and loses its capabilities when it
+    /// gives up being root.
+    fn of_caller(ahead: usize) -> Self {
         Self {
             buffer: vec![0; copy::BUFFER],
             listing: vec![MaybeUninit::uninit(); LISTING],
-            reach: Reach::of_this_thread(),
+            reach: Reach::through_proc(),
             ahead: Ahead::new(ahead),
             large: LargeBuffer::default(),
-            ids: FsIds::of_this_thread(),
+            ids: FsIds::unchanged(),
             born: None,
         }
     }
@@ -179,6 +190,10 @@ struct Engine<'a> {
     times_checked: AtomicBool,
     /// Held by who looks whether a large file fits, and allocates its blocks.
     room: Mutex<()>,
+    /// The caller's thread does the work.
+    alone: AtomicBool,
+    /// When it is to hear its observer next, in milliseconds from the start.
+    next_tick: AtomicU64,
     src_path: &'a Path,
     dst: Option<&'a Dir>,
     /// Where the top of the destination is.
@@ -241,6 +256,8 @@ fn run(
         no_ahead: AtomicBool::new(false),
         times_checked: AtomicBool::new(false),
         room: Mutex::new(()),
+        alone: AtomicBool::new(false),
+        next_tick: AtomicU64::new(0),
         src_path: src.path(),
         dst,
         dst_place: dst.map(Dir::stat).transpose()?.map(|stat| Place::of(&stat)),
@@ -269,27 +286,38 @@ fn run(
     }
     engine.held.note(&root);
     let engine = &engine;
-    let ran = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let workers = RefCell::new(Vec::new());
+        let refused = Cell::new(None);
         let spawn = || {
             // Too few threads make a run slow, not wrong.
             let worker = std::thread::Builder::new()
                 .stack_size(256 * 1024)
                 .spawn_scoped(scope, || engine.work());
-            let started = worker.is_ok();
-            workers.borrow_mut().extend(worker);
-            started
+            match worker {
+                Ok(worker) => workers.borrow_mut().push(worker),
+                Err(error) => {
+                    refused.set(Errno::from_io_error(&error));
+                    return false;
+                }
+            }
+            true
         };
         let mut fetching = Fetching::from(src);
         let mut tick = || {
             let progress = engine.tick();
             fetching.look(progress.bytes, progress.entries)
         };
+        let mut work = || {
+            if !engine.queue.supervise(threads, spawn, &mut tick) {
+                engine.work_alone(refused.get());
+            }
+        };
         engine.queue.push_beyond_limit(Task::List(root.clone()));
-        let ran = engine.queue.supervise(threads, spawn, &mut tick);
-        if ran && options.delete && options.keep.is_none() {
+        work();
+        if options.delete && options.keep.is_none() {
             engine.queue_purges();
-            engine.queue.supervise(threads, spawn, &mut tick);
+            work();
         }
         engine.queue.close();
         for worker in workers.into_inner() {
@@ -297,12 +325,7 @@ fn run(
             // (`FsIds`) when the process gives up its own, and ends it with what setresuid(2) tells it.
             let _ = worker.join();
         }
-        ran
     });
-    if !ran {
-        return Err(Error::on("copy", src.path(), "no thread can be started")
-            .hint("raise the limit of processes (ulimit -u, pids cgroup)"));
-    }
     Ok(engine.counters.report(engine.started.elapsed()))
 }
 
@@ -322,26 +345,52 @@ impl Engine<'_> {
 
     fn work(&self) {
         let mut worker = Worker::new(self.ahead);
-        self.queue.work(|task| {
-            let stopped = self.counters.stopped();
-            match task {
-                Task::List(node) => {
-                    if let Some(pair) = self.open(&node, c"") {
-                        self.list(&mut worker, &node, &pair);
-                    }
-                    self.release(node);
+        self.queue.work(|task| self.run_task(&mut worker, task));
+    }
+
+    /// Does all that is queued in the calling thread, where no other can be started.
+    fn work_alone(&self, refused: Option<Errno>) {
+        if !self.alone.swap(true, Ordering::Relaxed) {
+            let reason = refused.map_or_else(|| "refused".into(), describe);
+            tracing::warn!(
+                "one thread does all of the copy, for no other can be started: {reason}"
+            );
+        }
+        let mut worker = Worker::of_caller(self.ahead);
+        self.queue.drain(|task| self.run_task(&mut worker, task));
+    }
+
+    fn run_task(&self, worker: &mut Worker, task: Task) {
+        let stopped = self.stopped();
+        match task {
+            Task::List(node) => {
+                if let Some(pair) = self.open(&node, c"") {
+                    self.list(worker, &node, &pair);
                 }
-                Task::Directory(parent, name) => {
-                    if !stopped {
-                        self.directory(&mut worker, &parent, name);
-                    }
-                    self.release(parent);
-                }
-                Task::Entries(node, list) => self.entries(&mut worker, &node, None, list),
-                Task::Chunks(big) => self.help_with(&mut worker, &big),
-                Task::Purge(node) => self.purge(&node),
+                self.release(node);
             }
-        });
+            Task::Directory(parent, name) => {
+                if !stopped {
+                    self.directory(worker, &parent, name);
+                }
+                self.release(parent);
+            }
+            Task::Entries(node, list) => self.entries(worker, &node, None, list),
+            Task::Chunks(big) => self.help_with(worker, &big),
+            Task::Purge(node) => self.purge(&node),
+        }
+    }
+
+    /// Whether the run shall end. A thread that has nobody to watch looks for itself.
+    fn stopped(&self) -> bool {
+        if self.alone.load(Ordering::Relaxed) {
+            let now = self.started.elapsed().as_millis() as u64;
+            if now >= self.next_tick.load(Ordering::Relaxed) {
+                self.next_tick.store(now + TICK.as_millis() as u64, Ordering::Relaxed);
+                self.tick();
+            }
+        }
+        self.counters.stopped()
     }
 
     /// Hears and tells the observer.

@@ -30,7 +30,7 @@ use crate::fs::Kind;
 /// Upper limit of threads; also of requests in flight.
 pub(super) const MOST_THREADS: usize = 64;
 /// How often the number of threads is thought over.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(10);
 /// Ticks in which something else than the source holds the run up that make for one more thread.
 const HELD_UP: usize = 10;
 /// Lists of entries that may wait at once.
@@ -165,6 +165,19 @@ impl Queue {
             if state.outstanding == 0 {
                 self.drained.notify_all();
             }
+        }
+    }
+
+    /// Does everything that is queued in the calling thread, the only one.
+    pub fn drain(&self, mut run: impl FnMut(Task)) {
+        loop {
+            let mut state = self.lock();
+            let Some(task) = state.entries.pop().or_else(|| state.directories.pop()) else {
+                return;
+            };
+            state.outstanding -= 1;
+            drop(state);
+            run(task);
         }
     }
 

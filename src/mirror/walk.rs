@@ -118,7 +118,7 @@ impl Engine<'_> {
         pair: &Arc<Pair>,
         mut batch: Vec<Name>,
     ) {
-        if self.counters.stopped() {
+        if self.stopped() {
             return self.pass_over(batch.len());
         }
         batch.sort_unstable_by_key(|name| name.ino);
@@ -167,7 +167,7 @@ impl Engine<'_> {
         let fill = open && !self.options.dry_run;
         let alone = list.len() == 1;
         let mut list = list.into_iter();
-        while list.len() > 0 && !self.counters.stopped() {
+        while list.len() > 0 && !self.stopped() {
             // The source is looked at as ourselves, a batch at a time, for taking ids has its price.
             worker.ids.reset();
             let size = if fill { worker.ahead.batch() } else { 1 };
@@ -179,7 +179,7 @@ impl Engine<'_> {
                 self.no_ahead.store(true, Ordering::Relaxed);
             }
             for found in batch {
-                if self.counters.stopped() {
+                if self.stopped() {
                     self.pass_over(1);
                 } else if fill && !alone && found.is_large() {
                     self.pass_on(worker, node, pair, vec![found.name]);

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -14,16 +14,27 @@ use crate::support::device::{Device, Manners};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
-use crate::support::{Case, case};
+use crate::support::{Case, Need, PROGRAM, case};
+use crate::threads::NO_THREADS;
 
 pub fn cases() -> Vec<Case> {
     let disk = crate::DISK_NEEDS;
+    let traced = &[
+        Need::Root,
+        Need::Loop,
+        Need::Program("rsync"),
+        Need::Program("strace"),
+        Need::Program("mkfs.ext4"),
+        Need::Filesystem("ext4"),
+        Need::Filesystem("fuse"),
+    ];
     vec![
         case("sigkill_at_50_moments_then_a_rerun_converges", crate::NEEDS, sigkill),
         case("what_was_half_written_is_out_of_reach_until_mended", disk, out_of_reach),
         case("a_power_cut_leaves_nothing_that_only_looks_complete", disk, power_cut),
         case("sigterm_stops_soon_with_a_truthful_report_and_no_marker", disk, sigterm),
         case("sigint_does_the_same", disk, sigint),
+        case("sigterm_stops_the_only_thread_as_soon", traced, sigterm_alone),
         case("of_two_restores_at_once_one_waits_or_refuses", disk, two_at_once),
         case("many_restores_at_once_end_in_a_perfect_copy", crate::NEEDS, many_at_once),
     ]
@@ -189,7 +200,10 @@ impl Slow {
 
     /// Starts a restore and waits until it has restored something.
     fn started(&self, options: &[&str]) -> Child {
-        let mut command = self.pair.command();
+        self.waited_for(self.pair.command(), options)
+    }
+
+    fn waited_for(&self, mut command: Command, options: &[&str]) -> Child {
         command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
         let before = self.files().len();
         let mut child = command.spawn().unwrap();
@@ -247,6 +261,24 @@ fn truthful(slow: &Slow, output: &Output) {
 
 fn sigterm() {
     interrupted(Signal::SIGTERM);
+}
+
+fn sigterm_alone() {
+    let slow = Slow::new(1500, 20);
+    let mut command = Command::new("strace");
+    command.args(NO_THREADS).args(["-o", "/dev/null", PROGRAM]);
+    command.args(slow.pair.command().get_args());
+    let tracer = slow.waited_for(command, &["--json"]);
+    let children = format!("/proc/{0}/task/{0}/children", tracer.id());
+    let child = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    let start = Instant::now();
+    kill(Pid::from_raw(child), Signal::SIGTERM).unwrap();
+    let output = tracer.wait_with_output().unwrap();
+    let waited = start.elapsed();
+    truthful(&slow, &output);
+    assert!(said(&output).contains("one thread does all"), "{}", said(&output));
+    // It has 1500 reads of 20 ms each before it.
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
 }
 
 fn sigint() {
