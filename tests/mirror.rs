@@ -29,6 +29,8 @@ mod metadata;
 mod mounts;
 #[path = "mirror/names.rs"]
 mod names;
+#[path = "mirror/overlay.rs"]
+mod overlay;
 #[path = "mirror/owners.rs"]
 mod owners;
 #[path = "mirror/privileged.rs"]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     cases.extend(metadata::cases());
     cases.extend(mounts::cases());
     cases.extend(names::cases());
+    cases.extend(overlay::cases());
     cases.extend(owners::cases());
     cases.extend(privileged::cases());
     cases.extend(times::cases());

@@ -34,6 +34,11 @@ pub(super) struct Subject<'a> {
     pub key: Option<Id>,
 }
 
+/// The hard-link group of a source entry.
+fn group_of(stat: &Stat) -> Option<Id> {
+    (stat.nlink > 1).then(|| id(stat))
+}
+
 impl Engine<'_> {
     /// Mirrors one listed name.
     pub(super) fn entry(
@@ -58,7 +63,7 @@ impl Engine<'_> {
         if self.pass == Pass::MakeRoom {
             return self.check_readable(worker, node, pair, &name, &stat);
         }
-        let key = (stat.nlink > 1).then(|| id(&stat));
+        let key = group_of(&stat);
         let subject = Subject { node, pair, name: &name, stat, key };
         let role = key.map(|key| self.links.join(key, node, &name));
         let counter = match (&role, stat.kind) {
@@ -140,6 +145,7 @@ impl Engine<'_> {
             // content may be another, of equal size and time, or still be mapped by who wrote it.
             let keep = same
                 && known
+                && !self.links.is_remade(*key)
                 && !raises(stat, &differences, &wanted, &found)
                 && (old.nlink == 1
                     || (!differences.any()
@@ -290,7 +296,15 @@ impl Engine<'_> {
             let put = || {
                 let made = at::stat(dir, temp).map_err(|errno| ("stat", errno))?;
                 if Some(id(&made)) != leader.dst {
-                    return Err(("make hard link", Errno::STALE));
+                    // A copy-up (overlayfs) gives the leader another inode; otherwise it is another file.
+                    let now = at::stat(from, &leader.name).map_err(|errno| ("stat", errno))?;
+                    let same = (now.kind, now.size) == (stat.kind, stat.size);
+                    match group_of(stat) {
+                        Some(key) if same && now.same_inode(&made) => {
+                            self.links.tear(key, leader, id(&made));
+                        }
+                        _ => return Err(("make hard link", Errno::STALE)),
+                    }
                 }
                 self.put_in_place(node, dir, temp, name, old.as_ref())
             };
@@ -300,9 +314,9 @@ impl Engine<'_> {
         };
         match link() {
             Ok(()) => {}
-            // Another mount in the destination, or more names than its file system allows: the
-            // content is kept under this name too, as a file of its own.
-            Err((operation, errno @ (Errno::XDEV | Errno::MLINK))) => {
+            // Another mount in the destination, more names than its file system allows, or somebody
+            // has replaced the leader: the content is kept under this name too, as a file of its own.
+            Err((operation, errno @ (Errno::XDEV | Errno::MLINK | Errno::STALE))) => {
                 self.fail(node, name, Side::Destination, operation, errno);
                 self.ensure(worker, &Subject { key: None, ..*subject }, None);
             }

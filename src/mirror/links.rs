@@ -5,8 +5,8 @@
 //! that already has several names is kept only if one group of the source claims it, so that groups
 //! which are crossed or wrongly joined in the destination come apart.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -51,9 +51,35 @@ enum Group {
 pub(super) struct Links {
     groups: Mutex<HashMap<Id, Group>>,
     claims: Mutex<HashMap<Id, Id>>,
+    torn: Mutex<HashSet<Id>>,
+    /// Groups that an earlier run has torn; nothing of them is kept.
+    remade: HashSet<Id>,
 }
 
 impl Links {
+    /// For a run that makes the groups `remade` anew.
+    pub fn remaking(remade: HashSet<Id>) -> Self {
+        Self { remade, ..Self::default() }
+    }
+
+    /// Notes that `leader` has become the inode `dst` when a name was linked to it: overlayfs has copied
+    /// it up, and names that were found to be its own before are not any more.
+    pub fn tear(&self, key: Id, leader: &Leader, dst: Id) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(key, Group::Finished(Leader { dst: Some(dst), ..leader.clone() }));
+        self.torn.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
+    /// The groups that this run has torn.
+    pub fn torn(&self) -> HashSet<Id> {
+        self.torn.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether nothing that is there of the group may be kept.
+    pub fn is_remade(&self, key: Option<Id>) -> bool {
+        key.is_some_and(|key| self.remade.contains(&key))
+    }
+
     pub fn join(&self, key: Id, node: &Arc<Node>, name: &CString) -> Role {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         match groups.entry(key) {

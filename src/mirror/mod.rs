@@ -44,6 +44,7 @@ mod walk;
 mod xattrs;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -66,6 +67,7 @@ use ahead::Ahead;
 use fetching::Fetching;
 use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
+use links::{Id, Links};
 use make::Born;
 use pool::{Queue, TICK, Task};
 use report::{Counters, Fault};
@@ -178,7 +180,7 @@ struct Engine<'a> {
     counters: Counters,
     queue: Queue,
     held: Held,
-    links: links::Links,
+    links: Links,
     /// Directories whose names have to be compared at the end.
     surplus: Mutex<Vec<Arc<Node>>>,
     src_mount: u64,
@@ -215,7 +217,16 @@ pub fn mirror(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Report> {
-    let first = run(src, dst, options, observer, Pass::Copy)?;
+    let run = |pass, groups: &mut _| run(src, dst, options, observer, pass, groups);
+    let copy = || {
+        let mut torn = HashSet::new();
+        let first = run(Pass::Copy, &mut torn)?;
+        if torn.is_empty() || first.stop.is_some() || options.keep.is_some() {
+            return Ok(first);
+        }
+        run(Pass::Copy, &mut torn).map(|second| second.after(&first))
+    };
+    let first = copy()?;
     let full = first.stop == Some(Stop::Full) || first.deletion_deferred;
     if !full || !options.delete || options.keep.is_some() || first.source_errors {
         return Ok(first);
@@ -223,19 +234,21 @@ pub fn mirror(
     // Deletion comes last, for only then is it known that the source could be read. Where the
     // surplus takes the room that is needed, every later run would end here too.
     tracing::info!("the destination is full; what the source does not have is removed first");
-    let room = run(src, dst, options, observer, Pass::MakeRoom)?;
+    let room = run(Pass::MakeRoom, &mut HashSet::new())?;
     if room.deleted == 0 || room.stop.is_some() {
         return Ok(first.with_findings_of(room));
     }
-    Ok(run(src, dst, options, observer, Pass::Copy)?.after(&first).after(&room))
+    Ok(copy()?.after(&first).after(&room))
 }
 
+/// One pass. The hard-link groups `groups` are made anew; afterwards those that it has torn are in it.
 fn run(
     src: &Dir,
     dst: Option<&Dir>,
     options: &Options,
     observer: &dyn Observer,
     pass: Pass,
+    groups: &mut HashSet<Id>,
 ) -> Result<Report> {
     let stat = src.stat()?;
     need_proc(src)?;
@@ -249,7 +262,7 @@ fn run(
         counters: Counters::default(),
         queue: Queue::default(),
         held: Held::new(directories),
-        links: links::Links::default(),
+        links: Links::remaking(std::mem::take(groups)),
         surplus: Mutex::new(Vec::new()),
         src_mount: stat.mount_id,
         ahead,
@@ -326,6 +339,7 @@ fn run(
             let _ = worker.join();
         }
     });
+    *groups = engine.links.torn();
     Ok(engine.counters.report(engine.started.elapsed()))
 }
 
