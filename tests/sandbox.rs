@@ -19,8 +19,26 @@ fn main() -> ExitCode {
         case("a_root_of_its_own_with_user_agent", &[Need::Root], own_root),
         case("a_process_inside_gets_exactly_what_was_asked_for", &[Need::Root], process),
         case("a_loop_device_holds_a_snapshot_and_is_freed", &[Need::Root, Need::Loop], snapshot),
+        case("a_new_file_is_never_older_than_now", &[], clock),
         case("nothing_inside_outlives_it", &[Need::Root], background),
     ])
+}
+
+fn clock() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let time = |name: &str| {
+        std::fs::write(directory.path().join(name), "").unwrap();
+        let data = std::fs::metadata(directory.path().join(name)).unwrap();
+        (data.mtime(), data.mtime_nsec())
+    };
+    for number in 0..100 {
+        let now = support::clock::now();
+        let first = time(&format!("first{number}"));
+        assert!(first >= (now.tv_sec, now.tv_nsec), "{first:?} {now:?}");
+        support::clock::tick();
+        assert!(time(&format!("second{number}")) > first, "{first:?}");
+    }
 }
 
 fn own_root() {

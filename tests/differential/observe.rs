@@ -1,9 +1,9 @@
 //! One boot of a scenario, and everything about it that is compared.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use crate::scenarios::Scenario;
+use crate::support::clock;
 use crate::support::manifest::{self, Attributes};
 use crate::support::runtime::{self, View};
 use crate::support::sandbox::{LoopDevice, PATH};
@@ -48,7 +48,7 @@ pub fn boot(scenario: &Scenario, volume: Option<&LoopDevice>, path: &str) -> Obs
              if [ -d $d ]; then (cd $d; {AGE}); elif [ -e $d ]; then touch -d @1700000000.25 $d; fi
          done"
     ));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_secs();
+    let now = clock::now().tv_sec;
     let run = sandbox.command(path).env("PATH", PATH).args(["--model", "opus"]);
     let outcome = (scenario.run)(run).run();
     if scenario.name == "refresh_daemon_on" {
@@ -73,7 +73,7 @@ pub fn boot(scenario: &Scenario, volume: Option<&LoopDevice>, path: &str) -> Obs
     for top in TREES {
         let path = sandbox.path(format!("/{top}"));
         if path.symlink_metadata().is_ok() {
-            for (name, mut attributes) in manifest::of(&path, now.cast_signed()) {
+            for (name, mut attributes) in manifest::of(&path, now) {
                 forget_record(&mut attributes);
                 tree.insert(format!("/{top}/{name}"), attributes);
             }

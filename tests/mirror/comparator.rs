@@ -88,7 +88,7 @@ fn touches() {
     assert_eq!(touched(&before, &snapshot(&tree.0)), Vec::<String>::new());
     tree.mode("a", 0o600).mode("a", before[std::path::Path::new("a")].mode & 0o7777);
     let lines = touched(&before, &snapshot(&tree.0));
-    assert!(lines.iter().all(|line| line.starts_with("ctime: \"a\"")), "{lines:?}");
+    assert!(matches!(&lines[..], [line] if line.starts_with("ctime: \"a\"")), "{lines:?}");
     std::fs::copy(tree.path("a"), tree.path("b")).unwrap();
     std::fs::rename(tree.path("b"), tree.path("a")).unwrap();
     tree.mtime("a", 5, 5);

@@ -293,8 +293,7 @@ fn started() -> Scene {
     scene.source.file("workspace/directory/in", "x").file("workspace/file", "x");
     scene.root.file("workspace/before", "old").file("workspace/after", "old");
     let tree = molecule_tools::fs::Dir::open_operator_path(scene.root.path("workspace")).unwrap();
-    // The clock of the file system moves in steps.
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    crate::support::clock::tick();
     molecule_tools::record::start(&tree).unwrap();
     scene.root.file("workspace/after", "mine").file("workspace/made", "mine");
     scene.root.file("workspace/directory", "mine").file("workspace/file/in", "mine");

@@ -12,7 +12,7 @@ use walkdir::WalkDir;
 pub type Attributes = BTreeMap<&'static str, String>;
 
 /// Path (escaped, relative) to attributes. Mount points below `root` are listed but not entered.
-/// Times after `now` (seconds) are shown as "new"; hard links as the first path of their group.
+/// Times from `now` on (seconds, [`super::clock::now`]) are shown as "new"; hard links as the first path of their group.
 pub fn of(root: &Path, now: i64) -> BTreeMap<String, Attributes> {
     let mut entries = BTreeMap::new();
     let mut first_names = BTreeMap::new();

@@ -7,6 +7,7 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
+pub mod clock;
 pub mod compare;
 pub mod device;
 pub mod fuse;
