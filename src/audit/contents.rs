@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use super::{Unclear, uninterrupted};
+use super::Unclear;
 use crate::error::escape;
 use crate::fs::{Dir, at};
 
@@ -39,19 +39,17 @@ impl Contents {
     /// start with a dot, or the path itself for anything else. A link to a directory counts as that
     /// directory (resolved with `root` as "/"); what is missing lists nothing.
     pub(super) fn of(root: &Dir, name: &CStr) -> Self {
-        match uninterrupted(|| open_through_links(root, name)) {
+        match open_through_links(root, name) {
             Ok(fd) => Self::of_directory(&fd),
             // The path is no directory, is a link that leads to none, or is missing.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                match uninterrupted(|| at::stat(root, name)) {
-                    Ok(_) => {
-                        let path = CString::new([b"/", name.to_bytes()].concat());
-                        Self { names: path.into_iter().collect(), ..Self::default() }
-                    }
-                    Err(Errno::NOENT | Errno::NOTDIR) => Self::default(),
-                    Err(errno) => Self { failure: Some(errno), ..Self::default() },
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => match at::stat(root, name) {
+                Ok(_) => {
+                    let path = CString::new([b"/", name.to_bytes()].concat());
+                    Self { names: path.into_iter().collect(), ..Self::default() }
                 }
-            }
+                Err(Errno::NOENT | Errno::NOTDIR) => Self::default(),
+                Err(errno) => Self { failure: Some(errno), ..Self::default() },
+            },
             Err(errno) => Self { failure: Some(errno), ..Self::default() },
         }
     }
@@ -59,13 +57,10 @@ impl Contents {
     fn of_directory(fd: &OwnedFd) -> Self {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
         let mut smallest = Smallest::default();
-        let listed = uninterrupted(|| {
-            smallest = Smallest::default();
-            at::list(fd, &mut buffer, |name, _, _| {
-                if !name.to_bytes().starts_with(b".") {
-                    smallest.add(name);
-                }
-            })
+        let listed = at::list(fd, &mut buffer, |name, _, _| {
+            if !name.to_bytes().starts_with(b".") {
+                smallest.add(name);
+            }
         });
         Self { failure: listed.err(), ..smallest.into_contents() }
     }
@@ -137,11 +132,9 @@ impl Smallest {
 fn open_through_links(root: &Dir, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(root, name, flags, Mode::empty(), resolve) {
+    match at::again(|| rustix::fs::openat2(root, name, flags, Mode::empty(), resolve)) {
         // Before Linux 5.6, and under seccomp profiles older than that.
-        Err(Errno::NOSYS | Errno::PERM) => {
-            rustix::fs::openat(root, name, flags | OFlags::NOFOLLOW, Mode::empty())
-        }
+        Err(Errno::NOSYS | Errno::PERM) => at::open_dir(root, name),
         other => other,
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{Look, Unclear, uninterrupted};
+use super::{Look, Unclear};
 use crate::error::{escape, shorten};
 use crate::fs::xattr::Target;
 use crate::fs::{Dir, Kind, Stat, at};
@@ -30,7 +30,7 @@ pub trait Names {
 /// The line for entry `name` of `root`, shown as `/name` and escaped so that it stays one line; none
 /// if it is missing. `now` is the time (seconds, nanoseconds since 1970) that "recent" refers to.
 pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) -> Look<String> {
-    let stat = match uninterrupted(|| at::stat(root, name)) {
+    let stat = match at::stat(root, name) {
         Ok(stat) => stat,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(errno) => return Err(errno.into()),
@@ -52,7 +52,7 @@ pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) ->
         escape(&Path::new("/").join(OsStr::from_bytes(name.to_bytes()))),
     );
     if stat.kind == Kind::Symlink {
-        match uninterrupted(|| at::read_link(root, name)) {
+        match at::read_link(root, name) {
             Ok(target) => {
                 let target = shorten(Path::new(OsStr::from_bytes(target.to_bytes()))).into_owned();
                 line.push_str(&format!(" -> {}", escape(&target)));
@@ -93,7 +93,7 @@ fn permissions(stat: &Stat) -> String {
 /// that cannot be found out, as in newer versions of `ls`.
 fn mark(root: &Dir, name: &CStr) -> &'static str {
     let target = Target::entry(root, name);
-    let has = |attribute: &CStr| Ok(uninterrupted(|| target.get(attribute))?.is_some());
+    let has = |attribute: &CStr| Ok(target.get(attribute)?.is_some());
     let find = || -> Result<&'static str, Errno> {
         if has(c"system.posix_acl_access")? || has(c"system.posix_acl_default")? {
             return Ok("+");

@@ -17,7 +17,6 @@ use crate::{log, process};
 
 pub use contents::{Contents, MOST_BYTES, MOST_NAMES};
 pub use long_form::{Names, long_form};
-use unclear::uninterrupted;
 pub use unclear::{Look, Unclear};
 
 /// Everything one audit block says.

@@ -56,13 +56,3 @@ pub(super) fn json<T>(look: &Look<T>, value: impl Fn(&T) -> Value) -> Value {
         Err(unclear) => json!({ "error": unclear.reason() }),
     }
 }
-
-/// Repeats a call that a signal interrupted, which says nothing about its object.
-pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
-    }
-}
