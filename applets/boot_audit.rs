@@ -8,8 +8,10 @@ use clap::Parser;
 use molecule_tools::audit::{Facts, Look, Names, Unclear};
 use molecule_tools::fs::Dir;
 use molecule_tools::identity::Database;
-use molecule_tools::log::{self, Stream};
+use molecule_tools::log::{self, Format, Stream};
 use molecule_tools::process;
+use serde_json::Value;
+use tracing::Level;
 
 use crate::Context;
 
@@ -53,32 +55,45 @@ pub fn run(context: &Context) -> u8 {
     };
     // Not left to clap: its complaint would repeat the word, which may be a value.
     if !options.env.iter().all(|name| is_variable_name(name)) {
-        let line = "boot-audit: --env takes a name: letters, digits and underscores only";
-        log::write_line(Stream::Stderr, line);
+        complain("--env takes a name: letters, digits and underscores only");
         return 2;
     }
     let root = match Dir::open_operator_path(&options.root) {
         Ok(root) => root,
         Err(error) => {
-            log::write_line(Stream::Stderr, &format!("boot-audit: {error}"));
+            complain(&error.to_string());
             return 1;
         }
     };
     let facts = gather(&root, options.env);
-    let text = match options.json {
-        true => log::json_text(&facts.to_json(), false),
-        false => facts.to_string(),
-    };
-    log::write_line(Stream::Stdout, &text);
+    match options.json {
+        true => log::write_line(Stream::Stdout, &log::json_text(&facts.to_json(), false)),
+        false => print(&facts),
+    }
     0
 }
 
 /// Prints the block for this process and the tree at `/`.
 pub fn boot() {
     match Dir::open_operator_path("/") {
-        Ok(root) => log::write_line(Stream::Stdout, &gather(&root, Vec::new()).to_string()),
-        Err(error) => log::write_line(Stream::Stderr, &format!("boot-audit: {error}")),
+        Ok(root) => print(&gather(&root, Vec::new())),
+        Err(error) => complain(&error.to_string()),
     }
+}
+
+/// The block, or with MOLECULE_LOG=json the facts as fields of one log line.
+fn print(facts: &Facts) {
+    let text = match (log::format(), facts.to_json()) {
+        (Format::Json, Value::Object(fields)) => {
+            log::json_line("boot-audit", Level::INFO, "what this boot started with", fields)
+        }
+        _ => facts.to_string(),
+    };
+    log::write_line(Stream::Stdout, &text);
+}
+
+fn complain(what: &str) {
+    log::complain("boot-audit", Level::ERROR, what);
 }
 
 fn gather(root: &Dir, asked: Vec<String>) -> Facts {
@@ -100,10 +115,7 @@ fn more(environment: &[CString]) -> Vec<String> {
     for word in list.as_bytes().split(separator).filter(|word| !word.is_empty()) {
         match str::from_utf8(word) {
             Ok(name) if is_variable_name(name) => names.push(name.to_owned()),
-            _ => log::write_line(
-                Stream::Stderr,
-                &format!("boot-audit: a word in {MORE} is no name of a variable, left out"),
-            ),
+            _ => complain(&format!("a word in {MORE} is no name of a variable, left out")),
         }
     }
     names

@@ -8,9 +8,10 @@ use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::identity::{self, AgentSpec, DEFAULT_AGENT, Database, Identity};
-use molecule_tools::log::{self, Stream};
+use molecule_tools::log;
 use molecule_tools::process;
 use molecule_tools::process::step::{self, StepEnd};
+use tracing::Level;
 
 use crate::{Context, boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
 
@@ -72,16 +73,14 @@ fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat)) -> Option
         StepEnd::Returned(_) => {}
         StepEnd::Interrupted(signal) => return Some(128 + signal as u8),
         StepEnd::Died(Some(signal)) => {
-            complain(&format!("WARN the {name} step was ended by {signal}; the boot goes on"));
+            warn(&format!("the {name} step was ended by {signal}; the boot goes on"));
         }
-        StepEnd::Died(None) => {
-            complain(&format!("WARN the {name} step ended early; the boot goes on"))
-        }
+        StepEnd::Died(None) => warn(&format!("the {name} step ended early; the boot goes on")),
         StepEnd::Stuck { place, .. } => {
             let place = place.map(|place| format!(" in {}", escape(&place))).unwrap_or_default();
             let seconds = limit.as_secs();
-            complain(&format!(
-                "WARN the {name} step has done nothing for {seconds} s{place}; it is left behind and \
+            warn(&format!(
+                "the {name} step has done nothing for {seconds} s{place}; it is left behind and \
                  the boot goes on; look whether a file system there answers (MOLECULE_STEP_TIMEOUT \
                  is the time in seconds)"
             ));
@@ -96,8 +95,8 @@ fn step_limit(environment: &[CString]) -> Duration {
     let text = setting(environment, "MOLECULE_STEP_TIMEOUT", "60");
     let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|&seconds| seconds > 0);
     if seconds.is_none() {
-        complain(&format!(
-            "WARN MOLECULE_STEP_TIMEOUT {} is no number of seconds; going on with {DEFAULT}",
+        warn(&format!(
+            "MOLECULE_STEP_TIMEOUT {} is no number of seconds; going on with {DEFAULT}",
             escape(&text)
         ));
     }
@@ -111,7 +110,7 @@ fn look_up(agent: &OsStr) -> Result<Identity> {
     match (AgentSpec::new(agent).resolve(&database), without_groups) {
         (identity, None) => identity,
         (Ok(identity), Some(error)) => {
-            complain(&format!("WARN {error}; the agent gets no supplementary groups"));
+            warn(&format!("{error}; the agent gets no supplementary groups"));
             Ok(identity)
         }
         (Err(_), Some(error)) => Err(error),
@@ -121,10 +120,10 @@ fn look_up(agent: &OsStr) -> Result<Identity> {
 /// Becomes `identity` for good.
 fn assume(identity: Identity) -> Result<Identity> {
     if identity.uid != 0 && identity.groups.contains(&0) {
-        complain("WARN /etc/group lists the agent in root's group (0)");
+        warn("/etc/group lists the agent in root's group (0)");
     }
     if let Some(unset) = identity.assume()? {
-        complain(&format!("WARN {unset}"));
+        warn(&unset.to_string());
     }
     Ok(identity)
 }
@@ -132,10 +131,10 @@ fn assume(identity: Identity) -> Result<Identity> {
 /// Goes on as whoever started this process, without rights beyond that user's.
 fn stay() -> Result<()> {
     if identity::give_up_capabilities()? {
-        complain("WARN started with capabilities, which are given up");
+        warn("started with capabilities, which are given up");
     }
     if rustix::process::getegid().is_root() {
-        complain("WARN started with root's group (0) as its own");
+        warn("started with root's group (0) as its own");
     }
     Ok(())
 }
@@ -162,5 +161,9 @@ fn setting(environment: &[CString], name: &str, default: &str) -> OsString {
 }
 
 fn complain(what: &str) {
-    log::write_line(Stream::Stderr, &format!("entrypoint: {what}"));
+    log::complain("entrypoint", Level::ERROR, what);
+}
+
+fn warn(what: &str) {
+    log::complain("entrypoint", Level::WARN, what);
 }

@@ -9,6 +9,7 @@ use molecule_tools::fs::Dir;
 use molecule_tools::identity::{Database, Identity, UserSpec};
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process;
+use tracing::Level;
 
 use crate::Context;
 
@@ -46,7 +47,7 @@ pub fn run(context: &Context) -> u8 {
         return 1;
     }
     let Err(complaint) = switch_and_exec(context);
-    log::write_line(Stream::Stderr, &format!("gosu: {complaint}"));
+    log::complain("gosu", Level::ERROR, &complaint);
     1
 }
 
@@ -72,7 +73,7 @@ fn assume(spec: &OsStr) -> Result<Identity> {
     let spec = UserSpec::parse(spec)?;
     let identity = spec.resolve(&Database::read(&Dir::open_operator_path("/")?)?)?;
     if let Some(unset) = identity.assume()? {
-        log::write_line(Stream::Stderr, &format!("gosu: WARN {unset}"));
+        log::complain("gosu", Level::WARN, &unset.to_string());
     }
     Ok(identity)
 }

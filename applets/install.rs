@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::{Dir, Kind, TempName};
 use molecule_tools::log::{self, Stream};
+use tracing::Level;
 
 use crate::Applet;
 
@@ -18,7 +19,7 @@ pub fn run(arguments: &[OsString], applets: &[Applet]) -> u8 {
     let (dir, program) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            log::write_line(Stream::Stderr, &format!("molecule-tools --install: {error}"));
+            log::complain("molecule-tools --install", Level::ERROR, &error.to_string());
             return 1;
         }
     };
@@ -28,7 +29,7 @@ pub fn run(arguments: &[OsString], applets: &[Applet]) -> u8 {
             Ok(what) => format!("{}: {what}", escape(&dir.path().join(applet.name))),
             Err(error) => {
                 status = 1;
-                log::write_line(Stream::Stderr, &format!("molecule-tools --install: {error}"));
+                log::complain("molecule-tools --install", Level::ERROR, &error.to_string());
                 continue;
             }
         };

@@ -20,6 +20,7 @@ use molecule_tools::error::escape;
 use molecule_tools::identity::refuse_set_id;
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process::Inherited;
+use tracing::Level;
 
 /// What an applet is given.
 pub struct Context {
@@ -101,7 +102,7 @@ fn dispatch(mut arguments: Vec<CString>) -> u8 {
         .collect();
     let inherited = Inherited::take(std::mem::take(&mut arguments));
     if let Err(error) = refuse_set_id() {
-        log::write_line(Stream::Stderr, &format!("molecule-tools: {error}"));
+        log::complain("molecule-tools", Level::ERROR, &error.to_string());
         return 1;
     }
     log::init(match std::env::var_os("MOLECULE_LOG") {

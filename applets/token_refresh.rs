@@ -9,11 +9,13 @@ use clap::Parser;
 use molecule_tools::error::Result;
 use molecule_tools::fs::Dir;
 use molecule_tools::identity::Database;
-use molecule_tools::log::{self, Stream};
+use molecule_tools::log;
 use molecule_tools::process::{self, BoundedLog, End, Supervisor};
+use tracing::Level;
 
 use crate::Context;
 
+const NAME: &str = "token-refresh";
 const SCRIPT: &str = "/app/scripts/molecule-gh-token-refresh.sh";
 /// Variable that names another command.
 const COMMAND: &str = "MOLECULE_REFRESH_COMMAND";
@@ -39,7 +41,7 @@ struct Options {
 }
 
 pub fn run(context: &Context) -> u8 {
-    let options: Options = match context.parse("token-refresh") {
+    let options: Options = match context.parse(NAME) {
         Ok(options) => options,
         Err(status) => return status,
     };
@@ -48,7 +50,7 @@ pub fn run(context: &Context) -> u8 {
     match supervise(&program, &process::environment(), None, options.once) {
         Ok(status) => status,
         Err(error) => {
-            log::write_line(Stream::Stderr, &format!("token-refresh: {error}"));
+            log::complain(NAME, Level::ERROR, &error.to_string());
             1
         }
     }
@@ -77,8 +79,7 @@ pub fn start_daemon(environment: &[CString]) {
     let log = match open_log() {
         Ok(log) => log,
         Err(error) => {
-            let line = format!("token-refresh: WARN not started: {error}");
-            return log::write_line(Stream::Stderr, &line);
+            return log::complain(NAME, Level::WARN, &format!("not started: {error}"));
         }
     };
     // SAFETY: this process has one thread, so the child may do all that the parent may.
@@ -87,8 +88,7 @@ pub fn start_daemon(environment: &[CString]) {
         Ok(nix::unistd::ForkResult::Parent { .. }) => {}
         Ok(nix::unistd::ForkResult::Child) => be_daemon(log, environment),
         Err(errno) => {
-            let line = format!("token-refresh: WARN not started: fork: {}", errno.desc());
-            log::write_line(Stream::Stderr, &line);
+            log::complain(NAME, Level::WARN, &format!("not started: fork: {}", errno.desc()));
         }
     }
 }
@@ -117,7 +117,7 @@ fn be_daemon(log: BoundedLog, environment: &[CString]) -> ! {
     let status = match process::become_daemon(c"token-refresh", &log.descriptors()) {
         Ok(()) => supervise(&program, environment, Some(log), false).unwrap_or(1),
         Err(error) => {
-            log::write_line(Stream::Stderr, &format!("token-refresh: WARN not started: {error}"));
+            log::complain(NAME, Level::WARN, &format!("not started: {error}"));
             1
         }
     };

@@ -2,7 +2,8 @@
 //!
 //! Text: `PREFIX: message`, with `WARN` or `ERROR` after the prefix for those levels, which is the
 //! form the boot log has always had. JSON: one object per line with `time` (UTC, RFC 3339),
-//! `level`, `section`, `message` and the event's other fields.
+//! `level`, `section`, `message` and the event's other fields. Lines outside a section (the audit,
+//! complaints) have the same JSON form.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -96,6 +97,38 @@ pub fn write_lines(stream: Stream, text: &str) {
     write_line(stream, &lines.join("\n"));
 }
 
+/// The form that [`init`] was called with; text before that.
+pub fn format() -> Format {
+    if JSON.load(Ordering::Relaxed) { Format::Json } else { Format::Text }
+}
+
+/// Writes a line of program `section` on standard error, outside the sections of a boot: in text
+/// `SECTION: message`, and only a warning has its level before the message.
+pub fn complain(section: &str, level: Level, message: &str) {
+    let mark = if level == Level::WARN { "WARN " } else { "" };
+    complain_as(&format!("{section}: {mark}{message}"), section, level, message);
+}
+
+/// The same with the whole of the `text` form given.
+pub fn complain_as(text: &str, section: &str, level: Level, message: &str) {
+    let line = match format() {
+        Format::Text => OneLine(text).to_string(),
+        Format::Json => json_line(section, level, message, Map::new()),
+    };
+    write_line(Stream::Stderr, &line);
+}
+
+/// One line of the JSON form: `time`, `level`, `section`, `message`, then `others`.
+pub fn json_line(section: &str, level: Level, message: &str, others: Map<String, Value>) -> String {
+    let mut object = Map::new();
+    object.insert("time".into(), timestamp().into());
+    object.insert("level".into(), level.as_str().to_ascii_lowercase().into());
+    object.insert("section".into(), section.into());
+    object.insert("message".into(), message.into());
+    object.extend(others);
+    json_text(&Value::Object(object), false)
+}
+
 /// The current time as `YYYY-MM-DDThh:mm:ssZ` (RFC 3339, UTC).
 pub fn timestamp() -> String {
     rfc3339(rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec)
@@ -147,10 +180,9 @@ impl tracing::Subscriber for Lines {
         event.record(&mut fields);
         let Ok(section) = SECTION.lock() else { return };
         let level = *event.metadata().level();
-        let line = if JSON.load(Ordering::Relaxed) {
-            fields.json(section.prefix, level)
-        } else {
-            fields.text(section.prefix, level)
+        let line = match format() {
+            Format::Json => fields.json(section.prefix, level),
+            Format::Text => fields.text(section.prefix, level),
         };
         write_line(section.stream, &line);
     }
@@ -173,13 +205,7 @@ impl Fields {
     }
 
     fn json(self, prefix: &str, level: Level) -> String {
-        let mut object = Map::new();
-        object.insert("time".into(), timestamp().into());
-        object.insert("level".into(), level.as_str().to_ascii_lowercase().into());
-        object.insert("section".into(), prefix.into());
-        object.insert("message".into(), self.message.into());
-        object.extend(self.others);
-        json_text(&Value::Object(object), false)
+        json_line(prefix, level, &self.message, self.others)
     }
 }
 

@@ -15,6 +15,8 @@ mod bad_input;
 mod hand_over;
 #[path = "entrypoint/identity.rs"]
 mod identity;
+#[path = "entrypoint/json_lines.rs"]
+mod json_lines;
 #[path = "entrypoint/limits.rs"]
 mod limits;
 #[path = "entrypoint/steps.rs"]
@@ -34,6 +36,7 @@ fn cases() -> Vec<Case> {
         bad_input::cases(),
         identity::cases(),
         limits::cases(),
+        json_lines::cases(),
         steps::cases(),
     ];
     of_this_file.into_iter().flatten().chain(system_calls::cases()).collect()

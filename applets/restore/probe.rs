@@ -7,6 +7,7 @@ use molecule_tools::log::{self, Stream};
 use molecule_tools::volume::partitions::Table;
 use molecule_tools::volume::probe::{self, Partition, Probe};
 use serde_json::{Value, json};
+use tracing::Level;
 
 /// Prints one JSON object; gives the exit status.
 pub fn run(device: &OsStr) -> u8 {
@@ -17,7 +18,7 @@ pub fn run(device: &OsStr) -> u8 {
             0
         }
         Err(error) => {
-            log::write_line(Stream::Stderr, &format!("restore: {error}"));
+            log::complain("restore", Level::ERROR, &error.to_string());
             1
         }
     }

@@ -20,10 +20,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
+use tracing::Level;
 
 use super::bounded_log::BoundedLog;
 use crate::error::{Error, Result};
 use crate::fs::Dir;
+use crate::log;
 
 /// How long descendants have to end after SIGTERM before SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -140,7 +142,7 @@ impl Supervisor {
     pub fn say(&mut self, line: &str) {
         match &mut self.output {
             Some(output) => output.log.append(format!("{line}\n").as_bytes()),
-            None => crate::log::write_line(crate::log::Stream::Stderr, line),
+            None => log::complain_as(line, "token-refresh", Level::WARN, line),
         }
     }
 
@@ -319,7 +321,12 @@ impl Supervisor {
         let Err(errno) = result;
         let path = std::ffi::OsStr::from_bytes(program.to_bytes());
         let error = Error::os("run", path, rustix::io::Errno::from_raw_os_error(errno as i32));
-        crate::log::write_line(crate::log::Stream::Stderr, &error.to_string());
+        let line = error.to_string();
+        match self.output {
+            // Standard error is the log file, which is text in every form of the boot log.
+            Some(_) => log::write_line(log::Stream::Stderr, &line),
+            None => log::complain_as(&line, "token-refresh", Level::ERROR, &line),
+        }
         let status = if errno == Errno::ENOENT { 127 } else { 126 };
         // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
         #[allow(unsafe_code)]
