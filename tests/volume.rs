@@ -5,6 +5,10 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
+#[path = "volume/again.rs"]
+mod again;
+#[path = "volume/asks.rs"]
+mod asks;
 #[path = "volume/damaged.rs"]
 mod damaged;
 #[path = "volume/discovery.rs"]
@@ -19,6 +23,8 @@ mod named;
 mod partitioned;
 #[path = "volume/place.rs"]
 mod place;
+#[path = "volume/spread.rs"]
+mod spread;
 mod support;
 #[path = "volume/unusable.rs"]
 mod unusable;
@@ -28,6 +34,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cases = [
         journals::cases(),
+        asks::cases(),
+        again::cases(),
+        spread::cases(),
         damaged::cases(),
         partitioned::cases(),
         unusable::cases(),

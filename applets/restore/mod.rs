@@ -429,7 +429,7 @@ fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Sourc
         Some(source) => Ok(Source::Ready {
             trees: {
                 let dir = Dir::open_operator_path(source)?;
-                Trees::single(&dir, source.clone(), false, paths)
+                Trees::single(&dir, source.clone(), paths)
             },
             device: json!({ "directory": source.to_string_lossy() }),
         }),

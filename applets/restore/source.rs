@@ -2,6 +2,8 @@
 //! Says every line that the boot log has between the marker check and the paths.
 
 mod locate;
+mod search;
+mod subvolumes;
 mod trees;
 
 use std::ffi::OsStr;
@@ -13,13 +15,14 @@ use molecule_tools::fs::Dir;
 use molecule_tools::volume::device::Nodes;
 use molecule_tools::volume::discover;
 use molecule_tools::volume::loopdev::Range;
-use molecule_tools::volume::mount::{self, Mounted, Place, Target};
+use molecule_tools::volume::mount::{self, Place, Target};
 use molecule_tools::volume::partitions::Kind;
 use molecule_tools::volume::probe::{self, Probe};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::{info, warn};
 
 use locate::{Located, locate};
+use search::Search;
 pub use trees::{Found, Trees};
 
 /// The device a control plane attaches a backup at. A file of this name is not what was asked for; a
@@ -63,17 +66,18 @@ pub fn open(request: &Request<'_>) -> Source {
         Err(error) => return skip(format!("{error}"), true),
     };
     let name = escape(request.device).to_string();
-    let located = match locate(request.device, &nodes) {
-        Ok(Some(located)) => located,
-        Ok(None) => {
-            info!("no {name} — first-time provision or no backup snapshot, skipping");
-            return Source::Skip { reason: format!("no {name}"), failed: false };
-        }
-        Err(reason) => {
-            info!("no {name} — first-time provision or no backup snapshot, skipping");
-            return Source::Skip { reason, failed: true };
-        }
-    };
+    let located =
+        match locate(request.device, &nodes, &request.root.path().join(request.mount_point)) {
+            Ok(Some(located)) => located,
+            Ok(None) => {
+                info!("no {name} — first-time provision or no backup snapshot, skipping");
+                return Source::Skip { reason: format!("no {name}"), failed: false };
+            }
+            Err(reason) => {
+                info!("no {name} — first-time provision or no backup snapshot, skipping");
+                return Source::Skip { reason, failed: true };
+            }
+        };
     info!("{name} detected — attempting restore");
     let found = probe::probe(&located.device.as_fd()).unwrap_or_else(|error| {
         warn!("{name}: {error}");
@@ -87,11 +91,19 @@ pub fn open(request: &Request<'_>) -> Source {
     let place = Place::prepare(request.root, request.mount_point)
         .inspect_err(|error| warn!("{error}; the volume will not be visible in the file tree"))
         .ok();
-    let Some(chosen) = choose(request, &located, &candidates, &nodes, place.as_ref(), &name) else {
+    let search = Search {
+        request,
+        located: &located,
+        nodes: &nodes,
+        place: place.as_ref(),
+        name: &name,
+        unread: found.unread.is_some(),
+    };
+    let Some((trees, device)) = search.run(&candidates) else {
         warn!("mount of {name} failed — skipping restore");
         return Source::Skip { reason: format!("mount of {name} failed"), failed: true };
     };
-    ready(request, &located, chosen, place.as_ref(), &name)
+    Source::Ready { trees, device }
 }
 
 /// Unmounts what [`open`] has mounted; says what was unmounted.
@@ -119,6 +131,8 @@ struct Candidate<'a> {
     size_bytes: u64,
     fstype: &'a str,
     uuid: Option<&'a str>,
+    /// What the partition table and the file system call it.
+    names: [Option<&'a str>; 2],
     backup_superblock: Option<u64>,
 }
 
@@ -163,6 +177,7 @@ fn candidates<'a>(located: &Located, found: &'a Probe, name: &str) -> Vec<Candid
             size_bytes: part.size_bytes,
             fstype: fstype?,
             uuid: part.uuid.as_deref().or(backup.and_then(|backup| backup.uuid.as_deref())),
+            names: [part.name.as_deref(), part.label.as_deref()],
             backup_superblock: backup.map(|backup| backup.superblock),
         })
     });
@@ -172,6 +187,7 @@ fn candidates<'a>(located: &Located, found: &'a Probe, name: &str) -> Vec<Candid
         size_bytes: 0,
         fstype,
         uuid,
+        names: [None, None],
         backup_superblock,
     };
     let mut all = Vec::new();
@@ -183,101 +199,6 @@ fn candidates<'a>(located: &Located, found: &'a Probe, name: &str) -> Vec<Candid
         all.push(whole(backup.fstype, backup.uuid.as_deref(), Some(backup.superblock)));
     }
     all
-}
-
-/// What [`choose`] settled on.
-struct Chosen<'a> {
-    candidate: &'a Candidate<'a>,
-    mounted: Mounted,
-    /// The tree in it, "" for its root.
-    tree: PathBuf,
-}
-
-/// Mounts one candidate after the other until one holds a path of the restore set; if none does, the
-/// first that can be mounted.
-fn choose<'a>(
-    request: &Request<'_>,
-    located: &Located,
-    candidates: &'a [Candidate<'a>],
-    nodes: &Nodes,
-    place: Option<&Place>,
-    name: &str,
-) -> Option<Chosen<'a>> {
-    let mut first: Option<Chosen<'a>> = None;
-    for candidate in candidates {
-        let label = candidate.label(name);
-        info!("{name} fstype={}", escape(candidate.fstype));
-        if candidate.backup_superblock.is_some() {
-            warn!("{label}: the first superblock is damaged, a copy of it was found");
-        }
-        let Ok(mounted) = mount::mount(&candidate.target(located, Path::new(&label)), nodes, place)
-        else {
-            continue;
-        };
-        let tree = trees::holding(&mounted.root, candidate.fstype, request.paths);
-        let holds = tree.is_some();
-        let chosen = Chosen { candidate, mounted, tree: tree.unwrap_or_default() };
-        match (holds, candidate.partition) {
-            (true, Some(_)) => info!("taking {label}: it holds the restore set"),
-            (false, Some(number)) => {
-                info!("partition {number} of {name} holds nothing of the restore set");
-            }
-            (_, None) => {}
-        }
-        if holds {
-            if let Some(first) = first {
-                first.mounted.discard();
-            }
-            return Some(chosen);
-        }
-        match first {
-            None => first = Some(chosen),
-            Some(_) => chosen.mounted.discard(),
-        }
-    }
-    first
-}
-
-fn ready(
-    request: &Request<'_>,
-    located: &Located,
-    chosen: Chosen<'_>,
-    place: Option<&Place>,
-    name: &str,
-) -> Source {
-    let Chosen { candidate, mut mounted, tree } = chosen;
-    let wanted = Path::new("/").join(request.mount_point);
-    let point = place.map_or(Ok(wanted.clone()), |place| mounted.show_at(place));
-    let point = point.unwrap_or_else(|error| {
-        warn!("{error}; the volume is not visible in the file tree");
-        wanted
-    });
-    info!("mounted {name} at {} (ro)", escape(&point));
-    let device = json!({
-        "requested": request.device.to_string_lossy(),
-        "device": located.device.shown().to_string_lossy(),
-        "found_by": located.why,
-        "partition": candidate.partition,
-        "fstype": candidate.fstype,
-        "uuid": candidate.uuid,
-        "journal_replayed": mounted.replayed,
-        "mount_point": point.to_string_lossy(),
-    });
-    let stale = !mounted.replayed;
-    let root = mounted.into_root(&point);
-    match root.open_beneath(&tree) {
-        Ok(Some(dir)) => {
-            let mut shown = point;
-            if !tree.as_os_str().is_empty() {
-                shown.push(&tree);
-                info!("the restore set is below {}", escape(&shown));
-            }
-            let trees = Trees::single(&dir, shown, stale, request.paths);
-            Source::Ready { trees, device }
-        }
-        Ok(None) => skip(format!("{} is gone", escape(&point.join(&tree))), true),
-        Err(error) => skip(error.to_string(), true),
-    }
 }
 
 impl Candidate<'_> {

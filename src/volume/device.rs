@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
+use super::look;
 use super::mount::Place;
 use super::probe::ReadAt as _;
 use crate::error::{Error, Result};
@@ -36,6 +37,21 @@ pub struct Node {
     pub path: PathBuf,
 }
 
+impl Node {
+    /// Whether the kernel refuses to lend the block device exclusively: it or a partition of it is
+    /// mounted in some mount namespace, built upon, or swapped to (open(2), O_EXCL). An error if the
+    /// kernel does not say.
+    pub fn is_claimed(&self) -> Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::EXCL | OFlags::CLOEXEC;
+        let open = || rustix::fs::open(&self.path, flags, Mode::empty());
+        match look::again(open) {
+            Ok(_) => Ok(false),
+            Err(Errno::BUSY) => Ok(true),
+            Err(errno) => Err(Error::os("ask for the use of", &self.path, errno)),
+        }
+    }
+}
+
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -48,7 +64,7 @@ impl Device {
     pub fn open(path: &Path, image: bool) -> Result<Option<Self>> {
         let fail = |errno| Error::os("open", path, errno);
         // Stat before open: opening a character device or a fifo can have effects.
-        let kind = match rustix::fs::stat(path) {
+        let kind = match look::again(|| rustix::fs::stat(path)) {
             Ok(stat) => Kind::from_mode(stat.st_mode),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(errno) => return Err(fail(errno)),
@@ -109,12 +125,9 @@ impl Device {
         self.file.as_fd().size()
     }
 
-    /// Whether the kernel refuses to lend the block device exclusively: it or a partition of it is
-    /// mounted in some mount namespace, built upon, or swapped to (open(2), O_EXCL).
-    pub fn is_claimed(&self) -> bool {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::EXCL | OFlags::CLOEXEC;
-        let open = |node: &Node| rustix::fs::open(&node.path, flags, Mode::empty());
-        self.node.as_ref().is_some_and(|node| matches!(open(node), Err(Errno::BUSY)))
+    /// See [`Node::is_claimed`]; an image file never is.
+    pub fn is_claimed(&self) -> Result<bool> {
+        self.node.as_ref().map_or(Ok(false), Node::is_claimed)
     }
 
     /// Whether the kernel refuses writes to the block device (BLKROGET), as far as it tells. Always
@@ -135,7 +148,7 @@ impl Device {
 
 fn open_read_only(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty())
+    look::again(|| rustix::fs::open(path, flags, Mode::empty()))
 }
 
 /// A private directory for device nodes: a tmpfs that is mounted nowhere, is not `nodev`, and goes

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, ioctl};
 
 use super::device::{Device, Node, Nodes, Number};
+use super::look::again;
 use crate::error::{Error, Result};
 use crate::fs::Kind;
 
@@ -42,7 +43,7 @@ impl LoopDevice {
     /// and `writable` is set.
     pub fn attach(backing: impl AsFd, range: Range, writable: bool, nodes: &Nodes) -> Result<Self> {
         let control = open(nodes, "loop-control", Path::new("/dev/loop-control"), OFlags::RDWR)
-            .map_err(|error| error.hint("load the kernel's loop module"))?
+            .map_err(with_hint)?
             .0;
         let flags = if writable { AUTOCLEAR } else { AUTOCLEAR | READ_ONLY };
         let config = LoopConfig {
@@ -68,7 +69,7 @@ impl LoopDevice {
             let (file, node) = match open(nodes, &name, &path, mode) {
                 Ok(opened) => opened,
                 Err(error) if error.errno() == Some(Errno::NOENT) => continue,
-                Err(error) => return Err(error),
+                Err(error) => return Err(with_hint(error)),
             };
             // SAFETY: the opcode takes a pointer to struct loop_config (linux/loop.h), laid out below.
             #[allow(unsafe_code)]
@@ -115,25 +116,48 @@ impl Backing {
     }
 }
 
-/// What loop device `number` shows; none if it is no loop device in use.
-pub fn backing(number: Number, nodes: &Nodes) -> Option<Backing> {
+/// What loop device `number` shows; `None` if it is no loop device in use.
+pub fn backing(number: Number, nodes: &Nodes) -> Result<Option<Backing>> {
     const LOOP_GET_STATUS64: Opcode = 0x4C05;
     const LOOP_MAJOR: u32 = 7;
     if number.0 != LOOP_MAJOR {
-        return None;
+        return Ok(None);
     }
-    let node = nodes.make("loop-in-use", Kind::Block, number).ok()?;
+    let fail = |errno| Error::os("look at", format!("/dev/loop {}:{}", number.0, number.1), errno);
+    let node = nodes.make("loop-in-use", Kind::Block, number)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let device = rustix::fs::open(&node.path, flags, Mode::empty()).ok()?;
+    let device = again(|| rustix::fs::open(&node.path, flags, Mode::empty())).map_err(fail)?;
     // SAFETY: the opcode stores a struct loop_info64 (linux/loop.h), laid out below.
     #[allow(unsafe_code)]
-    let info = unsafe { ioctl(&device, Getter::<LOOP_GET_STATUS64, LoopInfo64>::new()) }.ok()?;
+    let info = unsafe { ioctl(&device, Getter::<LOOP_GET_STATUS64, LoopInfo64>::new()) };
+    let info = match info {
+        Ok(info) => info,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(fail(errno)),
+    };
     let [rdevice, file] = [info.rdevice, info.device].map(number_from_kernel);
-    Some(Backing {
-        device: rdevice,
-        file: (rdevice == (0, 0)).then_some((file, info.inode)),
+    // For a file on a file system without a block device, older kernels give its device twice.
+    let is_file = rdevice == (0, 0) || info.rdevice == info.device;
+    Ok(Some(Backing {
+        device: if is_file { (0, 0) } else { rdevice },
+        file: is_file.then_some((file, info.inode)),
         range: Range { offset: info.offset, length: info.sizelimit },
-    })
+    }))
+}
+
+/// Says what to do where a loop device is out of reach.
+fn with_hint(error: Error) -> Error {
+    match error.errno() {
+        // The permissions of the node, or the device cgroup of the container.
+        Some(Errno::PERM | Errno::ACCESS) => error.hint(
+            "the container may not use loop devices: docker run --privileged, or --device \
+             /dev/loop-control --device-cgroup-rule='b 7:* rwm'",
+        ),
+        Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
+            error.hint("load the kernel's loop module")
+        }
+        _ => error,
+    }
 }
 
 /// The kernel's huge_encode_dev() (linux/kdev_t.h): 12 bits of major number amid 20 of minor.
@@ -147,14 +171,14 @@ fn number_from_kernel(device: u64) -> Number {
 fn open(nodes: &Nodes, name: &str, usual: &Path, mode: OFlags) -> Result<(File, Node)> {
     let flags = mode | OFlags::CLOEXEC | OFlags::NOCTTY;
     let class = if name == "loop-control" { "misc" } else { "block" };
-    let number = super::discover::number(Path::new("/sys"), class, name);
     let mut path = PathBuf::from(usual);
-    let opened = match rustix::fs::open(usual, flags, Mode::empty()) {
-        Err(Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::ACCESS) => {
+    let opened = match again(|| rustix::fs::open(usual, flags, Mode::empty())) {
+        Err(errno @ (Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::ACCESS)) => {
             let kind = if class == "misc" { Kind::Char } else { Kind::Block };
-            let number = number.ok_or_else(|| Error::os("open", usual, Errno::NOENT))?;
+            let number = super::discover::number(Path::new("/sys"), class, name)?;
+            let number = number.ok_or_else(|| Error::os("open", usual, errno))?;
             path = nodes.make(name, kind, number)?.path;
-            rustix::fs::open(&path, flags, Mode::empty())
+            again(|| rustix::fs::open(&path, flags, Mode::empty()))
         }
         other => other,
     };

@@ -121,10 +121,10 @@ impl Machine {
     }
 
     fn find_among_busy(&self, name: &str, busy: &[&str]) -> Selection {
-        let identify = |disk: &Disk| self.identify(disk);
+        let identify = |disk: &Disk| Ok(self.identify(disk));
         let wanted = |disk: &str| is_relevant(disk, name);
         let disks = disks(self.sysfs.path(), &self.mounts, wanted).unwrap();
-        by_name(name, &disks, &identify, &|disk| busy.contains(&disk.name.as_str()))
+        by_name(name, &disks, &identify, &|disk| Ok(busy.contains(&disk.name.as_str())))
     }
 
     fn identify(&self, disk: &Disk) -> Option<Identify> {
@@ -168,8 +168,8 @@ fn sysfs() {
         ("nvme0n1p1", 111 << 20, 16_549_855 * 512),
     ];
     assert_eq!(starts, expected);
-    assert_eq!(number(machine.sysfs.path(), "block", "nvme2n1"), Some((259, 9)));
-    assert_eq!(number(machine.sysfs.path(), "block", "nvme3n1"), None);
+    assert_eq!(number(machine.sysfs.path(), "block", "nvme2n1").unwrap(), Some((259, 9)));
+    assert_eq!(number(machine.sysfs.path(), "block", "nvme3n1").unwrap(), None);
     assert!(disks[0].partitions[0].number == (259, 2));
     assert!(
         molecule_tools::volume::discover::disks(Path::new("/no/such"), &Mounts::default(), |_| {
@@ -256,7 +256,7 @@ fn volume_id() {
     let mut machine = Machine::new();
     machine.attach("nvme1n1", 4, "vol0aaaa", b"sdf");
     let find = |machine: &Machine, id: &str| {
-        by_volume_id(id, &machine.disks(), &|disk| machine.identify(disk))
+        by_volume_id(id, &machine.disks(), &|disk| Ok(machine.identify(disk)))
     };
     assert_eq!(taken(find(&machine, "vol-0aaaa")), ("nvme1n1".to_owned(), Why::Serial));
     assert_eq!(find(&machine, "vol-0aaab"), Selection::None);

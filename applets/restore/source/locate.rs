@@ -8,6 +8,7 @@ use molecule_tools::error::escape;
 use molecule_tools::fs::Dir;
 use molecule_tools::volume::device::{Device, Node, Nodes};
 use molecule_tools::volume::discover::{self, Disk, Mounts, Selection, Why};
+use molecule_tools::volume::look;
 use molecule_tools::volume::probe::{self, Probe};
 use rustix::io::Errno;
 use tracing::{info, warn};
@@ -31,16 +32,24 @@ pub struct Located {
 
 /// Finds the device; none if there is no such device, an error with the reason if it cannot be told
 /// which one is meant. Says what was taken and why, unless it is just the node that was named.
-pub fn locate(request: &OsStr, nodes: &Nodes) -> Result<Option<Located>, String> {
+///
+/// `mount_point` is where an earlier restore has mounted what it found: that is no use of a disk.
+pub fn locate(
+    request: &OsStr,
+    nodes: &Nodes,
+    mount_point: &Path,
+) -> Result<Option<Located>, String> {
+    let mounts = mounts(mount_point);
     let text = request.to_string_lossy();
     if let Some((key @ ("UUID" | "LABEL"), value)) = text.split_once('=') {
-        return by_identifier(key, value, nodes);
+        return by_identifier(key, value, nodes, &mounts);
     }
     let path = Path::new(request);
     let is_volume_id = text.starts_with("vol-") && !text.contains('/');
     if is_volume_id {
-        let selection =
-            discover::by_volume_id(&text, &disks(|_| true), &|disk| identify(disk, nodes));
+        let selection = discover::by_volume_id(&text, &disks(&mounts, |_| true)?, &|disk| {
+            identify(disk, nodes)
+        });
         return select(selection, &text, nodes);
     }
     let path = usual_path(path);
@@ -61,16 +70,20 @@ pub fn locate(request: &OsStr, nodes: &Nodes) -> Result<Option<Located>, String>
     let Some(name) = path.strip_prefix("/dev").ok().and_then(Path::to_str) else {
         return Ok(None);
     };
-    let disks = disks(|disk| discover::is_relevant(disk, name));
+    let disks = disks(&mounts, |disk| discover::is_relevant(disk, name))?;
     let identify = |disk: &Disk| identify(disk, nodes);
-    let busy = |disk: &Disk| is_busy(disk, nodes);
+    let busy = |disk: &Disk| is_busy(disk, nodes, &mounts);
     select(discover::by_name(name, &disks, &identify, &busy), &text, nodes)
 }
 
 /// A bare word is a file here, or else the name of a device.
 fn usual_path(path: &Path) -> PathBuf {
     let bare = path.components().count() == 1 && path.is_relative();
-    match bare && rustix::fs::stat(path).is_err() {
+    let absent = || {
+        let stat = look::again(|| rustix::fs::stat(path));
+        matches!(stat, Err(Errno::NOENT | Errno::NOTDIR))
+    };
+    match bare && absent() {
         true => Path::new("/dev").join(path),
         false => path.to_owned(),
     }
@@ -90,6 +103,13 @@ fn select(selection: Selection, request: &str, nodes: &Nodes) -> Result<Option<L
                 info!("candidate {}", discover::describe(disk));
             }
             Err(format!("{request} could be any of {} disks", disks.len()))
+        }
+        Selection::Unclear(disks, reason) => {
+            warn!("{reason}; whether {request} is there cannot be told");
+            for disk in &disks {
+                info!("not looked at: {}", discover::describe(disk));
+            }
+            Err(reason)
         }
         Selection::Taken(disk, why) => {
             let about = discover::describe(&disk);
@@ -139,17 +159,43 @@ struct Match {
     partition: Option<u32>,
 }
 
-fn by_identifier(key: &str, value: &str, nodes: &Nodes) -> Result<Option<Located>, String> {
+fn by_identifier(
+    key: &str,
+    value: &str,
+    nodes: &Nodes,
+    mounts: &Mounts,
+) -> Result<Option<Located>, String> {
     let mut matches: Vec<Match> = Vec::new();
-    for disk in disks(|_| true) {
-        let Ok(device) = Device::open_number(nodes, &disk.name, disk.number) else { continue };
-        let Ok(found) = probe::probe(&device.as_fd()) else { continue };
+    let mut unclear: Vec<Disk> = Vec::new();
+    let mut reason = None;
+    for disk in disks(mounts, |_| true)? {
+        let found = Device::open_number(nodes, &disk.name, disk.number)
+            .and_then(|device| probe::probe(&device.as_fd()));
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                // An empty drive, or a device that has gone, holds nothing; what is in use elsewhere is
+                // the original, not the snapshot, and often not this container's to open.
+                let gone =
+                    matches!(error.errno(), Some(Errno::NOMEDIUM | Errno::NXIO | Errno::NODEV));
+                if !gone && disk.in_use.is_none() {
+                    unclear.push(disk);
+                    reason.get_or_insert(error.to_string());
+                }
+                continue;
+            }
+        };
         let hits = hits(&found, key, value);
         matches.extend(hits.into_iter().map(|partition| Match { disk: disk.clone(), partition }));
     }
+    if let (true, Some(reason)) = (matches.is_empty(), reason) {
+        return select(Selection::Unclear(unclear, reason), &format!("{key}={value}"), nodes);
+    }
     // A snapshot has the identifier of the original, which may be in use on the same machine.
     if matches.len() > 1 {
-        let free = |it: &Match| it.disk.in_use.is_none() && !is_busy(&it.disk, nodes);
+        let free = |it: &Match| {
+            it.disk.in_use.is_none() && matches!(is_busy(&it.disk, nodes, mounts), Ok(false))
+        };
         let (unused, used): (Vec<Match>, Vec<Match>) = matches.into_iter().partition(free);
         matches = match unused.len() {
             1 => unused,
@@ -178,32 +224,54 @@ fn hits(found: &Probe, key: &str, value: &str) -> Vec<Option<u32>> {
     whole.into_iter().chain(parts.map(|part| Some(part.number))).collect()
 }
 
-fn disks(wanted: impl Fn(&str) -> bool) -> Vec<Disk> {
+/// What is mounted where, but for what an earlier restore has mounted at `mount_point`.
+fn mounts(mount_point: &Path) -> Mounts {
     let mut mounts = Mounts::default();
-    // Process 1 is the host's where the container shares its process ids.
-    for process in ["/proc/1", "/proc/self"] {
+    // Process 1 is the host's where the container shares its process ids. What is missing here is made
+    // up for: a disk is also asked whether it is in use.
+    for process in ["/proc/self", "/proc/1"] {
         if let Ok(dir) = Dir::open_operator_path(process)
             && let Ok(Some(text)) = dir.read_file(c"mountinfo", 16 << 20)
         {
             mounts.add(&text);
         }
+        if process == "/proc/self" {
+            mounts.disown(mount_point);
+        }
     }
-    discover::disks(Path::new(SYSFS), &mounts, wanted).unwrap_or_else(|error| {
-        info!("{error}");
-        Vec::new()
-    })
+    mounts
 }
 
-fn identify(disk: &Disk, nodes: &Nodes) -> Option<discover::Identify> {
-    let device = Device::open_number(nodes, &disk.name, disk.number).ok()?;
-    discover::identify(&device)
+/// The disks there are; the reason, said, if that cannot be told.
+fn disks(mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, String> {
+    match discover::disks(Path::new(SYSFS), mounts, wanted) {
+        Ok(disks) => Ok(disks),
+        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => {
+            info!("{error}");
+            Ok(Vec::new())
+        }
+        Err(error) => {
+            warn!("{error}; which disks there are cannot be told");
+            Err(error.to_string())
+        }
+    }
+}
+
+fn identify(
+    disk: &Disk,
+    nodes: &Nodes,
+) -> molecule_tools::error::Result<Option<discover::Identify>> {
+    Ok(discover::identify(&Device::open_number(nodes, &disk.name, disk.number)?))
 }
 
 /// Whether the kernel refuses to lend the disk exclusively: then it or a partition of it is mounted,
-/// in whatever mount namespace, or built upon, or swapped to.
-fn is_busy(disk: &Disk, nodes: &Nodes) -> bool {
-    let Ok(device) = Device::open_number(nodes, &disk.name, disk.number) else { return false };
-    device.is_claimed()
+/// in whatever mount namespace, or built upon, or swapped to. The mount of an earlier restore holds it
+/// like any other, and is not what is asked for.
+fn is_busy(disk: &Disk, nodes: &Nodes, mounts: &Mounts) -> molecule_tools::error::Result<bool> {
+    if mounts.has_own(disk) {
+        return Ok(false);
+    }
+    Device::open_number(nodes, &disk.name, disk.number)?.is_claimed()
 }
 
 impl Located {

@@ -4,21 +4,27 @@ use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::Dir;
+use molecule_tools::volume::look::again_of;
+use molecule_tools::volume::mount::Passing;
 use rustix::io::Errno;
 
 /// The source of a restore: for each path of the restore set, the directory it is restored from.
 pub struct Trees {
-    /// Top of the first tree that was looked at, for the lines about absent paths.
+    /// Top of the tree that has most, for the lines about absent paths.
     top: PathBuf,
-    found: Vec<(PathBuf, Place)>,
-    stale: bool,
+    found: Vec<(PathBuf, Where)>,
+    /// Ends the mount, if it does not outlive the restore.
+    _passing: Option<Passing>,
 }
 
 /// Where one path of the restore set is.
-enum Place {
+pub enum Where {
     Here(Found),
     /// In no tree.
-    Absent,
+    Absent {
+        /// Whether one of them was mounted without journal replay.
+        stale: bool,
+    },
     /// Some tree could not be looked at, or several trees have it.
     Unknown(Error),
 }
@@ -34,27 +40,35 @@ pub struct Found {
 }
 
 impl Trees {
+    pub fn new(top: PathBuf, found: Vec<(PathBuf, Where)>, passing: Option<Passing>) -> Self {
+        Self { top, found, _passing: passing }
+    }
+
     /// One directory that holds all there is.
-    pub fn single(dir: &Dir, shown: PathBuf, stale: bool, paths: &[PathBuf]) -> Self {
-        let look = |path: &PathBuf| match open(dir, path) {
-            Ok(Some(dir)) => Place::Here(Found { dir, shown: shown.join(path), stale }),
-            Ok(None) => Place::Absent,
-            Err(error) => Place::Unknown(error),
+    pub fn single(dir: &Dir, shown: PathBuf, paths: &[PathBuf]) -> Self {
+        let look = |path: &PathBuf| match again_of(|| dir.open_beneath(path)) {
+            Ok(Some(dir)) => {
+                let shown = shown.join(path);
+                Where::Here(Found { dir: dir.shown_as(&shown), shown, stale: false })
+            }
+            Ok(None) => Where::Absent { stale: false },
+            Err(error) if error.errno() == Some(Errno::NOTDIR) => Where::Absent { stale: false },
+            Err(error) => Where::Unknown(error),
         };
         let found = paths.iter().map(|path| (path.clone(), look(path))).collect();
-        Self { top: shown, found, stale }
+        Self::new(shown, found, None)
     }
 
     /// The directory that `path` of the restore set is restored from; `None` if no tree has it; an
     /// error if that cannot be told.
     pub fn find(&self, path: &Path) -> Result<Option<Found>> {
         match self.place(path) {
-            Some(Place::Here(found)) => {
+            Some(Where::Here(found)) => {
                 let dir = found.dir.try_clone()?.shown_as(&found.shown);
                 Ok(Some(Found { dir, shown: found.shown.clone(), stale: found.stale }))
             }
-            Some(Place::Absent) => Ok(None),
-            Some(Place::Unknown(error)) => Err(error.clone()),
+            Some(Where::Absent { .. }) => Ok(None),
+            Some(Where::Unknown(error)) => Err(error.clone()),
             None => Err(Error::on("look for", path, "it is not in the restore set")),
         }
     }
@@ -62,40 +76,22 @@ impl Trees {
     /// The path of `path`'s source in log lines; where it is absent, where it would be.
     pub fn shown(&self, path: &Path) -> PathBuf {
         match self.place(path) {
-            Some(Place::Here(found)) => found.shown.clone(),
+            Some(Where::Here(found)) => found.shown.clone(),
             _ => self.top.join(path),
         }
     }
 
-    /// Whether a tree was mounted without journal replay: an absent path is then a failure.
+    /// Whether something of the source may lack recent changes, because a file system was mounted
+    /// without journal replay: an absent path is then a failure.
     pub fn stale(&self) -> bool {
-        self.stale
+        self.found.iter().any(|(_, place)| match place {
+            Where::Here(found) => found.stale,
+            Where::Absent { stale } => *stale,
+            Where::Unknown(_) => false,
+        })
     }
 
-    fn place(&self, path: &Path) -> Option<&Place> {
+    fn place(&self, path: &Path) -> Option<&Where> {
         self.found.iter().find(|(it, _)| it == path).map(|(_, place)| place)
     }
-}
-
-/// Opens the directory `path` beneath `tree`, no link followed; `None` if there is no such directory.
-fn open(tree: &Dir, path: &Path) -> Result<Option<Dir>> {
-    match tree.open_beneath(path) {
-        Err(error) if error.errno() == Some(Errno::NOTDIR) => Ok(None),
-        other => other,
-    }
-}
-
-/// Where distributions put the root of a btrfs volume, besides its top.
-const SUBVOLUMES: [&str; 3] = ["@", "root", "@rootfs"];
-
-/// The first tree below `root` in which one of `paths` is a directory; links are not followed.
-pub fn holding(root: &Dir, fstype: &str, paths: &[PathBuf]) -> Option<PathBuf> {
-    let subvolumes = if fstype == "btrfs" { &SUBVOLUMES[..] } else { &[] };
-    let trees = std::iter::once("").chain(subvolumes.iter().copied());
-    trees.map(PathBuf::from).find(|tree| holds(root, tree, paths))
-}
-
-fn holds(root: &Dir, tree: &Path, paths: &[PathBuf]) -> bool {
-    let Ok(Some(dir)) = root.open_beneath(tree) else { return false };
-    paths.iter().any(|path| matches!(dir.open_beneath(path), Ok(Some(_))))
 }

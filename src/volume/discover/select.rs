@@ -2,7 +2,7 @@
 
 use super::nvme::{EBS_MODEL, Identify};
 use super::sysfs::Disk;
-use crate::error::escape;
+use crate::error::{Result, escape};
 
 /// The outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Selection {
     Taken(Disk, Why),
     /// There is none.
     None,
+    /// It may be one of these, which could not be looked at; the reason of the first failure.
+    Unclear(Vec<Disk>, String),
     /// These could be meant; none is taken.
     Several(Vec<Disk>),
 }
@@ -40,23 +42,34 @@ fn xen(name: &str) -> Option<String> {
 }
 
 /// Finds the disk attached as `name` (no `/dev/`). `identify` asks a disk's controller; `busy` asks
-/// the kernel whether a disk is in use by anything, other mount namespaces included.
+/// the kernel whether a disk is in use by anything, other mount namespaces included. Both fail where a
+/// disk cannot be looked at.
 pub fn by_name(
     name: &str,
     disks: &[Disk],
-    identify: &dyn Fn(&Disk) -> Option<Identify>,
-    busy: &dyn Fn(&Disk) -> bool,
+    identify: &dyn Fn(&Disk) -> Result<Option<Identify>>,
+    busy: &dyn Fn(&Disk) -> Result<bool>,
 ) -> Selection {
     let xen = xen(name);
     let known = |disk: &&Disk| disk.name == name || Some(&disk.name) == xen.as_ref();
     if let Some(disk) = disks.iter().find(known) {
         return Selection::Taken(disk.clone(), Why::KernelName);
     }
-    let asked: Vec<(&Disk, Option<Identify>)> = disks
-        .iter()
-        .filter(|disk| disk.name.starts_with("nvme"))
-        .map(|disk| (disk, identify(disk)))
-        .collect();
+    let mut unclear: Vec<Disk> = Vec::new();
+    let mut reason = None;
+    let mut asked: Vec<(&Disk, Option<Identify>)> = Vec::new();
+    for disk in disks.iter().filter(|disk| disk.name.starts_with("nvme")) {
+        let page = identify(disk).unwrap_or_else(|error| {
+            // A disk that is in use is not the one, and often not this container's to open; nor is one
+            // whose driver names another model.
+            if disk.in_use.is_none() && (disk.model.is_empty() || disk.model == EBS_MODEL) {
+                unclear.push(disk.clone());
+                reason.get_or_insert(error.to_string());
+            }
+            None
+        });
+        asked.push((disk, page));
+    }
     let record = |identify: &Option<Identify>| identify.as_ref()?.requested.clone();
     let named: Vec<&(&Disk, Option<Identify>)> = asked
         .iter()
@@ -70,17 +83,27 @@ pub fn by_name(
         }
         _ => return Selection::Several(named.iter().map(|(d, page)| named_by(d, page)).collect()),
     }
-    let ebs: Vec<(Disk, Option<String>)> = asked
+    let mut ebs: Vec<(Disk, Option<String>)> = asked
         .iter()
         .map(|(disk, page)| (named_by(disk, page), record(page)))
         .filter(|(disk, _)| disk.model == EBS_MODEL)
-        .map(|(mut disk, record)| {
-            if disk.in_use.is_none() && busy(&disk) {
-                disk.in_use = Some("in use".into());
-            }
-            (disk, record)
-        })
         .collect();
+    for (disk, _) in &mut ebs {
+        if disk.in_use.is_some() || unclear.iter().any(|it| it.name == disk.name) {
+            continue;
+        }
+        match busy(disk) {
+            Ok(true) => disk.in_use = Some("in use".into()),
+            Ok(false) => {}
+            Err(error) => {
+                unclear.push(disk.clone());
+                reason.get_or_insert(error.to_string());
+            }
+        }
+    }
+    if let Some(reason) = reason {
+        return Selection::Unclear(unclear, reason);
+    }
     let spare: Vec<&(Disk, Option<String>)> =
         ebs.iter().filter(|(disk, _)| disk.in_use.is_none()).collect();
     match spare[..] {
@@ -94,20 +117,31 @@ pub fn by_name(
 pub fn by_volume_id(
     id: &str,
     disks: &[Disk],
-    identify: &dyn Fn(&Disk) -> Option<Identify>,
+    identify: &dyn Fn(&Disk) -> Result<Option<Identify>>,
 ) -> Selection {
     let plain = |text: &str| text.replace('-', "").to_ascii_lowercase();
-    let found: Vec<Disk> = disks
-        .iter()
-        .map(|disk| match disk.serial.is_empty() && disk.name.starts_with("nvme") {
-            true => named_by(disk, &identify(disk)),
-            false => disk.clone(),
-        })
-        .filter(|disk| plain(&disk.serial) == plain(id))
-        .collect();
-    match found.len() {
-        0 => Selection::None,
-        1 => Selection::Taken(found[0].clone(), Why::Serial),
+    let mut found: Vec<Disk> = Vec::new();
+    let mut unclear: Vec<Disk> = Vec::new();
+    let mut reason = None;
+    for disk in disks {
+        let mut disk = disk.clone();
+        if disk.serial.is_empty() && disk.name.starts_with("nvme") {
+            match identify(&disk) {
+                Ok(page) => disk = named_by(&disk, &page),
+                Err(error) => {
+                    unclear.push(disk.clone());
+                    reason.get_or_insert(error.to_string());
+                }
+            }
+        }
+        if plain(&disk.serial) == plain(id) {
+            found.push(disk);
+        }
+    }
+    match (found.len(), reason) {
+        (0, Some(reason)) => Selection::Unclear(unclear, reason),
+        (0, None) => Selection::None,
+        (1, _) => Selection::Taken(found.remove(0), Why::Serial),
         _ => Selection::Several(found),
     }
 }

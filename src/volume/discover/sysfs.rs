@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::super::device::Number;
+use super::super::look::again_of;
 use super::mounts::Mounts;
 use crate::error::{Result, escape};
-use crate::fs::{Dir, Listing};
+use crate::fs::{Dir, Kind, Listing};
+use rustix::io::Errno;
 
 /// A whole disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,50 +49,58 @@ const SECTOR: u64 = 512;
 const LIMIT: usize = 4096;
 
 /// The disks that have a size and a name that is `wanted`, sorted by name; memory disks (ram, zram) are
-/// left out. `sysfs` is where sysfs is mounted.
+/// left out. `sysfs` is where sysfs is mounted. An error if sysfs cannot be read: then it cannot be
+/// told which disks there are.
 pub fn disks(sysfs: &Path, mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>> {
-    let class = Dir::open_operator_path(sysfs.join("class/block"))?;
-    let mut disks: Vec<Disk> = Listing::read(&class)?
-        .into_iter()
-        .filter_map(|entry| {
-            let name = entry.name.to_str().ok().filter(|name| wanted(name))?;
-            disk(&class, name, mounts)
-        })
-        .collect();
+    let class = open(&sysfs.join("class/block"))?;
+    let mut disks = Vec::new();
+    for entry in again_of(|| Listing::read(&class))? {
+        if let Some(name) = entry.name.to_str().ok().filter(|name| wanted(name)) {
+            disks.extend(disk(&class, name, mounts)?);
+        }
+    }
     // nvme2n1 before nvme10n1.
-    disks.sort_by_key(|disk| (disk.name.len(), disk.name.clone()));
+    disks.sort_by_key(|disk: &Disk| (disk.name.len(), disk.name.clone()));
     Ok(disks)
 }
 
-fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Option<Disk> {
+/// `None` if `name` is no disk, or has just gone.
+fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Result<Option<Disk>> {
     if name.starts_with("ram") || name.starts_with("zram") {
-        return None;
+        return Ok(None);
     }
     // The entries of a class are the kernel's own links.
-    let dir = Dir::open_operator_path(class.path().join(name)).ok()?;
-    if attribute(&dir, "partition").is_some() {
-        return None;
+    let Some(dir) = there(open(&class.path().join(name)))? else { return Ok(None) };
+    if attribute(&dir, "partition")?.is_some() {
+        return Ok(None);
     }
-    let number = parse_number(attribute(&dir, "dev")?.as_bytes())?;
-    let size_bytes = units(&attribute(&dir, "size")?)?;
-    if size_bytes == 0 {
-        return None;
-    }
-    let device = Dir::open_operator_path(dir.path().join("device")).ok();
-    let text = |name| device.as_ref().and_then(|dir| attribute(dir, name)).unwrap_or_default();
-    let partitions = partitions(&dir);
+    let number = attribute(&dir, "dev")?.and_then(|text| parse_number(text.as_bytes()));
+    let size = attribute(&dir, "size")?.and_then(|text| units(&text)).filter(|&size| size > 0);
+    let (Some(number), Some(size_bytes)) = (number, size) else { return Ok(None) };
+    // These are the driver's to answer; a disk without a name is asked in other ways.
+    let device = there(open(&dir.path().join("device")))?;
+    let text = |name| {
+        let text = device.as_ref().map(|dir| attribute(dir, name));
+        text.and_then(Result::ok).flatten().unwrap_or_default()
+    };
+    let partitions = partitions(&dir)?;
     let used = |number, name: &str, dir: &Dir| {
         let mounted =
             mounts.point(number, name).map(|point| format!("mounted at {}", escape(point)));
-        mounted.or_else(|| held(dir))
+        match mounted {
+            Some(mounted) => Ok(Some(mounted)),
+            None => held(dir),
+        }
     };
-    let in_use = used(number, name, &dir).or_else(|| {
-        partitions.iter().find_map(|part| {
-            let dir = Dir::open_operator_path(dir.path().join(&part.name)).ok()?;
-            used(part.number, &part.name, &dir)
-        })
-    });
-    Some(Disk {
+    let mut in_use = used(number, name, &dir)?;
+    for part in &partitions {
+        if in_use.is_none()
+            && let Some(dir) = there(open(&dir.path().join(&part.name)))?
+        {
+            in_use = used(part.number, &part.name, &dir)?;
+        }
+    }
+    Ok(Some(Disk {
         name: name.to_owned(),
         number,
         size_bytes,
@@ -98,48 +108,70 @@ fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Option<Disk> {
         serial: text("serial"),
         in_use,
         partitions,
-    })
+    }))
 }
 
-fn partitions(disk: &Dir) -> Vec<Partition> {
-    let entries = Listing::read(disk).unwrap_or_default();
-    let mut partitions: Vec<Partition> = entries
-        .into_iter()
-        .filter_map(|entry| {
-            let dir = disk.open_dir(&entry.name).ok()?;
-            attribute(&dir, "partition")?;
-            Some(Partition {
-                name: entry.name.to_str().ok()?.to_owned(),
-                number: parse_number(attribute(&dir, "dev")?.as_bytes())?,
-                start_bytes: units(&attribute(&dir, "start")?)?,
-                size_bytes: units(&attribute(&dir, "size")?)?,
-            })
-        })
-        .collect();
+fn partitions(disk: &Dir) -> Result<Vec<Partition>> {
+    let mut partitions = Vec::new();
+    for entry in again_of(|| Listing::read(disk))? {
+        if entry.kind.is_some_and(|kind| kind != Kind::Dir) {
+            continue;
+        }
+        let Some(dir) = there(again_of(|| disk.open_dir(&entry.name)))? else { continue };
+        if attribute(&dir, "partition")?.is_none() {
+            continue;
+        }
+        let number = attribute(&dir, "dev")?.and_then(|text| parse_number(text.as_bytes()));
+        let start = attribute(&dir, "start")?.and_then(|text| units(&text));
+        let size = attribute(&dir, "size")?.and_then(|text| units(&text));
+        if let (Some(number), Some(start_bytes), Some(size_bytes)) = (number, start, size) {
+            let name = entry.name.to_string_lossy().into_owned();
+            partitions.push(Partition { name, number, start_bytes, size_bytes });
+        }
+    }
     partitions.sort_by_key(|partition| partition.start_bytes);
-    partitions
+    Ok(partitions)
 }
 
 /// Which device is built upon this one (device mapper, md, bcache).
-fn held(dir: &Dir) -> Option<String> {
-    let holders = dir.open_dir(c"holders").ok()?;
-    let holder = Listing::read(&holders).ok()?.into_iter().next()?;
-    let name = std::ffi::OsStr::from_bytes(holder.name.to_bytes());
-    Some(format!("held by {}", escape(name)))
+fn held(dir: &Dir) -> Result<Option<String>> {
+    let Some(holders) = there(again_of(|| dir.open_dir(c"holders")))? else { return Ok(None) };
+    let holders = again_of(|| Listing::read(&holders))?;
+    Ok(holders.into_iter().next().map(|holder| {
+        let name = std::ffi::OsStr::from_bytes(holder.name.to_bytes());
+        format!("held by {}", escape(name))
+    }))
 }
 
-/// The number of device `name` of `class` ("block", "misc"); none if the kernel has no such device.
-pub fn number(sysfs: &Path, class: &str, name: &str) -> Option<Number> {
-    let dir = Dir::open_operator_path(sysfs.join("class").join(class).join(name)).ok()?;
-    parse_number(attribute(&dir, "dev")?.as_bytes())
+/// The number of device `name` of `class` ("block", "misc"); `None` if the kernel has no such device.
+pub fn number(sysfs: &Path, class: &str, name: &str) -> Result<Option<Number>> {
+    let Some(dir) = there(open(&sysfs.join("class").join(class).join(name)))? else {
+        return Ok(None);
+    };
+    Ok(attribute(&dir, "dev")?.and_then(|text| parse_number(text.as_bytes())))
 }
 
-/// The kernel's name of block device `number`.
+/// The kernel's name of block device `number`; `None` if it does not tell.
 pub fn name(sysfs: &Path, number: Number) -> Option<String> {
-    let dir = Dir::open_operator_path(sysfs.join("dev/block")).ok()?;
+    let dir = open(&sysfs.join("dev/block")).ok()?;
     let link = CString::new(format!("{}:{}", number.0, number.1)).ok()?;
     let target = dir.read_symlink(&link).ok()?;
     Some(Path::new(target.to_str().ok()?).file_name()?.to_str()?.to_owned())
+}
+
+fn open(path: &Path) -> Result<Dir> {
+    again_of(|| Dir::open_operator_path(path))
+}
+
+/// What was looked for; `None` if it is not there, or went while it was looked at.
+fn there<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => match error.errno() {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::NXIO) => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 /// `MAJOR:MINOR`
@@ -152,7 +184,8 @@ fn units(text: &str) -> Option<u64> {
     text.parse::<u64>().ok()?.checked_mul(SECTOR)
 }
 
-fn attribute(dir: &Dir, name: &str) -> Option<String> {
-    let bytes = dir.read_file(&CString::new(name).ok()?, LIMIT).ok()??;
-    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+fn attribute(dir: &Dir, name: &str) -> Result<Option<String>> {
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    let bytes = there(again_of(|| dir.read_file(&name, LIMIT)))?.flatten();
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
 }

@@ -22,8 +22,13 @@ pub struct MountOption {
 
 impl MountOption {
     /// An option without value.
-    pub fn flag(name: &'static str) -> Self {
+    pub const fn flag(name: &'static str) -> Self {
         Self { name, value: None }
+    }
+
+    /// An option with a value that is always the same.
+    pub const fn constant(name: &'static str, value: &'static str) -> Self {
+        Self { name, value: Some(Cow::Borrowed(value)) }
     }
 
     /// An option with a value.
@@ -38,6 +43,37 @@ impl fmt::Display for MountOption {
             None => f.write_str(self.name),
             Some(value) => write!(f, "{}={value}", self.name),
         }
+    }
+}
+
+/// An option that takes a choice from the volume, or from a default of the driver.
+#[derive(Debug)]
+pub struct Guard {
+    /// The option.
+    pub option: MountOption,
+    /// Whether the mount is not to be made without it; if not, a driver that refuses it mounts
+    /// without.
+    pub needed: bool,
+}
+
+/// All options of one mount.
+pub struct Options<'a> {
+    /// What this way to mount is about.
+    pub wanted: &'a [MountOption],
+    /// See [`Guard`].
+    pub guards: &'a [Guard],
+}
+
+impl Options<'_> {
+    /// The options, each with whether the mount needs it; `all` includes those that it does not need.
+    fn list(&self, all: bool) -> impl Iterator<Item = (&MountOption, bool)> {
+        let guards = self.guards.iter().map(|guard| (&guard.option, guard.needed));
+        let wanted = self.wanted.iter().map(|option| (option, true));
+        guards.chain(wanted).filter(move |(_, needed)| all || *needed)
+    }
+
+    fn has_dispensable(&self) -> bool {
+        self.guards.iter().any(|guard| !guard.needed)
     }
 }
 
@@ -58,6 +94,14 @@ impl Mount {
             Self::Attached(place) => place.open(),
         }
     }
+
+    /// Ends the mount, also while directories in it are open: these stay usable.
+    pub fn end(self) {
+        // A detached mount ends with its descriptor.
+        if let Self::Attached(place) = self {
+            place.detach();
+        }
+    }
 }
 
 /// Mounts block device `source` read-only, `nosuid,nodev,noexec`. Falls back to mount(2) on
@@ -66,27 +110,41 @@ impl Mount {
 pub fn mount(
     fstype: &str,
     source: &Path,
-    options: &[MountOption],
+    options: &Options<'_>,
     fallback: Option<&Place>,
 ) -> Result<Mount, Errno> {
-    match (detached(fstype, source, options), fallback) {
+    let try_with = |all| match (detached(fstype, source, options, all), fallback) {
         (Err(Errno::NOSYS | Errno::PERM), Some(place)) => {
-            attached(fstype, source, options, place).map(Mount::Attached)
+            attached(fstype, source, options, all, place).map(Mount::Attached)
         }
         (other, _) => other.map(Mount::Detached),
+    };
+    match try_with(true) {
+        // mount(2) and drivers of the old kind refuse all options at once.
+        Err(Errno::INVAL) if options.has_dispensable() => try_with(false),
+        other => other,
     }
 }
 
-fn detached(fstype: &str, source: &Path, options: &[MountOption]) -> Result<OwnedFd, Errno> {
+fn detached(
+    fstype: &str,
+    source: &Path,
+    options: &Options<'_>,
+    all: bool,
+) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "source", source)?;
     rustix::mount::fsconfig_set_flag(&context, "ro")?;
-    for option in options {
-        match &option.value {
-            None => rustix::mount::fsconfig_set_flag(&context, option.name)?,
+    for (option, needed) in options.list(all) {
+        let set = match &option.value {
+            None => rustix::mount::fsconfig_set_flag(&context, option.name),
             Some(value) => {
-                rustix::mount::fsconfig_set_string(&context, option.name, value.as_ref())?;
+                rustix::mount::fsconfig_set_string(&context, option.name, value.as_ref())
             }
+        };
+        match set {
+            Err(Errno::INVAL) if !needed => {}
+            other => other?,
         }
     }
     rustix::mount::fsconfig_create(&context)?;
@@ -100,7 +158,8 @@ fn detached(fstype: &str, source: &Path, options: &[MountOption]) -> Result<Owne
 fn attached(
     fstype: &str,
     source: &Path,
-    options: &[MountOption],
+    options: &Options<'_>,
+    all: bool,
     place: &Place,
 ) -> Result<Place, Errno> {
     let errno = |error: crate::Error| error.errno().unwrap_or(Errno::IO);
@@ -108,7 +167,7 @@ fn attached(
         true => place.try_clone().map_err(errno)?,
         false => place.next_free().map_err(errno)?,
     };
-    let words: Vec<String> = options.iter().map(MountOption::to_string).collect();
+    let words: Vec<String> = options.list(all).map(|(option, _)| option.to_string()).collect();
     let data = CString::new(words.join(",")).map_err(|_| Errno::INVAL)?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount(source, place.by_descriptor(), fstype, flags, data.as_c_str())?;

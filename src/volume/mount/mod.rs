@@ -2,10 +2,13 @@
 //! allows it, else without, else from a backup superblock.
 
 mod api;
+mod asks;
 mod kmsg;
 mod mounted;
+mod mountinfo;
 mod place;
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -15,9 +18,10 @@ use tracing::{info, warn};
 use super::device::{Device, Node, Nodes};
 use super::loopdev::{LoopDevice, Range};
 use crate::error::{Error, Result, describe, escape};
-use api::MountOption;
+use api::{Guard, MountOption, Options};
+use asks::Asks;
 pub use kmsg::KernelLog;
-pub use mounted::Mounted;
+pub use mounted::{Mounted, Passing, Shown};
 pub use place::{Place, unmount};
 
 /// One file system to be mounted.
@@ -56,33 +60,62 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, place: Option<&Place>) -> Resul
         warn!("{}: {why}", escape(target.shown));
         return Err(Error::on("mount", target.shown, why));
     }
+    let asks = asks::asks(&target.device.as_fd(), target.range.offset, target.fstype);
+    let no_replay = match asks {
+        Ok(Asks::Nothing) => None,
+        Ok(Asks::NoReplay(why)) => Some(why.to_owned()),
+        Ok(Asks::OtherDevices(why)) => {
+            warn!("{}: {why}; it is not mounted", escape(target.shown));
+            return Err(Error::on("mount", target.shown, why));
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(why) = &no_replay {
+        warn!("{}: {why}", escape(target.shown));
+    }
+    let mut earlier = place.and_then(|place| Mounted::earlier(target, place, nodes));
+    if let Some(mounted) = &mut earlier {
+        mounted.replayed &= no_replay.is_none();
+    }
+    if let Some(mounted) = earlier.take_if(|mounted| mounted.replayed) {
+        return Ok(mounted);
+    }
     let mut log = KernelLog::from_now(nodes);
     let mut last = Errno::INVAL;
     for attempt in attempts(target) {
-        if attempt.only_if_corrupted && last != Errno::UCLEAN {
+        let excluded = attempt.replay && no_replay.is_some();
+        if excluded || attempt.only_if_corrupted && last != Errno::UCLEAN {
             continue;
         }
         let shown = options_shown(&attempt.options);
-        if let (false, Some(place)) = (attempt.replay, place)
-            && let Some(mounted) = Mounted::earlier(target, place, nodes)
+        if !attempt.replay
+            && let Some(mounted) = earlier.take()
         {
             warn_of_staleness(target, &shown);
             return Ok(mounted);
         }
-        let (name, node, device) = match view(target, attempt.replay, nodes) {
+        let View { name, node, device, shared } = match view(target, attempt.replay, nodes) {
             Ok(view) => view,
             Err(error) => {
                 info!("mount: {error}");
                 continue;
             }
         };
-        match api::mount(kernel_type(target.fstype), &node.path, &attempt.options, place) {
+        let options = Options { wanted: &attempt.options, guards: guards(target.fstype) };
+        match api::mount(kernel_type(target.fstype), &node.path, &options, place) {
             Ok(mount) => {
-                let root = mount.open_root(target.shown)?;
+                let root = match mount.open_root(target.shown) {
+                    Ok(root) => root,
+                    Err(error) => {
+                        info!("mount: {error}");
+                        mount.end();
+                        continue;
+                    }
+                };
                 if !attempt.replay {
                     warn_of_staleness(target, &shown);
                 }
-                return Ok(Mounted::new(mount, root, attempt.replay, device));
+                return Ok(Mounted::new(mount, root, attempt.replay, shared, device));
             }
             Err(errno) => {
                 last = errno;
@@ -123,20 +156,34 @@ impl Target<'_> {
     }
 }
 
-/// The block device to mount: its own node, or a loop device over the range. Without replay always a
-/// read-only loop device, as the kernel writes to a writable device even when told not to replay.
-fn view(
-    target: &Target<'_>,
-    replay: bool,
-    nodes: &Nodes,
-) -> Result<(String, Node, Option<LoopDevice>)> {
+/// The block device to mount.
+struct View {
+    /// Kernel name.
+    name: String,
+    node: Node,
+    /// Where the node is that of a loop device made for this.
+    device: Option<LoopDevice>,
+    /// Whether the device may be mounted already: a second mount shares the options of the first.
+    shared: bool,
+}
+
+/// The device's own node, or a loop device over the range. Without replay always a read-only loop
+/// device, as the kernel writes to a writable device even when told not to replay.
+fn view(target: &Target<'_>, replay: bool, nodes: &Nodes) -> Result<View> {
     if let (Some((name, node)), true) = (&target.node, replay) {
-        return Ok((name.clone(), node.clone(), None));
+        let (name, node) = (name.clone(), node.clone());
+        // Where it cannot be told, the mount must prove that it replays the journal.
+        let shared = node.is_claimed().unwrap_or(true);
+        return Ok(View { name, node, device: None, shared });
     }
     let writable = match target.device.node() {
         Some(node) if replay && !target.device.read_only() => {
             let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            rustix::fs::open(&node.path, flags, Mode::empty()).ok()
+            rustix::fs::open(&node.path, flags, Mode::empty())
+                .inspect_err(|&errno| {
+                    info!("mount: {}", Error::os("open for writing", target.shown, errno));
+                })
+                .ok()
         }
         _ => None,
     };
@@ -144,7 +191,40 @@ fn view(
         Some(fd) => LoopDevice::attach(fd, target.range, true, nodes)?,
         None => LoopDevice::attach(target.device, target.range, false, nodes)?,
     };
-    Ok((device.name().to_owned(), device.node().clone(), Some(device)))
+    let (name, node) = (device.name().to_owned(), device.node().clone());
+    Ok(View { name, node, device: Some(device), shared: false })
+}
+
+/// What keeps a volume from choosing how the host takes its damage, by type. Each comes after what the
+/// superblock asks for, and wins.
+fn guards(fstype: &str) -> &'static [Guard] {
+    const CONTINUE: MountOption = MountOption::constant("errors", "continue");
+    const fn must(option: MountOption) -> Guard {
+        Guard { option, needed: true }
+    }
+    const fn may(option: MountOption) -> Guard {
+        Guard { option, needed: false }
+    }
+    match fstype {
+        // s_errors, s_default_mount_opts and s_mount_opts (ext4(5), tune2fs(8) -e, -o, -E mount_opts).
+        "ext2" | "ext3" | "ext4" => {
+            const {
+                &[
+                    must(CONTINUE),
+                    must(MountOption::flag("block_validity")),
+                    must(MountOption::flag("nodiscard")),
+                ]
+            }
+        }
+        // These know errors=panic, but no volume can ask for it; a driver that does not know the
+        // option does not panic either.
+        "exfat" | "f2fs" | "jfs" | "nilfs2" | "ntfs" | "squashfs" | "vfat" => {
+            const { &[may(CONTINUE)] }
+        }
+        // xfs takes log and realtime devices from options only; btrfs, erofs, iso9660 and udf have no
+        // such choice in the superblock.
+        _ => &[],
+    }
 }
 
 fn attempts(target: &Target<'_>) -> Vec<Attempt> {

@@ -9,6 +9,8 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags};
 
+use tracing::warn;
+
 use crate::error::{Error, Result};
 use crate::fs::{Dir, Stat};
 
@@ -81,16 +83,7 @@ impl Place {
 
     /// The next directory on which nothing is mounted: DIR.1, DIR.2 and so on.
     pub fn next_free(&self) -> Result<Self> {
-        for number in 1..CANDIDATES {
-            let suffix = format!(".{number}");
-            let name = [self.name.to_bytes(), suffix.as_bytes()].concat();
-            let mut shown = self.shown.clone().into_os_string();
-            shown.push(&suffix);
-            let next = Self {
-                parent: self.parent.try_clone()?,
-                name: CString::new(name).unwrap_or_default(),
-                shown: shown.into(),
-            };
+        for next in self.siblings()? {
             next.make()?;
             if next.is_free()? {
                 return Ok(next);
@@ -98,6 +91,19 @@ impl Place {
         }
         Err(Error::on("mount at", &self.shown, "it and its numbered siblings are mount points")
             .hint("unmount them"))
+    }
+
+    /// DIR.1, DIR.2 and so on, whether they exist or not.
+    pub fn siblings(&self) -> Result<Vec<Self>> {
+        let sibling = |number| {
+            let suffix = format!(".{number}");
+            let name = [self.name.to_bytes(), suffix.as_bytes()].concat();
+            let mut shown = self.shown.clone().into_os_string();
+            shown.push(&suffix);
+            let name = CString::new(name).unwrap_or_default();
+            Ok(Self { parent: self.parent.try_clone()?, name, shown: shown.into() })
+        };
+        (1..CANDIDATES).map(sibling).collect()
     }
 
     /// A second handle of the same place.
@@ -133,6 +139,20 @@ impl Place {
         let _ = rustix::mount::mount_change(self.by_descriptor(), MountPropagationFlags::PRIVATE);
     }
 
+    /// Moves what is mounted at `from` here.
+    pub fn take(&self, from: &Self) -> Result<()> {
+        rustix::mount::mount_move(from.by_descriptor(), self.by_descriptor())
+            .map_err(|errno| Error::os("move the mount to", &self.shown, errno))
+    }
+
+    /// Takes what is mounted here out of the file tree; open directories in it stay usable.
+    pub fn detach(&self) {
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        if let Err(errno) = rustix::mount::unmount(self.by_descriptor(), flags) {
+            warn!("{}", Error::os("unmount", &self.shown, errno).hint("umount(8) it by hand"));
+        }
+    }
+
     /// Unmounts what is mounted here.
     pub fn unmount(&self) -> Result<()> {
         rustix::mount::unmount(self.by_descriptor(), UnmountFlags::NOFOLLOW).map_err(|errno| {
@@ -158,7 +178,7 @@ pub fn unmount(root: &Dir, path: &Path) -> Result<Vec<PathBuf>> {
         if place.is_free()? {
             continue;
         }
-        if !is_read_only(&place.open()?) {
+        if !is_read_only(&place.open()?)? {
             return Err(Error::on("unmount", place.shown, "it is mounted for writing")
                 .hint("that is not the mount of a restore; use umount(8)"));
         }
@@ -169,26 +189,10 @@ pub fn unmount(root: &Dir, path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Whether the mount that `dir` is on allows no writing.
-pub fn is_read_only(dir: &Dir) -> bool {
-    rustix::fs::fstatvfs(dir).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::RDONLY))
-}
-
-/// Whether the file system `dir` is on was mounted without its journal, by its options in mountinfo
-/// (proc_pid_mountinfo(5)); false where they cannot be read.
-pub fn skips_journal(dir: &Dir) -> bool {
-    let options = || {
-        let id = dir.stat().ok()?.mount_id.to_string();
-        let process = Dir::open_operator_path("/proc/self").ok()?;
-        let text = process.read_file(c"mountinfo", 16 << 20).ok()??;
-        let line = text
-            .split(|&byte| byte == b'\n')
-            .find(|line| line.split(|&byte| byte == b' ').next() == Some(id.as_bytes()))?;
-        Some(line.rsplit(|&byte| byte == b' ').next()?.to_vec())
-    };
-    let skip = ["norecovery", "noload", "rescue=nologreplay", "nologreplay"];
-    options().is_some_and(|options: Vec<u8>| {
-        options.split(|&byte| byte == b',').any(|word| skip.iter().any(|it| it.as_bytes() == word))
-    })
+pub fn is_read_only(dir: &Dir) -> Result<bool> {
+    rustix::fs::fstatvfs(dir)
+        .map(|vfs| vfs.f_flag.contains(StatVfsMountFlags::RDONLY))
+        .map_err(|errno| Error::os("look at the mount of", dir.path(), errno))
 }
 
 /// Opens the root of a detached mount as a directory that can be listed.

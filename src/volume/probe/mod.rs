@@ -43,6 +43,8 @@ pub struct Probe {
     pub table: Option<Table>,
     /// Its partitions by number.
     pub partitions: Vec<Partition>,
+    /// Why some of it could not be read: a partition without a type may have one then.
+    pub unread: Option<rustix::io::Errno>,
 }
 
 /// A partition and what is in it.
@@ -108,6 +110,7 @@ pub fn probe(device: &impl ReadAt) -> Result<Probe> {
             Source::LIMIT
         );
     }
+    result.unread = source.failure();
     match source.failure() {
         Some(errno) if result.fstype.is_none() && result.table.is_none() => {
             Err(Error::plain("read the device", crate::error::describe(errno))

@@ -1,0 +1,136 @@
+//! What the superblock of a volume asks of the kernel that mounts it, where that could harm the host
+//! or the restore. Whoever could write the volume chose these bytes.
+
+use crate::error::{Error, Result, describe};
+use crate::volume::probe::ReadAt;
+
+/// What a superblock asks for beyond being mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// Nothing that matters here.
+    Nothing,
+    /// The journal must not be replayed; the reason.
+    NoReplay(&'static str),
+    /// The kernel would open further block devices that the superblock names; the reason.
+    OtherDevices(&'static str),
+}
+
+const SUPERBLOCK: u64 = 1024;
+
+/// Reads the superblock of the `fstype` that starts at byte `offset` of `device`.
+pub(super) fn asks(device: &impl ReadAt, offset: u64, fstype: &str) -> Result<Asks> {
+    let read = |at: u64, length: usize| read(device, offset + at, length);
+    Ok(match fstype {
+        "ext2" | "ext3" | "ext4" => ext(&read(SUPERBLOCK, 1024)?),
+        // The kernel takes the first of the two copies that is sound.
+        "f2fs" => match f2fs(&read(SUPERBLOCK, 3072)?) || f2fs(&read(4096 + SUPERBLOCK, 3072)?) {
+            true => Asks::OtherDevices("its superblock names further devices of the machine"),
+            false => Asks::Nothing,
+        },
+        "reiserfs" => match read(65_536, 20)?.get(16..20) {
+            // jp_journal_dev of struct journal_params (reiserfs_fs.h).
+            Some(&[0, 0, 0, 0]) => Asks::Nothing,
+            _ => Asks::OtherDevices("its superblock names a journal device of the machine"),
+        },
+        _ => Asks::Nothing,
+    })
+}
+
+/// struct ext4_super_block (fs/ext4/ext4.h).
+fn ext(superblock: &[u8]) -> Asks {
+    const HAS_JOURNAL: u32 = 4;
+    let number = |at: usize| match superblock.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    };
+    let [compatible, journal_inode] = [number(0x5c), number(0xe0)];
+    if compatible & HAS_JOURNAL != 0 && journal_inode == 0 {
+        return Asks::NoReplay("its superblock names a journal device of the machine");
+    }
+    // s_mount_opts: the kernel reads these before the options of the mount, and no option takes
+    // "noload" back. It shows them in no list of mounts.
+    let options = superblock.get(0x200..0x240).unwrap_or_default();
+    let options = options.split(|&byte| byte == 0).next().unwrap_or_default();
+    match options.split(|&byte| byte == b',').any(|it| it == b"noload" || it == b"norecovery") {
+        true => Asks::NoReplay("its superblock forbids the replay of its journal"),
+        false => Asks::Nothing,
+    }
+}
+
+/// Whether struct f2fs_super_block (linux/f2fs_fs.h) lists devices: devs[0].path.
+fn f2fs(superblock: &[u8]) -> bool {
+    superblock.starts_with(&0xF2F5_2010_u32.to_le_bytes())
+        && superblock.get(2201).is_some_and(|&byte| byte != 0)
+}
+
+fn read(device: &impl ReadAt, offset: u64, length: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let mut done = 0;
+    while done < length {
+        match device.read_at(offset + done as u64, &mut bytes[done..]) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) => {
+                let reason = rustix::io::Errno::from_io_error(&error);
+                let reason = reason.map_or_else(|| error.to_string(), describe);
+                return Err(Error::plain("read the superblock", reason));
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(writes: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut image = vec![0; 128 * 1024];
+        for (at, bytes) in writes {
+            image[*at..*at + bytes.len()].copy_from_slice(bytes);
+        }
+        image
+    }
+
+    fn of(fstype: &str, writes: &[(usize, &[u8])]) -> Asks {
+        asks(&&image(writes)[..], 0, fstype).unwrap()
+    }
+
+    #[test]
+    fn what_an_ext_superblock_asks_for() {
+        const JOURNAL: (usize, &[u8]) = (1024 + 0x5c, &[4]);
+        const INODE: (usize, &[u8]) = (1024 + 0xe0, &[8]);
+        let options =
+            |text: &'static str| of("ext4", &[JOURNAL, INODE, (1024 + 0x200, text.as_bytes())]);
+        assert_eq!(of("ext2", &[]), Asks::Nothing);
+        assert_eq!(of("ext4", &[JOURNAL, INODE]), Asks::Nothing);
+        assert!(matches!(of("ext3", &[JOURNAL]), Asks::NoReplay(_)));
+        for forbids in ["noload", "norecovery", "errors=panic,noload", "noload,x=y"] {
+            assert!(matches!(options(forbids), Asks::NoReplay(_)), "{forbids}");
+        }
+        for harmless in ["noloader", "errors=panic", "x=noload", ",,"] {
+            assert_eq!(options(harmless), Asks::Nothing, "{harmless}");
+        }
+    }
+
+    #[test]
+    fn superblocks_that_name_devices() {
+        let magic = 0xF2F5_2010_u32.to_le_bytes();
+        let first: (usize, &[u8]) = (1024, &magic);
+        let second: (usize, &[u8]) = (5120, &magic);
+        assert_eq!(of("f2fs", &[first, second]), Asks::Nothing);
+        for at in [1024 + 2201, 5120 + 2201] {
+            let asked = of("f2fs", &[first, second, (at, b"/dev/sda")]);
+            assert!(matches!(asked, Asks::OtherDevices(_)), "{at}");
+        }
+        assert_eq!(of("reiserfs", &[]), Asks::Nothing);
+        let asked = of("reiserfs", &[(65_536 + 16, &[0, 8])]);
+        assert!(matches!(asked, Asks::OtherDevices(_)));
+    }
+
+    #[test]
+    fn a_short_device_is_read_to_its_end() {
+        assert_eq!(asks(&&[0_u8; 1500][..], 0, "ext4").unwrap(), Asks::Nothing);
+        assert_eq!(asks(&&[0_u8; 10][..], 0, "f2fs").unwrap(), Asks::Nothing);
+    }
+}

@@ -1,0 +1,145 @@
+//! Restores by hand, one after the other: mounts and loop devices do not pile up.
+
+use std::process::Command;
+
+use crate::disk::{BTRFS, EXT4, Fs, XFS, clean, dirty, has_marker, put, read_only, said, sandbox};
+use crate::support::sandbox::{Image, LoopDevice, Sandbox};
+use crate::support::{Case, case, ok};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("five_restores_of_an_ext4_device", EXT4, || device(Fs::Ext4)),
+        case("five_restores_of_an_xfs_device", XFS, || device(Fs::Xfs)),
+        case("five_restores_of_a_btrfs_device", BTRFS, || device(Fs::Btrfs)),
+        case("five_restores_of_an_ext4_partition", EXT4, || partition(Fs::Ext4)),
+        case("five_restores_of_an_xfs_partition", XFS, || partition(Fs::Xfs)),
+        case("five_restores_of_a_btrfs_partition", BTRFS, || partition(Fs::Btrfs)),
+        case("five_restores_of_an_ext4_image", EXT4, || image(Fs::Ext4)),
+        case("five_restores_of_an_xfs_image", XFS, || image(Fs::Xfs)),
+        case("five_restores_of_a_btrfs_image", BTRFS, || image(Fs::Btrfs)),
+        case("five_restores_of_a_btrfs_image_that_is_not_replayed", BTRFS, stale_image),
+        case("five_restores_of_an_ext4_that_is_not_replayed", EXT4, stale),
+        case("five_restores_beside_a_mount_of_something_else", EXT4, taken),
+        case("two_volumes_in_turn", EXT4, in_turn),
+        case("a_bind_mount_of_a_directory_is_not_the_volume", EXT4, bind),
+        case("a_writable_mount_is_not_used_again", EXT4, writable),
+    ]
+}
+
+/// What is mounted below /mnt, and how many loop devices show `file` of the sandbox.
+fn left(sandbox: &Sandbox, file: &str) -> (String, usize) {
+    let mounts = sandbox.sh("grep ' /mnt' /proc/self/mountinfo | cut -d' ' -f3,5");
+    let wanted = sandbox.sh(&format!("stat -c '%Hd:%Ld %i' {file}"));
+    let loops = ok(Command::new("losetup").args(["-n", "-l", "-O", "BACK-MAJ:MIN,BACK-INO"]));
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    (mounts, loops.lines().filter(|line| words(line) == words(&wanted)).count())
+}
+
+/// Restores `device` five times; each leaves what the first one has left. Gives the number of loop
+/// devices.
+fn five_times(sandbox: &Sandbox, device: &str, status: i32) -> usize {
+    let mut first = None;
+    for _ in 0..5 {
+        let outcome = sandbox.program().args(["restore", "--force", "--device", device]).run();
+        assert_eq!(outcome.status, status, "{outcome:?}");
+        assert!(has_marker(sandbox), "{outcome:?}");
+        let left = left(sandbox, device);
+        assert_eq!(left.0.lines().count(), 1, "{left:?} {outcome:?}");
+        assert!(left.0.ends_with(" /mnt/restore\n"), "{left:?}");
+        match &first {
+            None => first = Some(left),
+            Some(first) => assert_eq!(&left, first, "{outcome:?}"),
+        }
+    }
+    first.unwrap().1
+}
+
+fn device(fs: Fs) {
+    let device = clean(fs).0.attach();
+    assert_eq!(five_times(&sandbox(&device), "/dev/xvdb", 0), 0);
+}
+
+fn partition(fs: Fs) {
+    let (image, _) = clean(fs);
+    let disk = Image::new((fs.mebibytes() + 8) << 20);
+    let end = 2048 + fs.mebibytes() * 2048 - 1;
+    ok(Command::new("sgdisk").arg(format!("-n1:2048:{end}")).arg(disk.path()));
+    put(disk.path(), 1 << 20, image.path());
+    let device = disk.attach();
+    assert_eq!(five_times(&sandbox(&device), "/dev/xvdb", 0), 1);
+}
+
+fn copied(image: &Image) -> Sandbox {
+    let sandbox = Sandbox::new();
+    ok(Command::new("cp")
+        .arg("--sparse=always")
+        .args([image.path(), sandbox.path("/tmp/image").as_path()]));
+    sandbox
+}
+
+fn image(fs: Fs) {
+    assert_eq!(five_times(&copied(&clean(fs).0), "/tmp/image", 0), 1);
+}
+
+fn stale_image() {
+    let volume = dirty(Fs::Btrfs);
+    assert_eq!(five_times(&copied(&volume.copy), "/tmp/image", 23), 1);
+}
+
+fn stale() {
+    let volume = dirty(Fs::Ext4);
+    let device = read_only(&volume.copy);
+    assert_eq!(five_times(&sandbox(&device), "/dev/xvdb", 23), 1);
+}
+
+/// Only the mount that is at /mnt/restore may outlive a restore.
+fn taken() {
+    let device = clean(Fs::Ext4).0.attach();
+    let sandbox = sandbox(&device);
+    sandbox.sh("mkdir -p /mnt/restore; mount -t tmpfs other /mnt/restore");
+    let before = left(&sandbox, "/dev/xvdb");
+    for _ in 0..5 {
+        let outcome = sandbox.program().args(["restore", "--force"]).run();
+        assert_eq!(outcome.status, 0, "{outcome:?}");
+        assert_eq!(said(&outcome).last().unwrap(), "mounted /dev/xvdb at /mnt/restore.1 (ro)");
+        assert_eq!(left(&sandbox, "/dev/xvdb"), before);
+    }
+}
+
+fn in_turn() {
+    let sandbox = copied(&clean(Fs::Ext4).0);
+    sandbox.sh("cp /tmp/image /tmp/other");
+    let restore = |device: &str| {
+        let outcome = sandbox.program().args(["restore", "--force", "--device", device]).run();
+        assert_eq!(outcome.status, 0, "{outcome:?}");
+        said(&outcome).last().unwrap().clone()
+    };
+    assert_eq!(restore("/tmp/image"), "mounted /tmp/image at /mnt/restore (ro)");
+    let before = left(&sandbox, "/tmp/image");
+    for _ in 0..2 {
+        assert_eq!(restore("/tmp/other"), "mounted /tmp/other at /mnt/restore.1 (ro)");
+        assert_eq!(restore("/tmp/image"), "mounted /tmp/image at /mnt/restore (ro)");
+        assert_eq!(left(&sandbox, "/tmp/image"), before);
+        assert_eq!(left(&sandbox, "/tmp/other").1, 0);
+    }
+}
+
+fn bind() {
+    let device = clean(Fs::Ext4).0.attach();
+    let sandbox = sandbox(&device);
+    sandbox.sh("mkdir -p /mnt/restore /tmp/whole; mount -o ro /dev/xvdb /tmp/whole; \
+         mount --bind /tmp/whole/workspace /mnt/restore");
+    let outcome = sandbox.program().arg("restore").run();
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    assert_eq!(said(&outcome).last().unwrap(), "mounted /dev/xvdb at /mnt/restore.1 (ro)");
+}
+
+fn writable() {
+    let (image, _) = clean(Fs::Ext4);
+    let original = LoopDevice::of(image.path(), &[]);
+    let sandbox = sandbox(&original);
+    sandbox.sh("mkdir -p /mnt/restore; mount /dev/xvdb /mnt/restore");
+    let outcome = sandbox.program().arg("restore").run();
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    assert!(!has_marker(&sandbox));
+}

@@ -1,0 +1,240 @@
+//! What a superblock asks of the kernel that mounts it, and what the mount does instead.
+
+use std::process::Command;
+
+use crate::disk::{EXT4, Fs, clean, dirty, has_marker, read_only, restore, said, sandbox};
+use crate::journals::is_complete;
+use crate::support::sandbox::{Image, LoopDevice, Outcome, PROGRAM_INSIDE, Sandbox};
+use crate::support::{Case, Need, case, ok};
+
+pub fn cases() -> Vec<Case> {
+    const STRACE: &[Need] =
+        &[Need::Root, Need::Loop, Need::Filesystem("ext4"), Need::Program("strace")];
+    const SQUASHFS: &[Need] = &[
+        Need::Root,
+        Need::Loop,
+        Need::Filesystem("squashfs"),
+        Need::Program("mksquashfs"),
+        Need::Program("strace"),
+    ];
+    const F2FS: &[Need] = &[Need::Root, Need::Loop, Need::Program("mkfs.f2fs")];
+    vec![
+        case("an_ext_that_asks_for_a_panic_does_not_get_it", EXT4, panics),
+        case("an_ext4_that_asks_for_a_panic_and_is_not_replayed", EXT4, panics_stale),
+        case("an_ext4_that_asks_for_a_panic_mounted_from_a_copy", EXT4, panics_copy),
+        case("an_ext4_that_asks_for_a_panic_on_an_old_kernel", STRACE, panics_old_kernel),
+        case("options_in_an_ext4_superblock_are_overridden", EXT4, superblock_options),
+        case("an_ext4_that_forbids_its_replay_is_no_good_copy", EXT4, forbids_replay),
+        case("an_earlier_mount_of_an_ext4_that_forbids_its_replay", EXT4, forbids_replay_earlier),
+        case("a_squashfs_is_told_to_continue", SQUASHFS, squashfs),
+        case("a_driver_that_refuses_an_option_mounts_without_it", SQUASHFS, refused_option),
+        case("a_driver_that_refuses_all_options_mounts_without_them", SQUASHFS, refused_options),
+        case("an_f2fs_that_names_other_devices_is_not_mounted", F2FS, f2fs_devices),
+    ]
+}
+
+/// What is in force for the ext4 mounted at /mnt/restore, the driver's defaults included: one option
+/// per line.
+fn in_force(sandbox: &Sandbox) -> String {
+    let dev = std::os::unix::fs::MetadataExt::dev(
+        &std::fs::metadata(sandbox.path("/mnt/restore")).unwrap(),
+    );
+    let number = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let device = std::fs::canonicalize(format!("/sys/dev/block/{number}")).unwrap();
+    let name = device.file_name().unwrap().to_str().unwrap().to_owned();
+    std::fs::read_to_string(format!("/proc/fs/ext4/{name}/options")).unwrap()
+}
+
+fn is_guarded(sandbox: &Sandbox) {
+    let options = in_force(sandbox);
+    let has = |wanted: &str| options.lines().any(|line| line == wanted);
+    for wanted in ["errors=continue", "block_validity", "nodiscard", "ro"] {
+        assert!(has(wanted), "{wanted} is missing: {options}");
+    }
+}
+
+fn ask_for_panic(image: &Image) {
+    ok(Command::new("tune2fs").args(["-e", "panic", "-o", "discard,debug"]).arg(image.path()));
+}
+
+/// Writes to the superblock and leaves the journal as it is, which tune2fs(8) would replay.
+fn set(image: &Image, field: &str, value: &str) {
+    let request = format!("set_super_value {field} {value}");
+    ok(Command::new("debugfs").args(["-w", "-R", &request]).arg(image.path()));
+}
+
+fn ask(image: &Image, options: &str) {
+    set(image, "mount_opts", options);
+}
+
+fn panics() {
+    for name in ["ext2", "ext3", "ext4"] {
+        let image = Image::new(24 << 20).make(&format!("mkfs.{name}"), ["-q", "-F"]);
+        ask_for_panic(&image);
+        let device = image.attach();
+        device.fill("mkdir -p configs workspace home/agent/.claude; echo a > workspace/a");
+        let (sandbox, outcome) = restore(&device);
+        assert_eq!(outcome.status, 0, "{outcome:?}");
+        assert_eq!(said(&outcome)[1], format!("/dev/xvdb fstype={name}"));
+        is_guarded(&sandbox);
+    }
+}
+
+fn panics_stale() {
+    let volume = dirty(Fs::Ext4);
+    set(&volume.copy, "errors", "3");
+    let (sandbox, outcome) = restore(&read_only(&volume.copy));
+    assert!(outcome.stdout().contains("is mounted without its journal (ro,noload)"), "{outcome:?}");
+    is_guarded(&sandbox);
+    assert!(in_force(&sandbox).lines().any(|line| line == "norecovery"));
+}
+
+fn panics_copy() {
+    // -e: in the copies too.
+    let options = ["-q", "-F", "-b", "1024", "-e", "panic"];
+    let image = Image::new(64 << 20).make("mkfs.ext4", options);
+    LoopDevice::of(image.path(), &[]).fill("mkdir -p configs workspace; echo a > workspace/a");
+    crate::disk::zero(image.path(), 1024, 1024);
+    let (sandbox, outcome) = restore(&image.attach());
+    assert!(outcome.stdout().contains("(ro,noload,sb=8193)"), "{outcome:?}");
+    assert_eq!(sandbox.sh("cat /workspace/a"), "a\n");
+    is_guarded(&sandbox);
+}
+
+/// `restore` under strace(1) with `injections`.
+fn with_faults(sandbox: &Sandbox, trace: &str, injections: &[&str]) -> Outcome {
+    let mut run = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/tmp/trace"]);
+    run = run.args(["-e", &format!("trace={trace}")]);
+    for injection in injections {
+        run = run.args(["-e", &format!("inject={injection}")]);
+    }
+    run.args([PROGRAM_INSIDE, "restore"]).run()
+}
+
+fn panics_old_kernel() {
+    let (image, manifest) = clean(Fs::Ext4);
+    ask_for_panic(&image);
+    let device = image.attach();
+    let sandbox = sandbox(&device);
+    let outcome = with_faults(&sandbox, "fsopen", &["fsopen:error=ENOSYS"]);
+    is_complete(&sandbox, &outcome, &manifest);
+    is_guarded(&sandbox);
+}
+
+fn superblock_options() {
+    let (image, manifest) = clean(Fs::Ext4);
+    ask(&image, "errors=panic,discard,noblock_validity");
+    let (sandbox, outcome) = restore(&image.attach());
+    is_complete(&sandbox, &outcome, &manifest);
+    is_guarded(&sandbox);
+}
+
+/// The kernel obeys, and shows it in no list of mounts.
+fn forbids_replay() {
+    for option in ["noload", "norecovery,errors=panic"] {
+        let volume = dirty(Fs::Ext4);
+        ask(&volume.copy, option);
+        let device = LoopDevice::of(volume.copy.path(), &[]);
+        let sandbox = sandbox(&device);
+        sandbox.sh("echo mine > /workspace/mine");
+        let outcome = sandbox.program().arg("restore").run();
+        let warning = "WARN /dev/xvdb: its superblock forbids the replay of its journal";
+        assert!(said(&outcome).iter().any(|line| line == warning), "{outcome:?}");
+        assert_eq!(outcome.status, 23, "{outcome:?}");
+        assert_eq!(sandbox.sh("cat /workspace/mine"), "mine\n", "{outcome:?}");
+        is_guarded(&sandbox);
+    }
+}
+
+fn forbids_replay_earlier() {
+    let volume = dirty(Fs::Ext4);
+    ask(&volume.copy, "noload");
+    let device = LoopDevice::of(volume.copy.path(), &[]);
+    let sandbox = sandbox(&device);
+    sandbox.sh("echo mine > /workspace/mine; mkdir -p /mnt/restore");
+    sandbox.sh("mount -o ro /dev/xvdb /mnt/restore");
+    let outcome = sandbox.program().arg("restore").run();
+    assert_eq!(outcome.status, 23, "{outcome:?}");
+    assert_eq!(sandbox.sh("cat /workspace/mine"), "mine\n", "{outcome:?}");
+    assert_eq!(sandbox.sh("grep -c ' /mnt' /proc/mounts"), "1\n");
+}
+
+fn squashed() -> Image {
+    let tree = tempfile::tempdir().unwrap();
+    for path in ["configs", "workspace", "home/agent/.claude"] {
+        std::fs::create_dir_all(tree.path().join(path)).unwrap();
+        std::fs::write(tree.path().join(path).join("file"), path).unwrap();
+    }
+    let image = Image::new(0);
+    ok(Command::new("mksquashfs").arg(tree.path()).arg(image.path()).args([
+        "-noappend",
+        "-quiet",
+        "-no-progress",
+    ]));
+    // Up to whole sectors, as a device has.
+    let file = std::fs::OpenOptions::new().write(true).open(image.path()).unwrap();
+    file.set_len(file.metadata().unwrap().len().next_multiple_of(4096)).unwrap();
+    image
+}
+
+fn is_restored(sandbox: &Sandbox, outcome: &Outcome) {
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    assert_eq!(sandbox.sh("cat /workspace/file"), "workspace");
+    assert!(has_marker(sandbox));
+    let options = sandbox.sh("grep ' /mnt/restore squashfs ' /proc/mounts");
+    assert!(!options.contains("errors=panic"), "{options}");
+}
+
+fn squashfs() {
+    let device = LoopDevice::of(squashed().path(), &[]);
+    let sandbox = sandbox(&device);
+    let outcome = with_faults(&sandbox, "fsconfig", &[]);
+    is_restored(&sandbox, &outcome);
+    let trace = sandbox.sh("cat /tmp/trace");
+    let told = r#"FSCONFIG_SET_STRING, "errors", "continue", 0) = 0"#;
+    assert!(trace.contains(told), "{trace}");
+}
+
+fn refused_option() {
+    let device = LoopDevice::of(squashed().path(), &[]);
+    let sandbox = sandbox(&device);
+    let outcome = with_faults(&sandbox, "fsconfig", &["fsconfig:error=EINVAL:when=5"]);
+    is_restored(&sandbox, &outcome);
+    let trace = sandbox.sh("cat /tmp/trace");
+    let refused = r#""errors", "continue", 0) = -1 EINVAL (Invalid argument) (INJECTED)"#;
+    assert!(trace.contains(refused), "{trace}");
+}
+
+/// A driver of the old kind, or mount(2): the first mount is refused as a whole.
+fn refused_options() {
+    let device = LoopDevice::of(squashed().path(), &[]);
+    for (trace, faults) in [
+        ("fsconfig", &["fsconfig:error=EINVAL:when=6"][..]),
+        ("fsopen,mount", &["fsopen:error=ENOSYS", "mount:error=EINVAL:when=3"]),
+    ] {
+        let sandbox = sandbox(&device);
+        let outcome = with_faults(&sandbox, trace, faults);
+        is_restored(&sandbox, &outcome);
+        let refused = sandbox.sh("grep 'EINVAL.*INJECTED' /tmp/trace");
+        let whole = ["FSCONFIG_CMD_CREATE", r#""errors=continue""#];
+        assert!(whole.iter().any(|it| refused.contains(it)), "{refused}");
+        assert_eq!(said(&outcome).len(), 3, "{outcome:?}");
+    }
+}
+
+fn f2fs_devices() {
+    let [first, second] = [0, 1].map(|_| Image::new(64 << 20));
+    ok(Command::new("mkfs.f2fs").args(["-q", "-f", "-c"]).args([second.path(), first.path()]));
+    let device = first.attach();
+    let sandbox = sandbox(&device);
+    let outcome = sandbox.program().arg("restore").run();
+    let expected = [
+        "/dev/xvdb detected — attempting restore",
+        "/dev/xvdb fstype=f2fs",
+        "WARN /dev/xvdb: its superblock names further devices of the machine; it is not mounted",
+        "WARN mount of /dev/xvdb failed — skipping restore",
+    ];
+    assert_eq!(said(&outcome), expected);
+    assert_eq!(outcome.status, 1);
+    assert!(!has_marker(&sandbox));
+}
