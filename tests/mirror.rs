@@ -29,6 +29,8 @@ mod metadata;
 mod mounts;
 #[path = "mirror/names.rs"]
 mod names;
+#[path = "mirror/ordinary.rs"]
+mod ordinary;
 #[path = "mirror/overlay.rs"]
 mod overlay;
 #[path = "mirror/owners.rs"]
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     cases.extend(metadata::cases());
     cases.extend(mounts::cases());
     cases.extend(names::cases());
+    cases.extend(ordinary::cases());
     cases.extend(overlay::cases());
     cases.extend(owners::cases());
     cases.extend(privileged::cases());

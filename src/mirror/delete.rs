@@ -124,6 +124,8 @@ impl Engine<'_> {
             Ok(names) => names,
             Err(errno) => return self.fail(node, c"", Side::Destination, "list", errno),
         };
+        // Finished, with the permission bits of the source's.
+        let mode = self.widen(dst, c".");
         for name in names.iter().filter(|name| !self.is_excepted(node, name)) {
             if !self.may_remove() {
                 break;
@@ -133,6 +135,9 @@ impl Engine<'_> {
                 Err(Errno::NOENT) => self.remove(node, dst, name),
                 Err(errno) => self.fail(node, name, Side::Source, "stat", errno),
             }
+        }
+        if let Some(mode) = mode {
+            self.narrow(node, dst, mode);
         }
         if !self.options.dry_run {
             self.settle_times(node, dst);
@@ -223,6 +228,7 @@ impl Engine<'_> {
     ) -> Result<Level, ()> {
         let path = || self.removal_path(base, levels, name);
         let fail = |operation, errno| self.fail_removal(path(), operation, errno);
+        self.widen(dir, name);
         let opened = at::open_dir(dir, name)
             .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd, stat)))
             .and_then(|(fd, stat)| match stat.mount_id == mount_id && !stat.mount_root {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 
 use super::delete::Names;
@@ -25,6 +26,8 @@ pub(super) struct Place {
     pub fresh: bool,
     /// See [`Node::closed`].
     pub closed: bool,
+    /// See [`Node::widened`].
+    pub widened: Option<u32>,
     /// See [`Node::unfinished`].
     pub unfinished: bool,
     /// See [`Node::protected`].
@@ -34,12 +37,13 @@ pub(super) struct Place {
 impl Place {
     /// A directory of this run's own making, none in a dry run.
     fn fresh(dst: Option<OwnedFd>) -> Self {
-        Self { dst, fresh: true, closed: false, unfinished: false, protected: false }
+        let closed = false;
+        Self { dst, fresh: true, closed, widened: None, unfinished: false, protected: false }
     }
 
     /// One that was there, and is open to its users.
     fn open(dst: OwnedFd) -> Self {
-        Self { dst: Some(dst), fresh: false, closed: false, unfinished: false, protected: false }
+        Self { fresh: false, ..Self::fresh(Some(dst)) }
     }
 }
 
@@ -74,8 +78,9 @@ impl Engine<'_> {
         if let Some(old) = &old
             && old.kind == Kind::Dir
         {
+            let widened = self.widen(dir, name);
             let dst = at::open_dir(dir, name).map_err(|errno| ("open directory", errno))?;
-            let mut place = Place::open(dst);
+            let mut place = Place { widened, ..Place::open(dst) };
             if is_closed(old) && !self.options.dry_run {
                 // Not another one that was put there since.
                 let now = place.dst.as_ref().map(at::stat_fd).transpose();
@@ -83,6 +88,8 @@ impl Engine<'_> {
                 place.closed = now.as_ref().is_some_and(is_closed);
                 place.unfinished = now.as_ref().is_some_and(is_unfinished);
             }
+            // What its owner may not do in it as the source has it waits for the end as well.
+            place.closed |= self.is_narrow(stat) || self.is_narrow(old);
             if let (false, Some(dst)) = (place.closed, &place.dst) {
                 self.mend_directory(parent, name, stat, xattrs, dst)?;
             }
@@ -203,6 +210,9 @@ impl Engine<'_> {
                 Err(errno) => self.fail(node, c"", Side::Source, "read xattrs of", errno),
             }
         }
+        if let Some(mode) = node.widened {
+            self.narrow(node, dst, if node.protected { mode } else { node.stat.mode });
+        }
         if !node.fresh {
             self.settle_times(node, dst);
             let whole = node.whole.load(Ordering::Relaxed);
@@ -243,6 +253,33 @@ impl Engine<'_> {
                 Ok(()) | Err((_, Errno::NOENT)) => {}
                 Err((operation, errno)) => self.fail_attribute(node, name, operation, errno),
             }
+        }
+    }
+
+    /// Whether the directory's owner, if that is who runs this, may not do everything in it.
+    pub(super) fn is_narrow(&self, stat: &Stat) -> bool {
+        self.ordinary && !self.options.dry_run && stat.mode & 0o700 != 0o700
+    }
+
+    /// Lets the owner of the directory `name` work in it until it is finished, as rsync(1) does. Gives the
+    /// permission bits that it had; none where nothing was changed, and where that may not be, what
+    /// follows says so.
+    pub(super) fn widen(&self, dir: impl AsFd, name: &CStr) -> Option<u32> {
+        if !self.ordinary || self.options.dry_run {
+            return None;
+        }
+        let handle = at::open_handle(dir, name).ok()?;
+        let now = at::stat_fd(&handle).ok()?;
+        if now.kind != Kind::Dir || !self.is_narrow(&now) {
+            return None;
+        }
+        at::chmod_handle(&handle, now.mode | 0o700).ok().map(|()| now.mode)
+    }
+
+    /// Gives an open directory the permission bits `mode` again.
+    pub(super) fn narrow(&self, node: &Arc<Node>, dst: &OwnedFd, mode: u32) {
+        if let Err(errno) = at::again(|| fchmod(dst, Mode::from_raw_mode(mode))) {
+            self.fail_attribute(node, c"", "change mode of", errno);
         }
     }
 

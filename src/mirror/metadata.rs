@@ -87,7 +87,10 @@ impl Object<'_> {
     ) {
         if inherited {
             match Xattrs::read(&self.xattrs()) {
-                Ok(found) => xattrs.remove_surplus(&self.xattrs(), &found, fail),
+                Ok(found) => self.change_xattrs(
+                    &|fail: &mut Fail<'_>| xattrs.remove_surplus(&self.xattrs(), &found, fail),
+                    fail,
+                ),
                 Err(errno) => fail("list xattrs of", errno),
             }
         }
@@ -101,7 +104,8 @@ impl Object<'_> {
         {
             fail("change mode of", errno);
         }
-        xattrs.set(&self.xattrs(), None, owned, fail);
+        let set = |fail: &mut Fail<'_>| xattrs.set(&self.xattrs(), None, owned, fail);
+        self.change_xattrs(&set, fail);
         self.set_mtime(stat, fail);
     }
 
@@ -114,7 +118,8 @@ impl Object<'_> {
         found: &Xattrs,
         fail: &mut Fail<'_>,
     ) {
-        xattrs.remove_surplus(&self.xattrs(), found, fail);
+        let remove = |fail: &mut Fail<'_>| xattrs.remove_surplus(&self.xattrs(), found, fail);
+        self.change_xattrs(&remove, fail);
         let owner = differences.owner || differences.group;
         let owned =
             !owner || self.chown(stat).map_err(|errno| fail("change owner of", errno)).is_ok();
@@ -125,9 +130,34 @@ impl Object<'_> {
                 fail("change mode of", errno);
             }
         }
-        xattrs.set(&self.xattrs(), Some((found, owner)), owned, fail);
+        let set = |fail: &mut Fail<'_>| {
+            xattrs.set(&self.xattrs(), Some((found, owner)), owned, fail);
+        };
+        self.change_xattrs(&set, fail);
         if differences.time {
             self.set_mtime(stat, fail);
+        }
+    }
+
+    /// Does `change`. The user name space goes by the permission to write (xattr(7)), which an owner
+    /// who is refused gives himself for that long.
+    fn change_xattrs(&self, change: &dyn Fn(&mut Fail<'_>), fail: &mut Fail<'_>) {
+        let mut failed = Vec::new();
+        change(&mut |operation, errno| failed.push((operation, errno)));
+        if failed.iter().all(|(_, errno)| *errno != Errno::ACCESS) {
+            return failed.into_iter().for_each(|(operation, errno)| fail(operation, errno));
+        }
+        let mode = match self {
+            Self::Open(fd) | Self::Handle(fd) => at::stat_fd(fd).ok().map(|stat| stat.mode),
+            Self::Entry(..) => None,
+        };
+        let read_only = mode.filter(|mode| mode & 0o200 == 0);
+        let allowed = read_only.filter(|mode| self.chmod(mode | 0o200).is_ok());
+        change(fail);
+        if let Some(mode) = allowed
+            && let Err(errno) = self.chmod(mode)
+        {
+            fail("change mode of", errno);
         }
     }
 

@@ -55,6 +55,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{StatVfsMountFlags, fstatfs, fstatvfs};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 pub use itemize::{Change, Differences};
 pub use keep::Keep;
@@ -184,6 +185,8 @@ struct Engine<'a> {
     /// Directories whose names have to be compared at the end.
     surplus: Mutex<Vec<Arc<Node>>>,
     src_mount: u64,
+    /// Permissions bind the process (no CAP_DAC_OVERRIDE of capabilities(7)).
+    ordinary: bool,
     /// Files that a thread may open at once to read ahead.
     ahead: usize,
     /// The source has been found unable to be read ahead.
@@ -265,6 +268,7 @@ fn run(
         links: Links::remaking(std::mem::take(groups)),
         surplus: Mutex::new(Vec::new()),
         src_mount: stat.mount_id,
+        ordinary: is_ordinary(),
         ahead,
         no_ahead: AtomicBool::new(false),
         times_checked: AtomicBool::new(false),
@@ -290,9 +294,14 @@ fn run(
     if let Some(dst) = dst.filter(|_| options.keep.is_some()) {
         root.protected = engine.protects(&stat, &dst.stat()?);
     }
+    if let Some(dst) = dst.filter(|_| pass == Pass::Copy) {
+        root.closed = engine.is_narrow(&stat) || engine.is_narrow(&dst.stat()?);
+        root.widened = engine.widen(dst, c".");
+    }
     let root = Arc::new(root);
     if pass == Pass::Copy
         && let Some(dst) = &pair.dst
+        && !root.closed
         && let Err((operation, errno)) = engine.mend_directory(&root, c"", &stat, &xattrs, dst)
     {
         engine.fail(&root, c"", Side::Destination, operation, errno);
@@ -341,6 +350,14 @@ fn run(
     });
     *groups = engine.links.torn();
     Ok(engine.counters.report(engine.started.elapsed()))
+}
+
+/// Whether permissions bind this process; where its capabilities cannot be known, by its user.
+fn is_ordinary() -> bool {
+    match rustix::thread::capabilities(None) {
+        Ok(sets) => !sets.effective.contains(CapabilitySet::DAC_OVERRIDE),
+        Err(_) => !rustix::process::geteuid().is_root(),
+    }
 }
 
 /// Links, fifos, sockets and devices cannot be opened, and the way to their xattrs and modes without

@@ -57,6 +57,8 @@ pub(super) struct Node {
     /// It was there, and nobody but ourselves could reach what is below. It is opened when it is
     /// finished.
     pub closed: bool,
+    /// The permission bits that it had before its owner was given what is missing to work in it.
+    pub widened: Option<u32>,
     /// A run that was killed has left it so, with half-written files in it. What is half-written when it
     /// is opened becomes root's.
     pub unfinished: bool,
@@ -90,6 +92,7 @@ impl Node {
             dst_place: dst.map(|dst| Place::of(&dst)),
             fresh,
             closed: false,
+            widened: None,
             unfinished: false,
             protected: false,
             pending: AtomicUsize::new(1),

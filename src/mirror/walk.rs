@@ -64,6 +64,7 @@ impl Engine<'_> {
             Ok(mut node) => {
                 node.closed = place.closed;
                 node.unfinished = place.unfinished;
+                node.widened = place.widened;
                 node.protected = place.protected;
                 Arc::new(node)
             }
