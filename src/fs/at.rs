@@ -194,3 +194,25 @@ fn kind(file_type: FileType) -> Option<Kind> {
         FileType::Unknown => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_call_is_made_again_but_not_for_ever() {
+        let mut calls = 0;
+        let mut call = |interrupted: usize| {
+            calls += 1;
+            if calls > interrupted { Ok(calls) } else { Err(Errno::INTR) }
+        };
+        assert_eq!(again(|| call(3)), Ok(4));
+        calls = 0;
+        let mut call = || -> Result<()> {
+            calls += 1;
+            Err(Errno::INTR)
+        };
+        assert_eq!(again(&mut call), Err(Errno::INTR));
+        assert_eq!(calls, ATTEMPTS);
+    }
+}

@@ -272,7 +272,10 @@ impl Engine<'_> {
                     }
                 }
                 Err(Errno::NOENT) => {}
-                Err(errno) => fail("stat an entry of", errno),
+                Err(errno) => {
+                    level.stays = true;
+                    fail("stat an entry of", errno);
+                }
             }
         }
         level.dir = Some(fd);

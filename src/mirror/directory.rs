@@ -133,6 +133,21 @@ impl Engine<'_> {
         Ok(Some(Place::fresh(Some(dst))))
     }
 
+    /// The destination directory `name`; of one that is not there, or not within reach, the source is
+    /// read all the same.
+    pub(super) fn existing_directory(&self, parent: &Arc<Node>, pair: &Pair, name: &CStr) -> Place {
+        let Some(dir) = &pair.dst else { return Place::fresh(None) };
+        match at::open_dir(dir, name) {
+            Ok(dst) => Place::open(dst),
+            Err(errno) => {
+                if !matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
+                    self.fail(parent, name, Side::Destination, "open directory", errno);
+                }
+                Place::fresh(None)
+            }
+        }
+    }
+
     /// Mends owner, mode, ACLs and xattrs of a directory that was there, before its entries are
     /// touched unless it is closed; its times wait for the end.
     pub(super) fn mend_directory(
@@ -315,10 +330,4 @@ fn is_closed(stat: &Stat) -> bool {
 /// Whether it is one that a killed run has left in the making. Nobody but ourselves has ever been in it.
 fn is_unfinished(stat: &Stat) -> bool {
     is_closed(stat) && stat.mode & 0o1777 == MAKING
-}
-
-/// The destination directory `name` if there is one.
-pub(super) fn existing_directory(pair: &Pair, name: &CStr) -> Option<Place> {
-    let dst = at::open_dir(pair.dst.as_ref()?, name).ok()?;
-    Some(Place::open(dst))
 }

@@ -308,9 +308,7 @@ impl Engine<'_> {
                 }
                 self.put_in_place(node, dir, temp, name, old.as_ref())
             };
-            put().inspect_err(|_| {
-                let _ = at::unlink(dir, temp);
-            })
+            put().inspect_err(|_| self.discard(node, dir, temp))
         };
         match link() {
             Ok(()) => {}

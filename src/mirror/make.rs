@@ -18,7 +18,7 @@ use super::links::{Id, id};
 use super::metadata::{Object, is_privileged, without_set_id};
 use super::report::{Side, add};
 use super::times::same_time;
-use super::tree::{Node, Pair};
+use super::tree::{Node, Pair, join};
 use super::xattrs::Xattrs;
 use super::{Engine, Worker};
 use crate::error::Error;
@@ -205,8 +205,7 @@ impl Engine<'_> {
     pub(super) fn give_up(&self, file: &NewFile, error: CopyError) {
         if let Some(dir) = &file.pair.dst {
             let name = file.temp.as_ref().map_or(file.name.as_c_str(), TempName::as_cstr);
-            // The failure to report is the one that led here.
-            let _ = at::unlink(dir, name);
+            self.discard(&file.node, dir, name);
         }
         let subject = Subject {
             node: &file.node,
@@ -216,6 +215,14 @@ impl Engine<'_> {
             key: file.key,
         };
         self.not_copied(&subject, error);
+    }
+
+    /// Removes what was made in vain.
+    pub(super) fn discard(&self, node: &Arc<Node>, dir: &OwnedFd, name: &CStr) {
+        match at::unlink(dir, name) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => self.fail_removal(join(&node.path(), name), "remove", errno),
+        }
     }
 
     /// Makes a symbolic link, device node, fifo or socket.
@@ -286,7 +293,7 @@ impl Engine<'_> {
                 self.led(*key, node, name, dst);
             }
             Err((operation, errno)) => {
-                let _ = at::unlink(dir, place);
+                self.discard(node, dir, place);
                 self.abandon(subject, Side::Destination, operation, errno);
             }
         }

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use rustix::io::Errno;
 
 use super::ahead::{Found, look};
-use super::directory::existing_directory;
 use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
@@ -50,7 +49,7 @@ impl Engine<'_> {
         };
         let made = match self.pass {
             Pass::Copy => self.make_directory(parent, &pair, &name, &stat, &xattrs),
-            Pass::MakeRoom => Ok(existing_directory(&pair, &name)),
+            Pass::MakeRoom => Ok(Some(self.existing_directory(parent, &pair, &name))),
         };
         let place = match made {
             Ok(Some(place)) => place,

@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         case("an_unreadable_end_leaves_no_half_written_file", disk, unreadable_end),
         case("an_unreadable_directory_keeps_all_that_was_there", disk, unreadable_directory),
         case("a_full_destination_makes_no_room_by_an_unreadable_source", disk, full_and_unreadable),
+        case("nor_by_one_that_is_unreadable_where_it_has_no_directory", disk, no_directory_for_it),
         case("nor_for_a_large_file_that_cannot_be_read", disk, large_and_unreadable),
         case("an_unreadable_inode_table_deletes_nothing", disk, unreadable_inodes),
         case("a_damaged_inode_deletes_nothing", disk, damaged_inode),
@@ -195,6 +196,26 @@ fn full_and_unreadable() {
         for name in surplus {
             assert!(to.path(name).exists(), "{name} was deleted, {path} unreadable");
         }
+    }
+}
+
+/// No inode is left for the directory of a file that cannot be read.
+fn no_directory_for_it() {
+    let damaged = Damaged::new();
+    let to = damaged.pair.to();
+    let mounted = Mounted::tmpfs(&to.0, "64m");
+    let surplus: Vec<String> = (0..50).map(|number| format!("dir1/surplus{number}")).collect();
+    for name in &surplus {
+        to.file(name, "x");
+    }
+    let used = walkdir::WalkDir::new(&to.0).into_iter().count();
+    let options = format!("remount,nr_inodes={used}");
+    ok(Command::new("mount").args(["-o", &options]).arg(&mounted.0));
+    let bad = damaged.blocks("/tree/dir0/file10");
+    let output = damaged.restore(bad, "Input/output error");
+    assert!(said(&output).contains("No space left on device"), "{}", said(&output));
+    for name in &surplus {
+        assert!(to.path(name).exists(), "{name} was deleted");
     }
 }
 
