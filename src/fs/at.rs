@@ -182,7 +182,7 @@ pub fn list(
     Ok(())
 }
 
-fn kind(file_type: FileType) -> Option<Kind> {
+pub(super) fn kind(file_type: FileType) -> Option<Kind> {
     Some(match file_type {
         FileType::RegularFile => Kind::File,
         FileType::Directory => Kind::Dir,

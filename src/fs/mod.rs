@@ -4,6 +4,7 @@
 
 pub mod aio;
 pub mod at;
+pub mod descent;
 mod dir;
 mod ids;
 mod listing;

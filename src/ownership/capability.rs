@@ -3,11 +3,11 @@
 
 use std::ffi::CStr;
 use std::io::Write as _;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::fs::Dir;
+use crate::fs::at;
 use crate::fs::xattr::own_working_directory;
 
 const NAME: &CStr = c"security.capability";
@@ -35,7 +35,7 @@ impl Lookup {
     }
 
     /// Turns to the entries of `dir`.
-    pub(super) fn enter(&mut self, dir: &Dir) {
+    pub(super) fn enter(&mut self, dir: &OwnedFd) {
         if matches!(self, Self::WorkingDirectory) {
             match rustix::process::fchdir(dir) {
                 Ok(()) => return,
@@ -45,14 +45,14 @@ impl Lookup {
         if let Self::Proc { path, mark } = self {
             path.clear();
             // Writing to a vector cannot fail.
-            let _ = write!(path, "/proc/self/fd/{}/", dir.as_fd().as_raw_fd());
+            let _ = write!(path, "/proc/self/fd/{}/", dir.as_raw_fd());
             *mark = path.len();
         }
     }
 
     /// Whether regular file `name` of the entered directory `dir` has file capabilities. What cannot
     /// be found out counts as none: a file system without the attribute, a file that just went.
-    pub(super) fn has_capabilities(&mut self, dir: &Dir, name: &CStr) -> bool {
+    pub(super) fn has_capabilities(&mut self, dir: &OwnedFd, name: &CStr) -> bool {
         let result = match self {
             Self::WorkingDirectory => size(name),
             Self::Proc { path, mark } => {
@@ -67,8 +67,7 @@ impl Lookup {
         match result {
             Ok(_) | Err(Errno::RANGE) => true,
             // No /proc here. The file is opened then, which works but costs more.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => dir
-                .open_file(name)
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => at::open_read(dir, name)
                 .is_ok_and(|fd| rustix::fs::fgetxattr(fd, NAME, &mut [0_u8; 64][..]).is_ok()),
             Err(_) => false,
         }

@@ -4,123 +4,218 @@
 //! would hand over the file outside. So a file of another owner with several names is given only
 //! when all of them are in the tree, as in a restored tree with hard links.
 //!
-//! The names are counted without being fooled by somebody who renames meanwhile: a name is a
-//! directory inode and a component, so a directory that moves counts once; and every link, unlink
-//! and rename sets the time of last change of the file, so names seen while that time stays the same
-//! and lies before the count exist at the same time.
+//! One walk counts the names, a second gives the files of which it has counted all. Nobody who renames
+//! meanwhile can fool the count: a name is a directory inode and a component, so a directory that moves
+//! counts once; and every link, unlink and rename sets the file's time of last change, so names that
+//! were seen with the same such time exist together, if that time was over when the first was seen. A
+//! time that has not come yet when the file is given says as much: no change since has set it.
+//!
+//! The count is bounded: a file with a name that was not counted is not given.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::ffi::CStr;
+use std::hash::{BuildHasher as _, RandomState};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
+use tracing::warn;
 
 use super::Tally;
+use super::bounds::{Time, now};
 use super::walk::Walk;
-use crate::error::{Error, Result};
-use crate::fs::{Dir, Stat};
+use crate::fs::Stat;
+use crate::fs::descent::Id;
 
-type Inode = ((u32, u32), u64);
+/// Files that are counted, at most: 22 MB.
+const FILES: usize = 400_000;
+/// Names of them that are counted, at most: 9 MB.
+const NAMES: usize = 900_000;
 
-/// One name of a file that has several.
-pub(super) struct Name {
-    directory: PathBuf,
-    name: CString,
-    stat: Stat,
+/// The files that were seen, with their names.
+pub(super) struct Links {
+    counts: Mutex<Counts>,
+    /// Names are kept as numbers that nobody can foresee. Two that come out the same count once.
+    hasher: RandomState,
+    clock_passed: AtomicBool,
 }
 
-impl Name {
-    pub(super) fn new(directory: &Dir, name: &CStr, stat: &Stat) -> Self {
-        Self { directory: directory.path().to_owned(), name: name.to_owned(), stat: *stat }
-    }
+#[derive(Default)]
+struct Counts {
+    files: HashMap<Id, File>,
+    names: HashSet<u64>,
+    /// Some names had no place here.
+    overflowed: bool,
+    /// Names of files that have no place here.
+    uncounted: u64,
 }
 
-/// Gives the files whose names are all among `names`, and warns of each of the others.
-pub(super) fn settle(walk: &Walk<'_>, root: &Dir, names: Vec<Name>) -> Tally {
-    let mut tally = Tally::default();
-    let mut files: HashMap<Inode, Vec<Name>> = HashMap::new();
-    for name in names {
-        files.entry(inode(&name.stat)).or_default().push(name);
+struct File {
+    ctime: (i64, u32),
+    links: u32,
+    names: u32,
+    time: When,
+    done: Done,
+}
+
+/// Where a time of last change lay when a name was seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Past,
+    Future,
+    /// Within the walk, or not always the same.
+    Meanwhile,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Nothing,
+    Given,
+    Refused,
+}
+
+/// What to do with a name in the second walk.
+pub(super) enum Verdict {
+    /// Give it; `first` if the file was given by no other name yet.
+    Give { first: bool },
+    /// Leave it, and say why: it is the first name of the file.
+    Refuse(String),
+    /// Leave it.
+    Leave,
+}
+
+impl Links {
+    pub(super) fn new() -> Self {
+        Self {
+            counts: Mutex::default(),
+            hasher: RandomState::new(),
+            clock_passed: AtomicBool::new(false),
+        }
     }
-    for names in files.into_values() {
-        let given = all_in_tree(root, &names).and_then(|()| give(walk, root, &names));
-        match given {
-            Ok(changed) => tally.changed += changed,
-            Err(error) => {
-                tally.failed += 1;
-                walk.complain(&error);
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once a change of any file sets a time later than `begin`: at most one step of the clock,
+    /// once for a tree.
+    pub(super) fn wait_past(&self, begin: Time) {
+        if self.clock_passed.load(Ordering::Acquire) {
+            return;
+        }
+        for _ in 0..20 {
+            if now(ClockId::RealtimeCoarse) > begin {
+                break;
             }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.clock_passed.store(true, Ordering::Release);
+    }
+
+    /// Counts entry `name` of `directory`, seen as `stat` after [`Links::wait_past`] of `begin`.
+    pub(super) fn count(&self, stat: &Stat, directory: Id, name: &CStr, begin: Time) {
+        let id = (stat.dev, stat.ino);
+        let number = self.hasher.hash_one((id, directory, name));
+        let time = match stat.ctime {
+            ctime if ctime <= begin => When::Past,
+            ctime if ctime > now(ClockId::Realtime) => When::Future,
+            _ => When::Meanwhile,
+        };
+        let mut counts = self.lock();
+        if counts.files.len() >= FILES && !counts.files.contains_key(&id) {
+            counts.overflowed = true;
+            return;
+        }
+        let file = counts.files.entry(id).or_insert(File {
+            ctime: stat.ctime,
+            links: stat.nlink,
+            names: 0,
+            time,
+            done: Done::Nothing,
+        });
+        if (file.ctime, file.links, file.time) != (stat.ctime, stat.nlink, time) {
+            file.time = When::Meanwhile;
+        }
+        if counts.names.len() >= NAMES {
+            counts.overflowed = true;
+        } else if counts.names.insert(number)
+            && let Some(file) = counts.files.get_mut(&id)
+        {
+            file.names += 1;
         }
     }
-    tally
-}
 
-/// Fails unless the distinct names of the file are as many as it has links, all at one time.
-fn all_in_tree(root: &Dir, names: &[Name]) -> Result<()> {
-    let Some(first) = names.first() else { return Ok(()) };
-    let (file, path) = (&first.stat, root.path().join(&first.directory));
-    let path = path.join(OsStr::from_bytes(first.name.to_bytes()));
-    let refuse = |reason: String| {
-        Error::on("change owner of", path.clone(), reason)
-            .hint("give it by hand if it is meant to be the user's")
-    };
-    let changing = || refuse("it has several names, and they change".into());
-    let before = after(file.ctime).ok_or_else(changing)?;
-    let mut distinct: HashSet<(Inode, &CStr)> = HashSet::new();
-    for name in names {
-        let Some(directory) = open(root, name)? else { return Err(changing()) };
-        let Some(now) = directory.stat_entry(&name.name)? else { return Err(changing()) };
-        if !now.same_inode(file) || now.ctime != file.ctime || now.ctime >= before {
-            return Err(changing());
+    /// Whether there is anything to do in a second walk.
+    pub(super) fn is_needed(&self) -> bool {
+        let counts = self.lock();
+        counts.overflowed || !counts.files.is_empty()
+    }
+
+    /// Judges the file open as `handle`, seen as `stat` now.
+    pub(super) fn judge(&self, handle: &OwnedFd, stat: &Stat) -> Verdict {
+        let mut counts = self.lock();
+        let overflowed = counts.overflowed;
+        let Some(file) = counts.files.get_mut(&(stat.dev, stat.ino)) else {
+            // Without an overflow it has come since.
+            counts.uncounted += 1;
+            return Verdict::Leave;
+        };
+        let changed = file.time == When::Meanwhile
+            || (file.ctime, file.links) != (stat.ctime, stat.nlink)
+            || (file.time == When::Future && stat.ctime <= now(ClockId::Realtime));
+        let (links, here) = (file.links, file.names);
+        let reason = if changed {
+            "it has several names, and they change".into()
+        } else if here < links && overflowed {
+            format!("it has {links} names, and the tree has too many such names to look for them")
+        } else if here < links {
+            format!("it has {links} names, and only {here} of them in this tree")
+        } else if file.time == When::Future && !has_this_clock(handle) {
+            "it has several names and a time of last change in the future".into()
+        } else {
+            return Verdict::Give { first: file.done != Done::Given };
+        };
+        match std::mem::replace(&mut file.done, Done::Refused) {
+            Done::Nothing => Verdict::Refuse(reason),
+            // On overlayfs without an inode index the first change parts the names.
+            Done::Given => {
+                file.done = Done::Given;
+                Verdict::Leave
+            }
+            Done::Refused => Verdict::Leave,
         }
-        distinct.insert((inode(&directory.stat()?), &name.name));
     }
-    let (links, here) = (file.nlink as usize, distinct.len());
-    match here >= links {
-        true => Ok(()),
-        false => Err(refuse(format!("it has {links} names, and only {here} of them in this tree"))),
-    }
-}
 
-/// Changes the file through one of its names. On overlayfs without an inode index the first change
-/// parts the names (each gets a copy of its own), so every name is looked at.
-fn give(walk: &Walk<'_>, root: &Dir, names: &[Name]) -> Result<u64> {
-    let mut changed = 0;
-    for name in names {
-        let Some(directory) = open(root, name)? else { continue };
-        let handle = directory.open_handle(&name.name)?;
-        let now =
-            Stat::of(&handle).map_err(|errno| directory.entry_error("stat", &name.name, errno))?;
-        if !now.same_inode(&name.stat) || now.uid == walk.plan.owner.uid {
-            continue;
+    /// Notes that the file was given by one of its names.
+    pub(super) fn note_given(&self, stat: &Stat) {
+        if let Some(file) = self.lock().files.get_mut(&(stat.dev, stat.ino)) {
+            file.done = Done::Given;
         }
-        super::change(&handle, &directory.join(&name.name), walk.plan.owner, walk.plan.mode)?;
-        changed += 1;
     }
-    Ok(changed)
-}
 
-fn open(root: &Dir, name: &Name) -> Result<Option<Dir>> {
-    let relative = name.directory.strip_prefix(root.path()).unwrap_or(&name.directory);
-    root.open_beneath(relative)
-}
-
-fn inode(stat: &Stat) -> Inode {
-    (stat.dev, stat.ino)
-}
-
-/// The time, once it is later than `time`; none if that lies further off than the clock's grain.
-/// This is the clock that file systems stamp inodes with, which advances in steps of up to 10 ms.
-fn after(time: (i64, u32)) -> Option<(i64, u32)> {
-    for _ in 0..10 {
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        let now = (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0));
-        if now > time {
-            return Some(now);
+    /// Says how many names had to be left uncounted.
+    pub(super) fn report_uncounted(&self, walk: &Walk<'_>) -> Tally {
+        let failed = self.lock().uncounted;
+        if failed > 0 {
+            warn!(
+                "change owner of {failed} names below {} whose files have several: more than \
+                 {FILES} such files, or new ones; run fix-perms again for the rest",
+                walk.shown()
+            );
         }
-        std::thread::sleep(Duration::from_millis(5));
+        Tally { failed, ..Tally::default() }
     }
-    None
+}
+
+/// Whether this kernel's clock sets the times of the file: on file systems of its own.
+fn has_this_clock(handle: &OwnedFd) -> bool {
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const TMPFS: u64 = 0x0102_1994;
+    const OVERLAY: u64 = 0x794c_7630;
+    rustix::fs::fstatfs(handle)
+        .is_ok_and(|stat| [EXT, XFS, BTRFS, TMPFS, OVERLAY].contains(&stat.f_type.cast_unsigned()))
 }

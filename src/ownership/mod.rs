@@ -3,26 +3,28 @@
 //! The trees belong to a user who may rename, link and replace entries while they are walked. So
 //! nothing is reached by a path of more than one component, no link is followed, and an entry that
 //! needs a change is opened first (`O_PATH`), judged by what that handle shows, and changed through
-//! the same handle. Files with more than one name are settled last, see [`links`].
+//! the same handle. Files with more than one name are given last, see [`links`].
 //!
 //! Mounts below a tree are entered, as `chown -R` does: volumes are mounted below the workspace.
 //!
 //! Failures are warnings (`tracing`), counted in the [`Tally`]; the walk goes on.
 
 pub mod acl;
+mod bounds;
 mod capability;
 mod links;
 mod walk;
+mod worker;
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Gid, Uid};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, shorten};
 use crate::fs::{Dir, Stat};
 use crate::heartbeat::Heartbeat;
 
@@ -105,7 +107,7 @@ fn change_directory(dir: &Dir, owner: Owner, mode: Mode) -> Result<bool> {
     if owner.owns(&dir.stat()?) {
         return Ok(false);
     }
-    change(dir, dir.path(), owner, mode)?;
+    change(dir, || dir.path().to_owned(), owner, mode)?;
     Ok(true)
 }
 
@@ -115,16 +117,17 @@ impl Owner {
     }
 }
 
-/// Changes what `handle` refers to, found at `path`. This is done also for a file that has the right
+/// Changes what `handle` refers to, found at `path`, which is for messages. This is done also for a file that has the right
 /// owner already: chown(2) takes set-id bits and capabilities away.
-fn change(handle: impl AsFd, path: &Path, owner: Owner, mode: Mode) -> Result<()> {
+fn change(handle: impl AsFd, path: impl Fn() -> PathBuf, owner: Owner, mode: Mode) -> Result<()> {
     if mode == Mode::DryRun {
-        info!("would give {} to {}:{}", escape(path), owner.uid, owner.gid);
+        let (path, Owner { uid, gid }) = (path(), owner);
+        info!("would give {} to {uid}:{gid}", escape(shorten(&path).as_ref()));
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     rustix::fs::chownat(handle, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(|errno| {
-        let error = Error::os("change owner of", path, errno);
+        let error = Error::os("change owner of", path(), errno);
         match errno {
             Errno::PERM => error.hint("it is immutable (see lsattr), or CAP_CHOWN is missing"),
             _ => error,
