@@ -7,6 +7,8 @@
 
 mod support;
 
+#[path = "fix_perms/bounded.rs"]
+mod bounded;
 #[path = "fix_perms/differential.rs"]
 mod differential;
 #[path = "fix_perms/hostile.rs"]
@@ -29,6 +31,7 @@ use support::sandbox::{Outcome, Sandbox};
 
 fn main() -> ExitCode {
     let mut cases = differential::cases();
+    cases.extend(bounded::cases());
     cases.extend(hostile::cases());
     cases.extend(layers::cases());
     cases.extend(links::cases());

@@ -23,7 +23,7 @@ use crate::error::{LONGEST_SHOWN, SHOWN_END, left_out};
 
 /// Directories of a way that are open at a time, at most.
 pub const HELD: usize = 6;
-/// Bytes that a way may take, waiting names included: 190,000 levels of one letter, 27,000 of 255.
+/// Bytes that a way may take, waiting names included: 160,000 levels of one letter, 27,000 of 255.
 const WAY: usize = 8 << 20;
 /// Bytes of waiting names of one directory after which the rest of its names waits in the directory.
 const PORTION: usize = 64 << 10;
@@ -58,6 +58,8 @@ struct Level {
     id: Id,
     name: u32,
     waiting: u32,
+    /// Bytes of the path to here, with a slash for each level.
+    length: u32,
     unread: Unread,
 }
 
@@ -177,10 +179,12 @@ impl Descent {
                 level.unread = position.map_or(Unread::Nothing, Unread::From);
             }
         }
+        let length = self.way().length_to(self.levels.len()) + self.names.len() - self.turn;
         self.levels.push(Level {
             id: (stat.dev, stat.ino),
             name: self.turn as u32,
             waiting: self.names.len() as u32,
+            length: length as u32,
             unread: Unread::Here,
         });
         self.held.push_back(Arc::new(fd));
@@ -325,16 +329,17 @@ impl<'a> Way<'a> {
         OsStr::from_bytes(name_at(self.names, level.name).to_bytes())
     }
 
-    /// Bytes of the path of `levels`.
-    fn length(&self, levels: &[Level]) -> usize {
-        levels.iter().map(|level| self.name(level).len() + 1).sum()
+    /// Bytes of the path of the first `count` levels.
+    fn length_to(&self, count: usize) -> usize {
+        let last = count.checked_sub(1).and_then(|index| self.levels.get(index));
+        last.map_or(0, |level| level.length as usize)
     }
 
     /// The path of the deepest directory, `base` being the start's, for messages: of a long one both
     /// ends.
     pub fn path(&self, base: &Path) -> PathBuf {
         let mut path = base.to_owned();
-        if path.as_os_str().len() + self.length(self.levels) <= LONGEST_SHOWN {
+        if path.as_os_str().len() + self.length_to(self.levels.len()) <= LONGEST_SHOWN {
             path.extend(self.levels.iter().map(|level| self.name(level)));
             return path;
         }
@@ -347,7 +352,7 @@ impl<'a> Way<'a> {
         }
         let last = self.last_levels(SHOWN_END).max(first);
         if last > first {
-            path.push(left_out(self.length(&self.levels[first..last])));
+            path.push(left_out(self.length_to(last) - self.length_to(first)));
         }
         path.extend(self.levels[last..].iter().map(|level| self.name(level)));
         path

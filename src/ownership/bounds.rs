@@ -1,62 +1,94 @@
 //! When a walk has to end although the tree has not: somebody who moves what was seen to where it will
 //! be seen again, or makes new entries all the time, could otherwise keep it going for ever.
 
+use std::ffi::CStr;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::fs::Stat;
+use crate::fs::descent::Id;
+use crate::fs::{Kind, Stat};
 
 /// Seconds and nanoseconds since 1970.
 pub(super) type Time = (i64, u32);
 
-/// Entries that may change during a walk before that is set against those that do not.
-const CHANGES: u64 = 10_000;
-/// How many times more may change than do not.
+/// Entries that are looked at before any is counted, which small trees do not reach.
+const UNCOUNTED: u64 = 4096;
+/// Entries that may be new or come again, beside [`FACTOR`].
+const AGAIN: u64 = 10_000;
+/// How many times more entries may be new or come again than are old and come first. A mount can show
+/// the same entries again.
 const FACTOR: u64 = 4;
 /// Entries of any tree. Only a file system that is made up as it is read has more.
 const ENTRIES: u64 = 1 << 27;
+/// Bits of the map of what was seen: 2 MiB.
+const BITS: u32 = 24;
 
-/// Every rename sets the time of last change of what is renamed, so something that is seen twice has
-/// changed since the walk began, and what has not changed is finite. (An inode that was given by this
-/// walk has changed as well: where a mount shows it a second time it counts as one that did.)
+/// Counts what was there when the walk began and is seen for the first time, which is finite, and sets a
+/// limit by it to all else. What was there: an inode's time of last change is set when it is made, and
+/// when it is moved itself. The first time: by a map of one bit for each of what was seen, which two may
+/// share, so that the first is too small in trees of many millions.
 pub(super) struct Bounds {
-    /// When the walk began.
     begin: Time,
-    same: AtomicU64,
-    changed: AtomicU64,
+    total: AtomicU64,
+    first: AtomicU64,
+    map: OnceLock<Vec<AtomicU64>>,
+    hasher: RandomState,
 }
 
 /// What one thread has seen since it last told.
 #[derive(Default)]
 pub(super) struct Seen {
-    same: u64,
-    changed: u64,
+    total: u64,
+    first: u64,
 }
 
 impl Bounds {
     pub(super) fn start() -> Self {
-        Self { begin: now(ClockId::Realtime), same: AtomicU64::new(0), changed: AtomicU64::new(0) }
+        Self {
+            begin: now(ClockId::Realtime),
+            total: AtomicU64::new(0),
+            first: AtomicU64::new(0),
+            map: OnceLock::new(),
+            hasher: RandomState::new(),
+        }
     }
 
+    /// When the walk began.
     pub(super) fn begin(&self) -> Time {
         self.begin
     }
 
-    /// Notes an entry. A time that has not come yet is no change of these minutes.
-    pub(super) fn note(&self, seen: &mut Seen, stat: &Stat) {
-        match stat.ctime > self.begin && stat.ctime <= now(ClockId::Realtime) {
-            true => seen.changed += 1,
-            false => seen.same += 1,
-        }
+    /// Notes entry `name` of `directory` (not needed at the top). A time that has not come yet is no
+    /// change of these minutes.
+    pub(super) fn note(&self, seen: &mut Seen, directory: Option<Id>, name: &CStr, stat: &Stat) {
+        seen.total += 1;
+        let Some(map) = self.map.get() else { return };
+        let one_name = stat.kind == Kind::Dir || stat.nlink == 1;
+        let number = match one_name {
+            true => self.hasher.hash_one((stat.dev, stat.ino)),
+            // Each of its names comes once.
+            false => self.hasher.hash_one((directory, name)),
+        };
+        let (word, bit) = ((number >> 6) as usize % map.len(), 1 << (number & 63));
+        let comes_again = map[word].fetch_or(bit, Ordering::Relaxed) & bit != 0;
+        let is_new = stat.ctime > self.begin && stat.ctime <= now(ClockId::Realtime);
+        seen.first += u64::from(!comes_again && !is_new);
     }
 
     /// Adds up; false if the walk has to end.
     pub(super) fn allow(&self, seen: &mut Seen) -> bool {
         let seen = std::mem::take(seen);
-        let same = self.same.fetch_add(seen.same, Ordering::Relaxed) + seen.same;
-        let changed = self.changed.fetch_add(seen.changed, Ordering::Relaxed) + seen.changed;
-        changed <= CHANGES + FACTOR * same && same + changed <= ENTRIES
+        let total = self.total.fetch_add(seen.total, Ordering::Relaxed) + seen.total;
+        let first = self.first.fetch_add(seen.first, Ordering::Relaxed) + seen.first;
+        if total > UNCOUNTED {
+            let words = 1 << (BITS - 6);
+            self.map
+                .get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(words).collect());
+        }
+        total <= ENTRIES && total <= AGAIN + first + FACTOR * first
     }
 }
 

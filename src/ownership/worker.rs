@@ -99,7 +99,8 @@ impl<'a> Worker<'a> {
                 }
                 Next::Unread => self.list(),
                 Next::Done => {
-                    if let Err(CutOff { waiting }) = self.descent.leave() {
+                    // What did not wait any more is done.
+                    if let Err(CutOff { waiting: waiting @ 1.. }) = self.descent.leave() {
                         self.cut_off(waiting);
                     }
                 }
@@ -216,7 +217,7 @@ impl Hands<'_> {
 
     /// The directory itself.
     fn give_directory(&mut self, way: Way<'_>, name: &CStr, fd: &OwnedFd, stat: &Stat) {
-        self.shared.bounds.note(&mut self.seen, stat);
+        self.shared.bounds.note(&mut self.seen, way.id(), name, stat);
         if self.shared.pass != Pass::Look {
             return;
         }
@@ -279,7 +280,7 @@ impl Hands<'_> {
                 return None;
             }
         };
-        self.shared.bounds.note(&mut self.seen, &stat);
+        self.shared.bounds.note(&mut self.seen, way.id(), name, &stat);
         let Plan { owner, privileges, .. } = self.shared.walk.plan;
         let shared_file = stat.nlink > 1 && stat.uid != owner.uid;
         match self.shared.pass {
