@@ -114,7 +114,7 @@ fn may_be_replaced(claude: &Dir) -> Result<Obstacle> {
         Some(Kind::Symlink) => Ok(Obstacle::Link),
         Some(Kind::Dir) => {
             let sessions = claude.open_dir(NAME)?;
-            match Listing::read(&sessions)?.as_slice() {
+            match Listing::first(&sessions, 2)?.as_slice() {
                 [] => Ok(Obstacle::Directory { stray: false }),
                 [only] if *only.name == *NAME && is_link_to_volume(&sessions, NAME) => {
                     Ok(Obstacle::Directory { stray: true })

@@ -231,15 +231,10 @@ impl<'a> Steps<'a> {
 }
 
 fn first_entry_is_roots(dir: &Dir) -> Result<bool> {
-    let mut first = None;
-    Listing::for_each(dir, |name, _, _| {
-        // A record of this program's own is not what the platform or the agent has put there.
-        if name != record::FILE {
-            first.get_or_insert_with(|| name.to_owned());
-        }
-    })?;
+    // A record of this program's own is not what the platform or the agent has put there.
+    let first = Listing::first(dir, 2)?.into_iter().find(|entry| *entry.name != *record::FILE);
     match first {
-        Some(name) => Ok(dir.stat_entry(&name)?.is_some_and(|stat| stat.uid == 0)),
+        Some(entry) => Ok(dir.stat_entry(&entry.name)?.is_some_and(|stat| stat.uid == 0)),
         None => Ok(false),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Timestamps, Uid};
@@ -16,7 +17,7 @@ pub type Result<T> = std::result::Result<T, Errno>;
 
 /// Most attempts at a call that is interrupted. A signal interrupts a call once; only a file system in
 /// user space can say so without end.
-const ATTEMPTS: usize = 1000;
+pub(super) const ATTEMPTS: usize = 1000;
 
 /// Makes `call` again while a signal interrupts it (EINTR of signal(7)), at most 1,000 times in all.
 pub fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
@@ -162,6 +163,18 @@ pub fn list(
     buffer: &mut [MaybeUninit<u8>],
     mut each: impl FnMut(&CStr, Option<Kind>, u64),
 ) -> Result<()> {
+    list_until(dir, buffer, |name, kind, ino| {
+        each(name, kind, ino);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same until `each` breaks off.
+pub fn list_until(
+    dir: impl AsFd,
+    buffer: &mut [MaybeUninit<u8>],
+    mut each: impl FnMut(&CStr, Option<Kind>, u64) -> ControlFlow<()>,
+) -> Result<()> {
     again(|| rustix::fs::seek(&dir, rustix::fs::SeekFrom::Start(0)))?;
     let mut raw = RawDir::new(&dir, buffer);
     let mut interrupted = 0;
@@ -175,8 +188,11 @@ pub fn list(
             Err(errno) => return Err(errno),
         };
         let name = entry.file_name();
-        if name != c"." && name != c".." {
-            each(name, kind(entry.file_type()), entry.ino());
+        if name != c"."
+            && name != c".."
+            && each(name, kind(entry.file_type()), entry.ino()).is_break()
+        {
+            break;
         }
     }
     Ok(())

@@ -205,9 +205,13 @@ impl Descent {
         }
         let size = if self.names.len() < MANY_NAMES { BUFFER } else { SMALL_BUFFER };
         let mut raw = RawDir::new(fd, &mut self.buffer[..size]);
+        let mut interrupted = 0;
         while let Some(entry) = raw.next() {
             let entry = match entry {
-                Err(Errno::INTR) => continue,
+                Err(Errno::INTR) if interrupted < at::ATTEMPTS => {
+                    interrupted += 1;
+                    continue;
+                }
                 entry => entry?,
             };
             let name = entry.file_name();

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 
 use super::{Dir, Kind, at};
 use crate::error::{Error, Result};
@@ -31,6 +32,20 @@ impl Listing {
     pub fn for_each(dir: &Dir, each: impl FnMut(&CStr, Option<Kind>, u64)) -> Result<()> {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
         at::list(dir, &mut buffer, each).map_err(|errno| Error::os("list", dir.path(), errno))
+    }
+
+    /// The first `most` entries, or all if there are fewer.
+    pub fn first(dir: &Dir, most: usize) -> Result<Vec<Entry>> {
+        let (mut entries, mut buffer) = (Vec::new(), [MaybeUninit::uninit(); 2048]);
+        at::list_until(dir, &mut buffer, |name, kind, ino| {
+            entries.push(Entry { name: name.to_owned(), kind, ino });
+            match entries.len() < most {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })
+        .map_err(|errno| Error::os("list", dir.path(), errno))?;
+        Ok(entries)
     }
 
     /// All entries, unsorted.

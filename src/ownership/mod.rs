@@ -20,12 +20,11 @@ use std::ffi::CStr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Gid, Uid};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::error::{Error, Result, escape, shorten};
-use crate::fs::{Dir, Stat};
+use crate::fs::{Dir, Stat, at};
 use crate::heartbeat::Heartbeat;
 
 /// Who entries are given to.
@@ -125,8 +124,7 @@ fn change(handle: impl AsFd, path: impl Fn() -> PathBuf, owner: Owner, mode: Mod
         info!("would give {} to {uid}:{gid}", escape(shorten(&path).as_ref()));
         return Ok(());
     }
-    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    rustix::fs::chownat(handle, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(|errno| {
+    at::chown_fd(handle, owner.uid, owner.gid).map_err(|errno| {
         let error = Error::os("change owner of", path(), errno);
         match errno {
             Errno::PERM => error.hint("it is immutable (see lsattr), or CAP_CHOWN is missing"),
