@@ -26,6 +26,8 @@ mod place;
 #[path = "volume/spread.rs"]
 mod spread;
 mod support;
+#[path = "volume/unclear.rs"]
+mod unclear;
 #[path = "volume/unusable.rs"]
 mod unusable;
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         asks::cases(),
         again::cases(),
         spread::cases(),
+        unclear::cases(),
         damaged::cases(),
         partitioned::cases(),
         unusable::cases(),

@@ -3,10 +3,12 @@
 use std::process::Command;
 
 use crate::disk::{BTRFS, EXT4, Fs, XFS, clean, dirty, has_marker, put, read_only, said, sandbox};
-use crate::support::sandbox::{Image, LoopDevice, Sandbox};
-use crate::support::{Case, case, ok};
+use crate::support::sandbox::{Image, LoopDevice, PROGRAM_INSIDE, Sandbox};
+use crate::support::{Case, Need, case, ok};
 
 pub fn cases() -> Vec<Case> {
+    const STRACE: &[Need] =
+        &[Need::Root, Need::Loop, Need::Filesystem("ext4"), Need::Program("strace")];
     vec![
         case("five_restores_of_an_ext4_device", EXT4, || device(Fs::Ext4)),
         case("five_restores_of_an_xfs_device", XFS, || device(Fs::Xfs)),
@@ -21,6 +23,7 @@ pub fn cases() -> Vec<Case> {
         case("five_restores_of_an_ext4_that_is_not_replayed", EXT4, stale),
         case("five_restores_beside_a_mount_of_something_else", EXT4, taken),
         case("two_volumes_in_turn", EXT4, in_turn),
+        case("five_restores_of_a_partition_on_an_old_kernel", STRACE, old_kernel),
         case("a_bind_mount_of_a_directory_is_not_the_volume", EXT4, bind),
         case("a_writable_mount_is_not_used_again", EXT4, writable),
     ]
@@ -67,6 +70,51 @@ fn partition(fs: Fs) {
     put(disk.path(), 1 << 20, image.path());
     let device = disk.attach();
     assert_eq!(five_times(&sandbox(&device), "/dev/xvdb", 0), 1);
+}
+
+/// Without fsopen(2) each file system that is looked into is on a directory for a while: the first has
+/// nothing, one is shown, one has the rest.
+fn old_kernel() {
+    let script = |paths: &[&str]| {
+        paths
+            .iter()
+            .map(|path| format!("mkdir -p {path}; echo a > {path}/file; "))
+            .collect::<String>()
+    };
+    let contents = [
+        (96, script(&["other"])),
+        (64, script(&["configs", "workspace"])),
+        (32, script(&["agent/.claude"])),
+    ];
+    let disk = Image::new(200 << 20);
+    let mut start = 1;
+    for (mebibytes, script) in contents {
+        let image = Image::new(mebibytes << 20).make("mkfs.ext4", ["-q", "-F"]);
+        LoopDevice::of(image.path(), &[]).fill(&script);
+        let (first, last) = (start * 2048, (start + mebibytes) * 2048 - 1);
+        ok(Command::new("sgdisk").arg(format!("-n0:{first}:{last}")).arg(disk.path()));
+        put(disk.path(), start << 20, image.path());
+        start += mebibytes;
+    }
+    let device = disk.attach();
+    let sandbox = sandbox(&device);
+    let mut first = None;
+    for _ in 0..5 {
+        let outcome = sandbox
+            .command("/usr/bin/strace")
+            .args(["-f", "-qq", "-o", "/tmp/trace", "-e", "trace=fsopen"])
+            .args(["-e", "inject=fsopen:error=ENOSYS", PROGRAM_INSIDE, "restore", "--force"])
+            .run();
+        assert_eq!(outcome.status, 0, "{outcome:?}");
+        assert!(outcome.stdout().contains("ok /home/agent/.claude\n"), "{outcome:?}");
+        assert_eq!(said(&outcome).last().unwrap(), "mounted /dev/xvdb at /mnt/restore (ro)");
+        let left = left(&sandbox, "/dev/xvdb");
+        assert!(left.0.ends_with(" /mnt/restore\n"), "{left:?}");
+        assert_eq!(left.0.lines().count(), 1, "{left:?}");
+        assert_eq!(left.1, 1, "{left:?}");
+        assert_eq!(first.get_or_insert(left.clone()), &left);
+    }
+    sandbox.sh("test -e /mnt/restore/workspace/file");
 }
 
 fn copied(image: &Image) -> Sandbox {

@@ -10,7 +10,7 @@ use molecule_tools::volume::discover::{
 use crate::disk::{EXT4, Fs, clean, has_marker, said};
 use crate::journals::is_complete;
 use crate::support::sandbox::{LoopDevice, Sandbox};
-use crate::support::{Case, case};
+use crate::support::{Case, Need, case};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -26,6 +26,8 @@ pub fn cases() -> Vec<Case> {
         case("restore_lists_several_spare_disks_and_takes_none", EXT4, restore_several),
         case("restore_finds_a_volume_id", EXT4, restore_volume_id),
         case("a_volume_id_is_a_serial_number", &[], volume_id),
+        case("a_disk_that_cannot_be_looked_at_is_not_passed_over", &[], unclear),
+        case("the_only_spare_disk_is_found_again", EXT4, restore_only_spare_again),
     ]
 }
 
@@ -263,6 +265,61 @@ fn volume_id() {
     // Where sysfs has no serial number, the controller is asked.
     machine.file("nvme1n1/device", "serial", "");
     assert_eq!(taken(find(&machine, "vol-0aaaa")).0, "nvme1n1");
+}
+
+/// A disk that cannot be looked at may be the one: nothing is guessed, and it is not "no device".
+fn unclear() {
+    let fail = || Err(molecule_tools::Error::os("open", "/dev/x", rustix::io::Errno::IO));
+    let mut machine = Machine::new();
+    machine.attach("nvme1n1", 4, "", b"/dev/sdf");
+    machine.mounts.add(b"22 1 259:1 / / rw - xfs /dev/nvme0n1p1 rw\n");
+    let disks = machine.disks();
+    let names = |selection: &Selection| match selection {
+        Selection::Unclear(disks, _) => disks.iter().map(|disk| disk.name.clone()).collect(),
+        _ => Vec::new(),
+    };
+    let identify = |disk: &Disk| Ok(machine.identify(disk));
+    let no_answer = by_name("xvdb", &disks, &|_| fail(), &|_| Ok(false));
+    assert_eq!(names(&no_answer), ["nvme1n1"]);
+    let no_use = by_name("xvdb", &disks, &identify, &|_| Err(fail().unwrap_err()));
+    assert_eq!(names(&no_use), ["nvme1n1"]);
+    assert_eq!(names(&by_volume_id("vol-0aaaa", &disks, &|_| fail())), ["nvme1n1"]);
+    // Another one that says it is the one is taken.
+    machine.attach("nvme2n1", 5, "vol0bbbb", b"/dev/xvdb");
+    let some = |disk: &Disk| match disk.name.as_str() {
+        "nvme1n1" => fail(),
+        _ => Ok(machine.identify(disk)),
+    };
+    assert_eq!(taken(by_name("xvdb", &machine.disks(), &some, &|_| Ok(false))).0, "nvme2n1");
+    assert_eq!(taken(by_volume_id("vol-0bbbb", &machine.disks(), &some)).0, "nvme2n1");
+    // Nor is a disk in use, or of another make, the one.
+    let machine = Machine::new();
+    machine.disk("nvme1n1", "259:4", 75 << 30, "Amazon EC2 NVMe Instance Storage", "AWS1234");
+    let mut disks = machine.disks();
+    disks[0].in_use = Some("mounted at /".into());
+    assert_eq!(by_name("xvdb", &disks, &|_| fail(), &|_| Ok(false)), Selection::None);
+}
+
+/// The first restore has mounted it; that is no use of it.
+fn restore_only_spare_again() {
+    for fs in [Fs::Ext4, Fs::Btrfs] {
+        if !Need::Filesystem(fs.name()).met() {
+            continue;
+        }
+        let (image, manifest) = clean(fs);
+        let (root, device) = (LoopDevice::ext4(8, ""), image.attach());
+        let sandbox = machine_with(&root, &[("nvme1n1", "vol0aaaa", &device)]);
+        let restore = || sandbox.program().args(["restore", "--force"]).run();
+        let first = restore();
+        is_complete(&sandbox, &first, &manifest);
+        for _ in 0..2 {
+            let again = restore();
+            assert_eq!(said(&again)[0], said(&first)[0]);
+            assert_eq!(said(&again).last(), said(&first).last());
+            is_complete(&sandbox, &again, &manifest);
+            assert_eq!(sandbox.sh("grep -c ' /mnt' /proc/mounts"), "1\n");
+        }
+    }
 }
 
 /// A sandbox whose sysfs says that the machine has a root disk, which is mounted at /disk, and the

@@ -63,8 +63,18 @@ impl Mounts {
 
 impl Mount {
     fn is_of(&self, number: Number, name: &str) -> bool {
-        self.number == number
-            || self.source.strip_prefix(b"/dev/").is_some_and(|it| it == name.as_bytes())
+        self.number == number || self.node() == Some(name.as_bytes())
+    }
+
+    /// The kernel name of the device, by its node in /dev or by one that a restore has made for it
+    /// (`/proc/self/fd/7/nvme1n1`).
+    fn node(&self) -> Option<&[u8]> {
+        if let Some(name) = self.source.strip_prefix(b"/dev/") {
+            return Some(name);
+        }
+        let made = self.source.strip_prefix(b"/proc/self/fd/")?;
+        let slash = made.iter().position(|&byte| byte == b'/')?;
+        Some(&made[slash + 1..])
     }
 }
 
@@ -126,11 +136,13 @@ mod tests {
         mounts.add(
             b"29 1 259:2 / / rw,relatime shared:1 - xfs /dev/nvme0n1p1 rw\n\
               30 29 0:31 / /a\\040b\\134 rw shared:2 master:3 - btrfs /dev/nvme2n1 rw,subvolid=5\n\
+              31 29 0:32 / /c rw - btrfs /proc/self/fd/7/sdq rw\n\
               garbage\n\n40 29 259:9\n",
         );
         let point = |number, name| mounts.point(number, name).map(|p| p.to_str().unwrap());
         assert_eq!(point((259, 2), "nvme0n1p1"), Some("/"));
         assert_eq!(point((259, 5), "nvme2n1"), Some("/a b\\"));
+        assert_eq!(point((8, 5), "sdq"), Some("/c"));
         assert_eq!(point((259, 9), "nvme1n1"), None);
     }
 

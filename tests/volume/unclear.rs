@@ -1,0 +1,182 @@
+//! What cannot be looked at is neither there nor absent: the restore fails, and loses nothing.
+
+use crate::disk::{EXT4, Fs, clean, dirty, has_marker, landed, said, sandbox};
+use crate::journals::is_complete;
+use crate::support::sandbox::{LoopDevice, Outcome, PROGRAM_INSIDE, Sandbox};
+use crate::support::{Case, Need, case};
+
+pub fn cases() -> Vec<Case> {
+    const STRACE: &[Need] =
+        &[Need::Root, Need::Loop, Need::Filesystem("ext4"), Need::Program("strace")];
+    vec![
+        case("a_device_that_cannot_be_opened_is_not_absent", STRACE, failing_device),
+        case("a_device_that_stumbles_is_asked_again", STRACE, stumbling_device),
+        case("disks_that_cannot_be_listed_are_not_absent", STRACE, failing_list),
+        case("a_list_of_disks_that_stumbles_is_asked_again", STRACE, stumbling_list),
+        case("loop_devices_that_the_container_may_not_use", STRACE, forbidden_loops),
+        case("loop_devices_that_the_kernel_does_not_have", EXT4, no_loops),
+        case("a_shared_mount_without_mountinfo_is_no_good_copy", STRACE, unclear_journal),
+        case("a_use_of_the_device_that_cannot_be_told", STRACE, unclear_use),
+        case("an_earlier_mount_that_cannot_be_told_is_not_used", STRACE, unclear_earlier),
+        case("a_directory_of_the_source_that_cannot_be_opened", STRACE, unclear_path),
+    ]
+}
+
+/// `restore` with `arguments` under strace(1), which makes system calls fail that name `path`.
+fn with_faults(sandbox: &Sandbox, path: &str, fault: &str, arguments: &[&str]) -> Outcome {
+    let run = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/tmp/trace"]);
+    // Whichever of the two the C library of the day uses.
+    let run = run.args(["-P", path, "-e", &format!("inject=open,openat:{fault}")]);
+    run.args([PROGRAM_INSIDE, "restore"]).args(arguments).run()
+}
+
+fn injected(sandbox: &Sandbox) -> usize {
+    let count = sandbox.sh("grep -c INJECTED /tmp/trace || :");
+    count.trim().parse().unwrap()
+}
+
+fn is_untouched(sandbox: &Sandbox, outcome: &Outcome) {
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    assert!(!has_marker(sandbox), "{outcome:?}");
+    assert_eq!(sandbox.sh("ls -A /configs /workspace"), "/configs:\n\n/workspace:\n");
+}
+
+fn failing_device() {
+    let device = clean(Fs::Ext4).0.attach();
+    for errno in ["EIO", "ENOMEM", "EMFILE", "EACCES"] {
+        let sandbox = sandbox(&device);
+        let outcome = with_faults(&sandbox, "/dev/xvdb", &format!("error={errno}"), &[]);
+        let said = said(&outcome);
+        assert!(said[0].starts_with("WARN open /dev/xvdb: "), "{said:?}");
+        is_untouched(&sandbox, &outcome);
+        // What may pass is tried a few times.
+        assert_eq!(injected(&sandbox), if errno == "EACCES" { 1 } else { 4 }, "{errno}");
+    }
+}
+
+fn stumbling_device() {
+    let (image, manifest) = clean(Fs::Ext4);
+    let device = image.attach();
+    for (errno, count) in [("EIO", 2), ("EINTR", 20)] {
+        let sandbox = sandbox(&device);
+        let fault = format!("error={errno}:when=1..{count}");
+        let outcome = with_faults(&sandbox, "/dev/xvdb", &fault, &[]);
+        is_complete(&sandbox, &outcome, &manifest);
+        assert_eq!(injected(&sandbox), count);
+    }
+}
+
+fn failing_list() {
+    let sandbox = Sandbox::new();
+    let outcome = with_faults(&sandbox, "/sys/class/block", "error=EIO", &[]);
+    let said = said(&outcome);
+    let warning = "WARN open /sys/class/block: Input/output error; which disks there are cannot be \
+                   told";
+    assert_eq!(said[0], warning, "{said:?}");
+    is_untouched(&sandbox, &outcome);
+}
+
+fn stumbling_list() {
+    let sandbox = Sandbox::new();
+    let outcome = with_faults(&sandbox, "/sys/class/block", "error=EIO:when=1..3", &[]);
+    let line = "no /dev/xvdb — first-time provision or no backup snapshot, skipping";
+    assert_eq!(said(&outcome), [line]);
+    assert_eq!(injected(&sandbox), 3);
+}
+
+fn forbidden_loops() {
+    let (image, _) = clean(Fs::Ext4);
+    let sandbox = Sandbox::new();
+    std::fs::copy(image.path(), sandbox.path("/tmp/image")).unwrap();
+    sandbox.sh("mknod /dev/loop-control c 10 237");
+    // What a device cgroup says.
+    let fault = "error=EPERM";
+    let outcome = with_faults(&sandbox, "/dev/loop-control", fault, &["--device", "/tmp/image"]);
+    let line = "mount: open /dev/loop-control: Operation not permitted; the container may not use loop \
+                devices: docker run --privileged, or --device /dev/loop-control \
+                --device-cgroup-rule='b 7:* rwm'";
+    assert!(said(&outcome).iter().any(|it| it == line), "{outcome:?}");
+    assert!(!outcome.stdout().contains("loop module"), "{outcome:?}");
+    is_untouched(&sandbox, &outcome);
+}
+
+fn no_loops() {
+    let (image, _) = clean(Fs::Ext4);
+    let sandbox = Sandbox::with("umount -l sys; mount -t tmpfs empty sys");
+    std::fs::copy(image.path(), sandbox.path("/tmp/image")).unwrap();
+    let outcome = sandbox.program().args(["restore", "--device", "/tmp/image"]).run();
+    let line = "mount: open /dev/loop-control: No such file or directory; load the kernel's loop \
+                module";
+    assert!(said(&outcome).iter().any(|it| it == line), "{outcome:?}");
+    is_untouched(&sandbox, &outcome);
+}
+
+/// Somebody has mounted the device without its journal; a second mount shares that.
+fn mounted_elsewhere(options: &str) -> (LoopDevice, Sandbox, String) {
+    let volume = dirty(Fs::Ext4);
+    let device = volume.copy.attach();
+    let sandbox = sandbox(&device);
+    sandbox.sh("echo mine > /workspace/mine; mkdir /tmp/elsewhere");
+    sandbox.sh(&format!("mount -o {options} /dev/xvdb /tmp/elsewhere"));
+    (device, sandbox, volume.manifest)
+}
+
+fn is_stale(sandbox: &Sandbox, outcome: &Outcome) {
+    assert_eq!(sandbox.sh("cat /workspace/mine"), "mine\n", "{outcome:?}");
+    assert_eq!(outcome.status, 23, "{outcome:?}");
+    assert!(outcome.stdout().contains("WARN /workspace was restored from a stale copy"));
+}
+
+fn unclear_journal() {
+    let (_device, sandbox, _) = mounted_elsewhere("ro,noload");
+    let outcome = with_faults(&sandbox, "mountinfo", "error=EIO", &["--force"]);
+    let warning = "WARN the file system at /mnt/restore was mounted before, perhaps without its \
+                   journal (open /proc/self/mountinfo: Input/output error): ";
+    assert!(said(&outcome).iter().any(|line| line.starts_with(warning)), "{outcome:?}");
+    is_stale(&sandbox, &outcome);
+}
+
+/// The mount that is in use is the device's, and the look at its use fails: mountinfo decides.
+fn unclear_use() {
+    for (options, good) in [("ro", true), ("ro,noload", false)] {
+        let (_device, sandbox, manifest) = mounted_elsewhere(options);
+        let sandbox_path = "/dev/xvdb";
+        // 1: for reading. 2: O_EXCL, and again.
+        let fault = "error=EIO:when=2..5";
+        let outcome = with_faults(&sandbox, sandbox_path, fault, &["--force"]);
+        let trace = sandbox.sh("grep INJECTED /tmp/trace");
+        assert_eq!(trace.matches("O_EXCL").count(), 4, "{trace}");
+        match good {
+            true => {
+                assert_eq!(outcome.status, 0, "{outcome:?}");
+                assert_eq!(landed(&sandbox), manifest);
+            }
+            false => is_stale(&sandbox, &outcome),
+        }
+    }
+}
+
+fn unclear_earlier() {
+    let (image, manifest) = clean(Fs::Ext4);
+    let device = image.attach();
+    let sandbox = sandbox(&device);
+    sandbox.sh("mkdir -p /mnt/restore; mount -t tmpfs -o ro other /mnt/restore");
+    let outcome = with_faults(&sandbox, "/proc/self/fd", "error=EIO", &[]);
+    assert_eq!(said(&outcome).last().unwrap(), "mounted /dev/xvdb at /mnt/restore.1 (ro)");
+    is_complete(&sandbox, &outcome, &manifest);
+}
+
+/// The kernel says EIO for one directory on the way: that path fails, and no other.
+fn unclear_path() {
+    let (image, _) = clean(Fs::Ext4);
+    let device = image.attach();
+    let sandbox = sandbox(&device);
+    sandbox.sh("mkdir -p /home/agent/.claude; echo mine > /home/agent/.claude/mine");
+    let outcome = with_faults(&sandbox, ".claude", "error=EIO", &[]);
+    let stdout = outcome.stdout();
+    assert!(!stdout.contains("absent"), "{outcome:?}");
+    assert!(stdout.contains("ok /workspace\n"), "{outcome:?}");
+    assert!(stdout.contains("WARN rsync to /home/agent/.claude exited 23"), "{outcome:?}");
+    assert_eq!(outcome.status, 23, "{outcome:?}");
+    assert_eq!(sandbox.sh("ls -A /home/agent/.claude"), "mine\n");
+}
