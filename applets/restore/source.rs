@@ -97,7 +97,7 @@ pub fn open(request: &Request<'_>) -> Source {
         nodes: &nodes,
         place: place.as_ref(),
         name: &name,
-        unread: found.unread.is_some(),
+        unread: found.unread.is_some() && found.table.is_some(),
     };
     let Some((trees, device)) = search.run(&candidates) else {
         warn!("mount of {name} failed — skipping restore");

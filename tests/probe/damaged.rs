@@ -174,6 +174,10 @@ fn unreadable() {
     // What could be read is enough.
     let found = molecule_tools::volume::probe::probe(&Bad(bytes.clone())).unwrap();
     assert_eq!(found.fstype, Some("ext4"));
+    // Yet not all there may be.
+    assert_eq!(found.unread, Some(rustix::io::Errno::IO));
+    let whole = molecule_tools::volume::probe::probe(&&bytes[..]).unwrap();
+    assert_eq!((whole.fstype, whole.unread), (Some("ext4"), None));
     bytes[1024..2048].fill(0);
     let error = molecule_tools::volume::probe::probe(&Bad(bytes)).unwrap_err().to_string();
     assert!(error.starts_with("read the device: Input/output error"), "{error}");

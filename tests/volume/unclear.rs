@@ -156,14 +156,21 @@ fn unclear_use() {
     }
 }
 
+/// Mounting the file once more does no harm.
 fn unclear_earlier() {
     let (image, manifest) = clean(Fs::Ext4);
-    let device = image.attach();
-    let sandbox = sandbox(&device);
-    sandbox.sh("mkdir -p /mnt/restore; mount -t tmpfs -o ro other /mnt/restore");
-    let outcome = with_faults(&sandbox, "/proc/self/fd", "error=EIO", &[]);
-    assert_eq!(said(&outcome).last().unwrap(), "mounted /dev/xvdb at /mnt/restore.1 (ro)");
+    let sandbox = Sandbox::new();
+    std::fs::copy(image.path(), sandbox.path("/tmp/image")).unwrap();
+    let arguments = ["--force", "--device", "/tmp/image"];
+    sandbox.program().arg("restore").args(arguments).run();
+    let outcome = with_faults(&sandbox, "fdinfo", "error=EIO", &arguments);
+    assert!(injected(&sandbox) > 0);
+    let said = said(&outcome);
+    let line = "open directory /proc/self/fdinfo: Input/output error; it is not used again";
+    assert!(said.iter().any(|it| it == line), "{said:?}");
+    assert_eq!(said.last().unwrap(), "mounted /tmp/image at /mnt/restore.1 (ro)");
     is_complete(&sandbox, &outcome, &manifest);
+    assert_eq!(sandbox.sh("grep -c ' /mnt' /proc/mounts"), "1\n");
 }
 
 /// The kernel says EIO for one directory on the way: that path fails, and no other.
