@@ -62,6 +62,9 @@ pub fn run(context: &Context) -> u8 {
     let heart = Heartbeat::new();
     let mut steps = prepare(&root, &options.user, mode, &heart);
     match options.paths.is_empty() {
+        _ if mode == Mode::Apply && !may_change_owners() => {
+            steps.failed(&Error::plain("change owners", "this user may not").hint("run it as root"))
+        }
         true => steps.boot(),
         false => options.paths.iter().for_each(|path| give_path(&mut steps, path)),
     }
@@ -83,6 +86,13 @@ pub fn run(context: &Context) -> u8 {
     u8::from(steps.tally.failed > 0)
 }
 
+/// Whether this process is root, or has root's right to give files away.
+fn may_change_owners() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    rustix::process::geteuid().is_root()
+        || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN))
+}
+
 /// The ownership part of a boot below `root`. Whatever goes wrong is a warning line.
 pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
     log::section("MOLECULE-PERMS", Stream::Stdout);
@@ -96,9 +106,11 @@ fn summarise(steps: &Steps<'_>) {
     if tally.changed + steps.made == 0 {
         return;
     }
-    let verb = if steps.mode == Mode::DryRun { "would change" } else { "changed" };
     let (changed, made, failed) = (tally.changed, steps.made, tally.failed);
-    info!("{verb} {changed} entries, made {made}, {failed} failed");
+    match steps.mode {
+        Mode::Apply => info!("changed {changed} entries, made {made}, {failed} failed"),
+        Mode::DryRun => info!("would change {changed} entries, make {made}, {failed} failed"),
+    }
 }
 
 /// Looks the user up. Without one, directories are still made, but nothing is given to anybody.

@@ -21,14 +21,14 @@ impl Steps<'_> {
     pub(super) fn plain_sessions(&mut self, claude: &Dir) {
         if is_link_to_volume(claude, NAME) {
             if self.dry() {
-                self.making(&claude.join(NAME));
+                self.note_made(&claude.join(NAME));
                 return;
             }
             if self.attempt(claude.remove_file(NAME)).is_none() {
                 return;
             }
         }
-        self.directory(claude, Path::new("sessions"));
+        self.directory(claude, Path::new("sessions"), 0o777);
     }
 
     /// Makes the link where nothing is lost by it: nothing there, another link, an empty directory,
@@ -38,8 +38,8 @@ impl Steps<'_> {
             return;
         }
         let Some(clear) = self.attempt(may_be_replaced(claude)) else { return };
-        self.making(&claude.join(NAME));
         if self.dry() {
+            self.note_made(&claude.join(NAME));
             return;
         }
         let owner = self.owner;
@@ -51,6 +51,7 @@ impl Steps<'_> {
             }
         });
         if self.attempt(made).is_some() {
+            self.note_made(&claude.join(NAME));
             info!("linked {} to the sessions volume", escape(&claude.join(NAME)));
         }
     }

@@ -1,11 +1,11 @@
 //! The steps of the boot, each changing only what differs.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::{Dir, Kind, Listing};
+use molecule_tools::fs::{Dir, Kind, Listing, at};
 use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::ownership::{self, Mode, Owner, Privileges, Tally};
 use molecule_tools::record;
@@ -20,6 +20,14 @@ const SETTINGS: &[u8] = br#"{
 "_note": "Mode is also set programmatically by claude_sdk_executor.py (permission_mode='bypassPermissions'); this file is informational and lets `cat ~/.claude/settings.json` succeed."
 }
 "#;
+
+/// A directory that a step needs.
+pub enum Place {
+    /// It is there.
+    Open(Dir),
+    /// A dry run has said that it would be made.
+    Planned,
+}
 
 /// The root, the user, and what was done so far.
 pub struct Steps<'a> {
@@ -80,8 +88,8 @@ impl<'a> Steps<'a> {
         self.mode == Mode::DryRun
     }
 
-    /// Notes that something is made, and says so in a dry run.
-    pub fn making(&mut self, path: &Path) {
+    /// Notes that `path` was made, or in a dry run that it would be.
+    pub fn note_made(&mut self, path: &Path) {
         self.made += 1;
         if self.dry() {
             info!("would make {}", escape(path));
@@ -102,19 +110,39 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Opens the directory `path` of `base`, made if absent with the mode that the umask leaves of
-    /// 0777. None after a warning, or in a dry run if it is absent.
-    pub fn directory(&mut self, base: &Dir, path: &Path) -> Option<Dir> {
-        self.at(&base.path().join(path));
-        match self.attempt(base.open_beneath(path))? {
-            Some(dir) => Some(dir),
-            None => {
-                self.making(&base.path().join(path));
-                match self.dry() {
-                    true => None,
-                    false => self.attempt(base.make_beneath(path, 0o777)),
+    /// Opens the directory `path` of `base`. What is absent of it is made for the user, with what the
+    /// umask leaves of `mode`. None after a warning.
+    pub fn directory(&mut self, base: &Dir, path: &Path, mode: u32) -> Option<Place> {
+        let names: Vec<&OsStr> = path.iter().filter(|name| *name != "/").collect();
+        let mut dir = self.attempt(base.try_clone())?;
+        for (index, name) in names.iter().enumerate() {
+            self.at(&dir.path().join(name));
+            dir = match self.attempt(dir.open_beneath(Path::new(name)))? {
+                Some(next) => next,
+                None if self.dry() => {
+                    let mut path = dir.path().to_owned();
+                    for name in &names[index..] {
+                        path.push(name);
+                        self.note_made(&path);
+                    }
+                    return Some(Place::Planned);
                 }
-            }
+                None => {
+                    let made = self.attempt(dir.make_beneath(Path::new(name), mode))?;
+                    self.note_made(made.path());
+                    self.give_new(&made);
+                    made
+                }
+            };
+        }
+        Some(Place::Open(dir))
+    }
+
+    /// Gives a directory that was just made. Where that fails, so does the step that gives it with what
+    /// is in it, and says so.
+    fn give_new(&self, dir: &Dir) {
+        if let Some(owner) = self.owner {
+            let _ = dir.chown(owner.uid, owner.gid);
         }
     }
 
@@ -126,84 +154,123 @@ impl<'a> Steps<'a> {
         else {
             return;
         };
-        self.give_directory(&workspace);
-        if self.attempt(first_entry_is_roots(&workspace)) == Some(true) {
-            self.give_tree(self.root, c"workspace", Privileges::Take);
+        let everything = self.attempt(first_entry_is_roots(&workspace)) == Some(true);
+        match everything {
+            true => self.give_tree(self.root, c"workspace", Privileges::Take),
+            false => self.give_directory(&workspace),
         }
-        self.directory(&workspace, Path::new(".molecule/chat-uploads"));
+        self.directory(&workspace, Path::new(".molecule/chat-uploads"), 0o777);
         match self.attempt(workspace.stat_entry(c".molecule")) {
             // A link has had its warning.
             Some(Some(stat)) if stat.kind == Kind::Symlink => {}
+            // It was counted before, and nothing has been changed since.
+            _ if everything && self.dry() => {}
             _ => self.give_tree(&workspace, c".molecule", Privileges::Take),
         }
     }
 
     fn home(&mut self) {
-        let Some(home) = self.open_home() else { return };
+        let home = match self.open_home() {
+            None => return,
+            Some(Place::Open(home)) => home,
+            Some(Place::Planned) => {
+                let home = self.root.path().join(self.home.strip_prefix("/").unwrap_or(&self.home));
+                let claude = home.join(".claude");
+                self.note_made(&claude);
+                self.plan_in_claude(&claude);
+                if self.sessions_volume().is_some() {
+                    self.give_persistent();
+                }
+                for name in [".molecule-token-cache", "Downloads"] {
+                    self.note_made(&home.join(name));
+                }
+                return;
+            }
+        };
         self.claude(&home);
-        if let Some(cache) = self.directory(&home, Path::new(".molecule-token-cache")) {
+        let cache = self.directory(&home, Path::new(".molecule-token-cache"), 0o700);
+        if let Some(Place::Open(cache)) = cache {
             self.give_directory(&cache);
             if let Some(stat) = self.attempt(cache.stat())
                 && stat.mode != 0o700
             {
-                self.tally.changed += 1;
-                match self.dry() {
-                    true => info!("would make {} mode 0700", escape(cache.path())),
-                    false => {
-                        self.attempt(cache.chmod(0o700));
+                let done = match self.dry() {
+                    true => {
+                        info!("would make {} mode 0700", escape(cache.path()));
+                        Some(())
                     }
-                }
+                    false => self.attempt(cache.chmod(0o700)),
+                };
+                self.tally.changed += u64::from(done.is_some());
             }
         }
-        if let Some(downloads) = self.directory(&home, Path::new("Downloads")) {
+        if let Some(Place::Open(downloads)) = self.directory(&home, Path::new("Downloads"), 0o777) {
             self.give_directory(&downloads);
         }
     }
 
     /// The user's home, made for the user if absent.
-    fn open_home(&mut self) -> Option<Dir> {
+    fn open_home(&mut self) -> Option<Place> {
         let home = self.home.clone();
         if home.as_os_str().is_empty() {
             // No user to have one, which has had its warning.
             return None;
         }
-        if home.file_name().is_none() {
+        let Some(name) = home.file_name() else {
             let error = Error::on("use home directory", home, "it is no directory of the user's")
                 .hint("give the user a home in /etc/passwd");
             self.failed(&error);
             return None;
-        }
-        match self.attempt(self.root.open_beneath(&home))? {
-            Some(dir) => Some(dir),
-            None => {
-                let dir = self.directory(self.root, &home)?;
-                self.give_directory(&dir);
-                Some(dir)
+        };
+        // What leads to it is not the user's.
+        let owner = self.owner.take();
+        let above = self.directory(self.root, home.parent().unwrap_or(Path::new("")), 0o777);
+        self.owner = owner;
+        match above? {
+            Place::Open(above) => self.directory(&above, Path::new(name), 0o777),
+            Place::Planned => {
+                self.note_made(&self.root.path().join(home.strip_prefix("/").unwrap_or(&home)));
+                Some(Place::Planned)
             }
         }
     }
 
     /// ~/.claude with the directories and the settings file that the SDK expects.
     fn claude(&mut self, home: &Dir) {
-        let volume = self.attempt(self.root.open_beneath(Path::new("root/.claude/sessions")));
-        let volume = volume.flatten();
-        if let Some(claude) = self.directory(home, Path::new(".claude")) {
-            let linked = match &volume {
-                Some(volume) => self.attempt(sessions::belong_elsewhere(&claude, volume)),
-                None => Some(false),
-            };
-            if linked == Some(false) {
-                self.plain_sessions(&claude);
+        let volume = self.sessions_volume();
+        match self.directory(home, Path::new(".claude"), 0o777) {
+            Some(Place::Open(claude)) => {
+                let linked = match &volume {
+                    Some(volume) => self.attempt(sessions::belong_elsewhere(&claude, volume)),
+                    None => Some(false),
+                };
+                if linked == Some(false) {
+                    self.plain_sessions(&claude);
+                }
+                self.directory(&claude, Path::new("session-env"), 0o777);
+                self.settings(&claude);
+                self.give_tree(home, c".claude", Privileges::Take);
+                if linked == Some(true) {
+                    self.link_sessions(&claude);
+                }
             }
-            self.directory(&claude, Path::new("session-env"));
-            self.settings(&claude);
-            self.give_tree(home, c".claude", Privileges::Take);
-            if linked == Some(true) {
-                self.link_sessions(&claude);
-            }
+            Some(Place::Planned) => self.plan_in_claude(&home.path().join(".claude")),
+            None => {}
         }
         if volume.is_some() {
             self.give_persistent();
+        }
+    }
+
+    /// The directory that the platform mounts for sessions, if it does.
+    fn sessions_volume(&mut self) -> Option<Dir> {
+        self.attempt(self.root.open_beneath(Path::new("root/.claude/sessions"))).flatten()
+    }
+
+    /// In a dry run, what would be made in a ~/.claude that is absent.
+    fn plan_in_claude(&mut self, claude: &Path) {
+        for name in ["sessions", "session-env", "settings.json"] {
+            self.note_made(&claude.join(name));
         }
     }
 
@@ -211,9 +278,12 @@ impl<'a> Steps<'a> {
         let name = c"settings.json";
         match self.attempt(claude.stat_entry(name)) {
             Some(None) => {
-                self.making(&claude.join(name));
-                if !self.dry() {
-                    self.attempt(write_settings(claude, name));
+                let made = match self.dry() {
+                    true => Some(()),
+                    false => self.attempt(write_settings(claude, name, self.owner)),
+                };
+                if made.is_some() {
+                    self.note_made(&claude.join(name));
                 }
             }
             Some(Some(stat)) if stat.kind != Kind::File => {
@@ -239,9 +309,13 @@ fn first_entry_is_roots(dir: &Dir) -> Result<bool> {
     }
 }
 
-fn write_settings(claude: &Dir, name: &CStr) -> Result<()> {
-    let fd = claude.create_file(name, 0o666)?;
-    std::fs::File::from(fd).write_all(SETTINGS).map_err(|error| {
+fn write_settings(claude: &Dir, name: &CStr, owner: Option<Owner>) -> Result<()> {
+    let mut file = std::fs::File::from(claude.create_file(name, 0o666)?);
+    if let Some(owner) = owner {
+        // Where this fails, so does the walk that follows, and says so.
+        let _ = at::chown_fd(&file, owner.uid, owner.gid);
+    }
+    file.write_all(SETTINGS).map_err(|error| {
         // Half a file would be taken for the user's own at the next boot.
         let _ = claude.remove_file(name);
         claude.entry_error("write", name, Errno::from_io_error(&error).unwrap_or(Errno::IO))

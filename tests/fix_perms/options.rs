@@ -9,6 +9,9 @@ pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     vec![
         case("a_dry_run_says_what_a_run_does_and_changes_nothing", ROOT, dry_run),
+        case("a_dry_run_counts_what_a_run_does", ROOT, same_numbers),
+        case("what_could_not_be_made_is_not_counted", ROOT, made),
+        case("the_agent_is_told_to_run_it_as_root", ROOT, as_agent),
         case("json_gives_the_totals_and_nothing_else", ROOT, json),
         case("named_trees_are_given_and_nothing_else", ROOT, paths),
         case("a_named_path_with_a_link_in_it_is_refused", ROOT, path_through_link),
@@ -44,6 +47,70 @@ fn dry_run() {
         assert_eq!(log.lines().filter(|said| *said == line).count(), 1, "{line}\n{log}");
     }
     assert!(log.lines().last().unwrap().contains("would change "), "{log}");
+}
+
+/// The totals of a run with `--json`, and its log.
+fn totals(sandbox: &Sandbox, arguments: &[&str]) -> (serde_json::Value, String) {
+    let outcome = sandbox.program().args(["fix-perms", "--json"]).args(arguments).run();
+    (serde_json::from_str(&outcome.stdout()).unwrap(), outcome.stderr())
+}
+
+fn same_numbers() {
+    const SCENES: [&str; 9] = [
+        "",
+        MIXED,
+        "rmdir home/agent home",
+        "rmdir home/agent; mkdir -p root/.claude/sessions",
+        "mkdir home/agent/.claude; mkdir -p root/.claude/sessions",
+        "mkdir -p home/agent/.claude; ln -s /root/.claude/sessions home/agent/.claude/sessions
+         chown -hR 1000:1000 home/agent",
+        "mkdir -p workspace/.molecule/chat-uploads workspace/a; echo > workspace/.molecule/f",
+        "mkdir -p workspace/.molecule/x; chown 1000:1000 workspace/.molecule; chmod 4755 workspace
+         echo > configs/s; chown 1000:1000 configs/s; chmod 4755 configs/s",
+        "echo > configs/one; ln configs/one configs/two; ln configs/one configs/three
+         mkdir canary; echo > canary/f; ln canary/f configs/planted",
+    ];
+    for scene in SCENES {
+        let sandbox = Sandbox::with(scene);
+        let (dry, dry_log) = totals(&sandbox, &["--dry-run"]);
+        let (run, log) = totals(&sandbox, &[]);
+        for key in ["changed", "made", "failed"] {
+            assert_eq!(dry[key], run[key], "{key}: {scene}\n{dry_log}\n{log}");
+        }
+        assert!(run["changed"].as_u64() > Some(0), "{scene}\n{log}");
+        let would = |kind: &str| dry_log.lines().filter(|line| line.contains(kind)).count() as u64;
+        let said = would("would give ") + would("would let ") + would(" mode 0700");
+        assert_eq!(dry["changed"].as_u64(), Some(said), "{scene}\n{dry_log}");
+        let said = would("would make ") - would(" mode 0700");
+        assert_eq!(dry["made"].as_u64(), Some(said), "{scene}\n{dry_log}");
+    }
+}
+
+fn made() {
+    // Of seven one cannot be made in a home that is full.
+    let sandbox = Sandbox::with(
+        "mount -t tmpfs -o nr_inodes=4,mode=755 home home/agent; mkdir home/agent/.claude",
+    );
+    let (report, log) = totals(&sandbox, &[]);
+    let found = sandbox.sh("find /home/agent /workspace -mindepth 1 | wc -l");
+    let made = report["made"].as_u64().unwrap();
+    assert_eq!(format!("{}\n", made + 1), found, "{report}\n{log}");
+    assert!(report["failed"].as_u64() > Some(0), "{report}");
+}
+
+fn as_agent() {
+    let sandbox = Sandbox::with("echo > configs/f");
+    let before = trees(&sandbox);
+    let outcome = sandbox.program().args(["fix-perms"]).identity(1000, 1000, &[]).run();
+    assert_eq!(outcome.status, 1, "{}", said(&outcome));
+    let log = outcome.stdout();
+    let line = warning(&log, "change owners: this user may not; run it as root");
+    assert_eq!(log, format!("{line}\n"));
+    for (before, after) in before.iter().zip(trees(&sandbox)) {
+        assert_eq!(touched(before, &after), Vec::<String>::new());
+    }
+    let dry = sandbox.program().args(["fix-perms", "--dry-run"]).identity(1000, 1000, &[]).run();
+    assert!(dry.stdout().contains("would give /configs/f "), "{}", said(&dry));
 }
 
 fn json() {
