@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("a_root_snapshot_with_gpt_and_dirty_xfs_beside_its_original", XFS, root_snapshot),
         case("a_partition_the_kernel_has_scanned_is_mounted_by_its_node", XFS, scanned),
+        case("a_journal_in_use_is_not_replayed_behind_its_user", EXT4, in_use),
         case("a_partition_on_a_read_only_disk", EXT4, read_only_disk),
         case("an_mbr_with_a_logical_partition", EXT4, logical),
         case("a_hybrid_mbr_is_read_as_gpt", EXT4, hybrid),
@@ -97,6 +98,29 @@ fn scanned() {
     let dev = std::os::unix::fs::MetadataExt::dev(&mounted);
     let shown = format!("{}:{}\n", rustix::fs::major(dev), rustix::fs::minor(dev));
     assert_eq!(shown, number);
+}
+
+/// The kernel's idea of the partition is another than the table's, and somebody writes to it.
+fn in_use() {
+    let (image, _) = clean(Fs::Ext4);
+    let disk = gpt(&[image.path()]);
+    let device = LoopDevice::of(disk.path(), &[]);
+    let mut addpart = Command::new("addpart");
+    ok(addpart.arg(device.path()).args(["3", "40960", &(65 * MIB / 512).to_string()]));
+    let name = device.path().file_name().unwrap().to_str().unwrap();
+    let number = std::fs::read_to_string(format!("/sys/class/block/{name}p3/dev")).unwrap();
+    let sandbox = Sandbox::new();
+    sandbox.add_device("xvdb", &device);
+    let number = number.trim().replace(':', " ");
+    sandbox.sh(&format!("mknod /dev/part b {number}; mkdir /tmp/live; mount /dev/part /tmp/live"));
+    sandbox
+        .sh("echo new > /tmp/live/workspace/new; sync -f /tmp/live; echo mine > /workspace/mine");
+    let outcome = sandbox.program().arg("restore").run();
+    let line = "mount: open for writing partition 3 of /dev/xvdb (64.0 MiB): its disk is in use \
+                elsewhere; its journal cannot be replayed";
+    assert!(said(&outcome).iter().any(|it| it == line), "{outcome:?}");
+    assert_eq!(outcome.status, 23, "{outcome:?}");
+    assert_eq!(sandbox.sh("cat /workspace/mine"), "mine\n");
 }
 
 fn read_only_disk() {

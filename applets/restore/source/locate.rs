@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use molecule_tools::error::escape;
+use molecule_tools::error::{Error, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::volume::device::{Device, Node, Nodes};
 use molecule_tools::volume::discover::{self, Disk, Mounts, Selection, Why};
@@ -261,7 +261,8 @@ fn identify(
     disk: &Disk,
     nodes: &Nodes,
 ) -> molecule_tools::error::Result<Option<discover::Identify>> {
-    Ok(discover::identify(&Device::open_number(nodes, &disk.name, disk.number)?))
+    let device = Device::open_number(nodes, &disk.name, disk.number)?;
+    discover::identify(&device).map_err(|errno| Error::os("identify", device.shown(), errno))
 }
 
 /// Whether the kernel refuses to lend the disk exclusively: then it or a partition of it is mounted,

@@ -3,7 +3,10 @@
 
 use std::os::fd::AsFd;
 
+use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+
+use super::super::look::again;
 
 /// The part of an Identify Controller page that tells which volume it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,29 +46,36 @@ fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(&field[..end]).trim().to_owned()
 }
 
-/// Asks the controller of an open NVMe namespace; none if it is no NVMe device or does not answer.
-/// Kernels before 6.2 want CAP_SYS_ADMIN.
-pub fn identify(device: impl AsFd) -> Option<Identify> {
+/// Asks the controller of an open NVMe namespace; `None` if it is no NVMe device, or does not answer
+/// this caller (kernels before 6.2 want CAP_SYS_ADMIN). An error if it might at another time.
+pub fn identify(device: impl AsFd) -> Result<Option<Identify>, Errno> {
     const NVME_IOCTL_ADMIN_CMD: Opcode = opcode::read_write::<AdminCommand>(b'N', 0x41);
     let mut page = vec![0_u8; Identify::LENGTH];
-    let mut command = AdminCommand {
-        opcode: 6,
-        address: page.as_mut_ptr().expose_provenance() as u64,
-        data_length: u32::try_from(page.len()).ok()?,
-        // CNS: the controller's own page.
-        cdw10: 1,
-        timeout_ms: 2000,
-        ..AdminCommand::default()
-    };
-    // SAFETY: the opcode takes struct nvme_admin_cmd (linux/nvme_ioctl.h); the controller fills
-    // `data_length` bytes at `address`, which `page` has. A kernel driver other than NVMe answers
-    // ENOTTY.
-    #[allow(unsafe_code)]
-    unsafe {
-        ioctl(device, Updater::<NVME_IOCTL_ADMIN_CMD, AdminCommand>::new(&mut command)).ok()?;
+    let address = page.as_mut_ptr().expose_provenance() as u64;
+    let asked = again(|| {
+        let mut command = AdminCommand {
+            opcode: 6,
+            address,
+            data_length: Identify::LENGTH as u32,
+            // CNS: the controller's own page.
+            cdw10: 1,
+            timeout_ms: 2000,
+            ..AdminCommand::default()
+        };
+        // SAFETY: the opcode takes struct nvme_admin_cmd (linux/nvme_ioctl.h); the controller fills
+        // `data_length` bytes at `address`, which `page` has. A kernel driver other than NVMe answers
+        // ENOTTY.
+        #[allow(unsafe_code)]
+        unsafe {
+            ioctl(&device, Updater::<NVME_IOCTL_ADMIN_CMD, AdminCommand>::new(&mut command))
+        }
+    });
+    match asked {
+        // A refused command leaves the page empty.
+        Ok(()) => Ok(Identify::parse(&page).filter(|identify| !identify.model.is_empty())),
+        Err(errno @ (Errno::IO | Errno::NOMEM | Errno::AGAIN | Errno::BUSY)) => Err(errno),
+        Err(_) => Ok(None),
     }
-    // A refused command leaves the page empty.
-    Identify::parse(&page).filter(|identify| !identify.model.is_empty())
 }
 
 /// struct nvme_passthru_cmd of linux/nvme_ioctl.h.

@@ -8,7 +8,7 @@ mod mounted;
 mod mountinfo;
 mod place;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::device::{Device, Node, Nodes};
+use super::look::again;
 use super::loopdev::{LoopDevice, Range};
 use crate::error::{Error, Result, describe, escape};
 use api::{Guard, MountOption, Options};
@@ -177,14 +178,7 @@ fn view(target: &Target<'_>, replay: bool, nodes: &Nodes) -> Result<View> {
         return Ok(View { name, node, device: None, shared });
     }
     let writable = match target.device.node() {
-        Some(node) if replay && !target.device.read_only() => {
-            let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            rustix::fs::open(&node.path, flags, Mode::empty())
-                .inspect_err(|&errno| {
-                    info!("mount: {}", Error::os("open for writing", target.shown, errno));
-                })
-                .ok()
-        }
+        Some(node) if replay && !target.device.read_only() => open_for_replay(target, node)?,
         _ => None,
     };
     let device = match &writable {
@@ -193,6 +187,34 @@ fn view(target: &Target<'_>, replay: bool, nodes: &Nodes) -> Result<View> {
     };
     let (name, node) = (device.name().to_owned(), device.node().clone());
     Ok(View { name, node, device: Some(device), shared: false })
+}
+
+/// Opens the disk of a range that has no device of its own for writing; `None`, and a line, if that is
+/// not possible. What is mounted for writing elsewhere must not be replayed, nor be taken for a clean
+/// copy, and here the kernel does not know that it is the same: an error if the disk is in use.
+fn open_for_replay(target: &Target<'_>, node: &Node) -> Result<Option<OwnedFd>> {
+    let has_journal = matches!(target.fstype, "ext2" | "ext3" | "ext4" | "xfs" | "btrfs");
+    let in_use = match node.is_claimed() {
+        Ok(false) => None,
+        Ok(true) => {
+            Some(Error::on("open for writing", target.shown, "its disk is in use elsewhere"))
+        }
+        Err(error) => Some(error),
+    };
+    if let Some(error) = in_use {
+        return match has_journal {
+            true => Err(error.hint("its journal cannot be replayed")),
+            false => Ok(None),
+        };
+    }
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match again(|| rustix::fs::open(&node.path, flags, Mode::empty())) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(errno) => {
+            info!("mount: {}", Error::os("open for writing", target.shown, errno));
+            Ok(None)
+        }
+    }
 }
 
 /// What keeps a volume from choosing how the host takes its damage, by type. Each comes after what the
