@@ -400,3 +400,6 @@ fn open(from: &OwnedFd, name: &CStr, id: Id) -> Result<OwnedFd, Errno> {
     let stat = at::stat_fd(&fd)?;
     if (stat.dev, stat.ino) == id { Ok(fd) } else { Err(Errno::STALE) }
 }
+
+#[cfg(test)]
+mod tests;

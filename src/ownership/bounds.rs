@@ -98,3 +98,44 @@ pub(super) fn now(clock: ClockId) -> Time {
     let now = clock_gettime(clock);
     (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(ino: u64, ctime: Time) -> Stat {
+        let mut stat = crate::fs::at::stat(rustix::fs::CWD, c"/").unwrap();
+        (stat.ino, stat.ctime) = (ino, ctime);
+        stat
+    }
+
+    /// How many entries are allowed, each a directory with the inode number and time of `entry`.
+    fn allowed(entry: impl Fn(u64, Time) -> (u64, Time)) -> u64 {
+        let bounds = Bounds::start();
+        let mut seen = Seen::default();
+        for count in 0..400_000 {
+            let (ino, ctime) = entry(count, bounds.begin());
+            bounds.note(&mut seen, None, c"name", &stat(ino, ctime));
+            if !bounds.allow(&mut seen) {
+                return count;
+            }
+        }
+        u64::MAX
+    }
+
+    #[test]
+    fn what_was_there_is_seen_to_its_end() {
+        assert_eq!(allowed(|count, begin| (count, begin)), u64::MAX);
+        // Also where the clock was ahead, and where five mounts show the same.
+        assert_eq!(allowed(|count, _| (count, (1 << 40, 0))), u64::MAX);
+        assert_eq!(allowed(|count, begin| (count % 80_000, begin)), u64::MAX);
+    }
+
+    #[test]
+    fn what_comes_again_or_is_new_is_not() {
+        let again = allowed(|count, begin| (count % 1000, begin));
+        assert!((AGAIN..AGAIN + UNCOUNTED + 6000).contains(&again), "{again}");
+        let new = allowed(|count, begin| (count, (begin.0, begin.1 + 1)));
+        assert!((AGAIN..AGAIN + UNCOUNTED + 2).contains(&new), "{new}");
+    }
+}

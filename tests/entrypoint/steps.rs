@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::support::fuse::{FuseMount, Server};
 use crate::support::runtime::{sandbox, take_view};
-use crate::support::sandbox::{Run, Sandbox};
+use crate::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
 use crate::support::{Case, Need, case};
 use crate::{boots, entrypoint};
 
@@ -70,6 +70,17 @@ fn signals() {
         assert!(take_view(&sandbox).is_none(), "the runtime was started");
         assert_eq!(sandbox.processes(), [] as [u32; 0]);
     }
+    // As PID 1 of a container, for whom no signal has a default action.
+    let (sandbox, _mount) = scene(Server::Absent);
+    let inits = sandbox.command("/usr/bin/unshare").args(["--pid", "--fork", PROGRAM_INSIDE]);
+    let started = inits.arg("entrypoint").start();
+    let step = wait_for_step(&sandbox, started.child.id());
+    let status = std::fs::read_to_string(format!("/proc/{step}/status")).unwrap();
+    let init = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
+    kill(nix::unistd::Pid::from_raw(init.parse().unwrap()), Signal::SIGTERM).unwrap();
+    let outcome = started.wait();
+    assert_eq!(outcome.status, 128 + Signal::SIGTERM as i32, "{outcome:?}");
+    assert!(take_view(&sandbox).is_none(), "the runtime was started");
     // Ignored by whoever started the boot, it is nobody's.
     let (sandbox, _mount) = scene(Server::Absent);
     let started = boot(&sandbox).ignore(Signal::SIGINT).start();

@@ -124,7 +124,7 @@ fn deep() {
     let outcome = sandbox
         .program()
         .arg("fix-perms")
-        .limit(nix::sys::resource::Resource::RLIMIT_NOFILE, 400)
+        .limit(nix::sys::resource::Resource::RLIMIT_NOFILE, 64)
         .run();
     assert_eq!(outcome.status, 0, "{}", crate::said(&outcome));
     let expected = 3 * LEVELS + 1;

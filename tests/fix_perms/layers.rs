@@ -14,6 +14,7 @@ pub fn cases() -> Vec<Case> {
         case("right_entries_of_a_lower_layer_are_not_copied_up", OVERLAY, no_copy_up),
         case("only_what_differs_is_copied_up", OVERLAY, least_copy_up),
         case("hard_links_of_a_lower_layer_are_given_by_every_name", OVERLAY, lower_links),
+        case("a_deep_tree_of_a_lower_layer_is_given", OVERLAY, deep_lower),
         case("a_mount_below_a_tree_is_entered", ROOT, mount_below),
         case("a_read_only_tree_is_told_and_the_rest_is_done", ROOT, read_only),
     ]
@@ -31,6 +32,19 @@ fn overlay(lower: &str) -> Sandbox {
 fn upper(sandbox: &Sandbox) -> Vec<String> {
     let names = snapshot(&sandbox.path("/upper"));
     names.into_keys().filter(|p| p != Path::new("")).map(|p| p.display().to_string()).collect()
+}
+
+/// Deeper than what is held open, with another layer in the middle: the way up crosses a mount.
+fn deep_lower() {
+    const DEEP: &str = "for n in $(seq 30); do mkdir a b d; echo > a/f; echo > f; cd d; done";
+    let sandbox = overlay(DEEP);
+    sandbox.sh(&format!(
+        "mkdir /second /mounted; cd /second; {DEEP}
+         cd /configs/d/d/d/d/d/d/d/d/d/d; mkdir m; mount --bind /second m"
+    ));
+    assert_eq!(warnings(&boot(&sandbox, 0)), 0);
+    let found = "find /configs | wc -l; find /configs ! -user 1000 | wc -l";
+    assert_eq!(sandbox.sh(found), format!("{}\n0\n", 2 * (30 * 5 + 1)));
 }
 
 const RIGHT: &str = "mkdir -p a/b; for n in $(seq 100); do mkdir d$n; echo x > d$n/f; done
