@@ -17,6 +17,15 @@ pub fn cases() -> Vec<Case> {
         Need::Program("mksquashfs"),
         Need::Program("strace"),
     ];
+    const EROFS: &[Need] =
+        &[Need::Root, Need::Loop, Need::Filesystem("erofs"), Need::Program("mkfs.erofs")];
+    const BTRFS_STRACE: &[Need] = &[
+        Need::Root,
+        Need::Loop,
+        Need::Filesystem("btrfs"),
+        Need::Program("mkfs.btrfs"),
+        Need::Program("strace"),
+    ];
     const F2FS: &[Need] = &[Need::Root, Need::Loop, Need::Program("mkfs.f2fs")];
     vec![
         case("an_ext_that_asks_for_a_panic_does_not_get_it", EXT4, panics),
@@ -29,6 +38,9 @@ pub fn cases() -> Vec<Case> {
         case("a_squashfs_is_told_to_continue", SQUASHFS, squashfs),
         case("a_driver_that_refuses_an_option_mounts_without_it", SQUASHFS, refused_option),
         case("a_driver_that_refuses_all_options_mounts_without_them", SQUASHFS, refused_options),
+        case("an_erofs_that_names_a_disk_of_the_machine_is_not_mounted", EROFS, erofs_devices),
+        case("an_ext4_with_an_external_journal_is_not_replayed", EXT4, external_journal),
+        case("a_default_subvolume_that_cannot_be_told", BTRFS_STRACE, default_unknown),
         case("an_f2fs_that_names_other_devices_is_not_mounted", F2FS, f2fs_devices),
     ]
 }
@@ -237,4 +249,71 @@ fn f2fs_devices() {
     assert_eq!(said(&outcome), expected);
     assert_eq!(outcome.status, 1);
     assert!(!has_marker(&sandbox));
+}
+
+/// The files of such an image lie on whatever disk it names; the agent could be given its content.
+fn erofs_devices() {
+    let tree = tempfile::tempdir().unwrap();
+    for path in ["configs", "workspace", "home/agent/.claude"] {
+        std::fs::create_dir_all(tree.path().join(path)).unwrap();
+    }
+    std::fs::write(tree.path().join("workspace/file"), [b'x'; 300_000]).unwrap();
+    let [image, rest] = [0, 0].map(Image::new);
+    ok(Command::new("mkfs.erofs")
+        .args(["-Echunk-based", "--chunksize=4096"])
+        .arg(format!("--blobdev={}", rest.path().display()))
+        .args([image.path(), tree.path()]));
+    // struct erofs_deviceslot: its tag is the path; the table is told in units of 128 bytes.
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(image.path()).unwrap();
+    let mut slot = [0; 2];
+    file.read_exact_at(&mut slot, 1024 + 88).unwrap();
+    file.write_all_at(b"/dev/secret\0", u64::from(u16::from_le_bytes(slot)) * 128).unwrap();
+    // feature_compat: no checksum, which whoever made this would have mended.
+    file.write_all_at(&[0; 4], 1024 + 8).unwrap();
+    let secret = Image::new(1 << 20);
+    std::fs::write(secret.path(), "secret of the machine\n".repeat(50_000)).unwrap();
+    let (device, secret) = (image.attach(), LoopDevice::of(secret.path(), &[]));
+    let sandbox = sandbox(&device);
+    sandbox.add_device("secret", &secret);
+    let outcome = sandbox.program().arg("restore").run();
+    let warning =
+        "WARN /dev/xvdb: its superblock names further devices of the machine; it is not mounted";
+    assert!(said(&outcome).iter().any(|line| line == warning), "{outcome:?}");
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    assert_eq!(sandbox.sh("ls -A /workspace"), "");
+}
+
+fn external_journal() {
+    let journal = Image::new(16 << 20).attach();
+    ok(Command::new("mke2fs")
+        .args(["-q", "-F", "-b", "1024", "-O", "journal_dev"])
+        .arg(journal.path()));
+    let image = Image::new(64 << 20);
+    ok(Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-b", "1024", "-J"])
+        .arg(format!("device={}", journal.path().display()))
+        .arg(image.path()));
+    let device = image.attach();
+    device.fill("mkdir -p configs workspace home/agent/.claude; echo a > workspace/a");
+    let before = std::fs::read(journal.path()).unwrap();
+    let (sandbox, outcome) = restore(&device);
+    let warning = "WARN /dev/xvdb: its superblock names a journal device of the machine";
+    assert!(said(&outcome).iter().any(|line| line == warning), "{outcome:?}");
+    assert_eq!(outcome.status, 23, "{outcome:?}");
+    assert_eq!(sandbox.sh("cat /workspace/a"), "a\n");
+    assert!(std::fs::read(journal.path()).unwrap() == before, "the journal device was written to");
+}
+
+fn default_unknown() {
+    let (image, _) = clean(Fs::Btrfs);
+    let device = image.attach();
+    let sandbox = sandbox(&device);
+    sandbox.sh("echo mine > /workspace/mine");
+    let outcome = with_faults(&sandbox, "ioctl", &["ioctl:error=EPERM"]);
+    let warning = "WARN /dev/xvdb: look up subvolumes of /dev/xvdb: Operation not permitted; another \
+                   subvolume may be taken, nothing will be deleted";
+    assert!(said(&outcome).iter().any(|line| line == warning), "{outcome:?}");
+    assert_eq!(outcome.status, 23, "{outcome:?}");
+    assert_eq!(sandbox.sh("cat /workspace/mine; cat /workspace/1"), "mine\nfile 1\n");
 }

@@ -27,6 +27,7 @@ pub(super) fn asks(device: &impl ReadAt, offset: u64, fstype: &str) -> Result<As
             true => Asks::OtherDevices("its superblock names further devices of the machine"),
             false => Asks::Nothing,
         },
+        "erofs" => erofs(&read(SUPERBLOCK, 128)?),
         "reiserfs" => match read(65_536, 20)?.get(16..20) {
             // jp_journal_dev of struct journal_params (reiserfs_fs.h).
             Some(&[0, 0, 0, 0]) => Asks::Nothing,
@@ -53,6 +54,18 @@ fn ext(superblock: &[u8]) -> Asks {
     let options = options.split(|&byte| byte == 0).next().unwrap_or_default();
     match options.split(|&byte| byte == b',').any(|it| it == b"noload" || it == b"norecovery") {
         true => Asks::NoReplay("its superblock forbids the replay of its journal"),
+        false => Asks::Nothing,
+    }
+}
+
+/// struct erofs_super_block (fs/erofs/erofs_fs.h): a device table names further devices by path, and
+/// files may lie on them.
+fn erofs(superblock: &[u8]) -> Asks {
+    const DEVICE_TABLE: u8 = 8;
+    let has_table = superblock.get(80).is_some_and(|features| features & DEVICE_TABLE != 0);
+    let has_devices = superblock.get(86..88).is_some_and(|count| count != [0, 0]);
+    match has_table && has_devices {
+        true => Asks::OtherDevices("its superblock names further devices of the machine"),
         false => Asks::Nothing,
     }
 }
@@ -123,6 +136,12 @@ mod tests {
             let asked = of("f2fs", &[first, second, (at, b"/dev/sda")]);
             assert!(matches!(asked, Asks::OtherDevices(_)), "{at}");
         }
+        const TABLE: (usize, &[u8]) = (1024 + 80, &[8]);
+        const COUNT: (usize, &[u8]) = (1024 + 86, &[1]);
+        assert_eq!(of("erofs", &[]), Asks::Nothing);
+        assert_eq!(of("erofs", &[COUNT]), Asks::Nothing);
+        assert_eq!(of("erofs", &[TABLE]), Asks::Nothing);
+        assert!(matches!(of("erofs", &[TABLE, COUNT]), Asks::OtherDevices(_)));
         assert_eq!(of("reiserfs", &[]), Asks::Nothing);
         let asked = of("reiserfs", &[(65_536 + 16, &[0, 8])]);
         assert!(matches!(asked, Asks::OtherDevices(_)));
