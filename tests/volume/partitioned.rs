@@ -104,11 +104,16 @@ fn scanned() {
 fn in_use() {
     let (image, _) = clean(Fs::Ext4);
     let disk = gpt(&[image.path()]);
-    let device = LoopDevice::of(disk.path(), &[]);
+    // Only so does the kernel forget the partitions with the disk.
+    let device = LoopDevice::of(disk.path(), &["--partscan"]);
+    let name = device.path().file_name().unwrap().to_str().unwrap();
+    let node = format!("/sys/class/block/{name}p3/dev");
+    if Path::new(&node).exists() {
+        ok(Command::new("delpart").arg(device.path()).arg("3"));
+    }
     let mut addpart = Command::new("addpart");
     ok(addpart.arg(device.path()).args(["3", "40960", &(65 * MIB / 512).to_string()]));
-    let name = device.path().file_name().unwrap().to_str().unwrap();
-    let number = std::fs::read_to_string(format!("/sys/class/block/{name}p3/dev")).unwrap();
+    let number = std::fs::read_to_string(node).unwrap();
     let sandbox = Sandbox::new();
     sandbox.add_device("xvdb", &device);
     let number = number.trim().replace(':', " ");

@@ -2,8 +2,8 @@
 
 use crate::disk::{EXT4, Fs, clean, dirty, has_marker, landed, said, sandbox};
 use crate::journals::is_complete;
-use crate::support::sandbox::{LoopDevice, Outcome, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, case};
+use crate::support::sandbox::{Image, LoopDevice, Outcome, PROGRAM_INSIDE, Sandbox};
+use crate::support::{Case, Need, case, ok};
 
 pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] =
@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         case("loop_devices_that_the_kernel_does_not_have", EXT4, no_loops),
         case("a_shared_mount_without_mountinfo_is_no_good_copy", STRACE, unclear_journal),
         case("a_use_of_the_device_that_cannot_be_told", STRACE, unclear_use),
+        case("of_two_copies_one_whose_use_cannot_be_told_is_not_passed_over", STRACE, unclear_copy),
         case("an_earlier_mount_that_cannot_be_told_is_not_used", STRACE, unclear_earlier),
         case("a_directory_of_the_source_that_cannot_be_opened", STRACE, unclear_path),
     ]
@@ -154,6 +155,28 @@ fn unclear_use() {
             false => is_stale(&sandbox, &outcome),
         }
     }
+}
+
+fn unclear_copy() {
+    let (image, _) = clean(Fs::Ext4);
+    let copy = Image::new(0);
+    std::fs::copy(image.path(), copy.path()).unwrap();
+    let uuid = ok(std::process::Command::new("blkid")
+        .args(["-p", "-s", "UUID", "-o", "value"])
+        .arg(image.path()));
+    let [first, second] = [image, copy].map(Image::attach);
+    let sandbox = Sandbox::new();
+    for device in [&first, &second] {
+        sandbox.add_device(device.path().file_name().unwrap().to_str().unwrap(), device);
+    }
+    let device = format!("UUID={}", uuid.trim());
+    // Opened to be probed, then to be asked; from here on it fails.
+    let path = first.path().to_str().unwrap();
+    let outcome = with_faults(&sandbox, path, "error=EIO:when=3+", &["--device", &device]);
+    let said = said(&outcome);
+    let warning = format!("WARN {device} could be any of 2 disks, taking none; ");
+    assert!(said.iter().any(|line| line.starts_with(&warning)), "{said:?}");
+    is_untouched(&sandbox, &outcome);
 }
 
 /// Mounting the file once more does no harm.

@@ -39,17 +39,17 @@ pub fn locate(
     nodes: &Nodes,
     mount_point: &Path,
 ) -> Result<Option<Located>, String> {
-    let mounts = mounts(mount_point);
     let text = request.to_string_lossy();
     if let Some((key @ ("UUID" | "LABEL"), value)) = text.split_once('=') {
-        return by_identifier(key, value, nodes, &mounts);
+        return by_identifier(key, value, nodes, &mounts(mount_point));
     }
     let path = Path::new(request);
     let is_volume_id = text.starts_with("vol-") && !text.contains('/');
     if is_volume_id {
-        let selection = discover::by_volume_id(&text, &disks(&mounts, |_| true)?, &|disk| {
-            identify(disk, nodes)
-        });
+        let selection =
+            discover::by_volume_id(&text, &disks(&mounts(mount_point), |_| true)?, &|disk| {
+                identify(disk, nodes)
+            });
         return select(selection, &text, nodes);
     }
     let path = usual_path(path);
@@ -70,6 +70,7 @@ pub fn locate(
     let Some(name) = path.strip_prefix("/dev").ok().and_then(Path::to_str) else {
         return Ok(None);
     };
+    let mounts = mounts(mount_point);
     let disks = disks(&mounts, |disk| discover::is_relevant(disk, name))?;
     let identify = |disk: &Disk| identify(disk, nodes);
     let busy = |disk: &Disk| is_busy(disk, nodes, &mounts);
@@ -193,12 +194,18 @@ fn by_identifier(
     }
     // A snapshot has the identifier of the original, which may be in use on the same machine.
     if matches.len() > 1 {
-        let free = |it: &Match| {
-            it.disk.in_use.is_none() && matches!(is_busy(&it.disk, nodes, mounts), Ok(false))
-        };
-        let (unused, used): (Vec<Match>, Vec<Match>) = matches.into_iter().partition(free);
+        let (mut unused, mut used) = (Vec::new(), Vec::new());
+        let mut unclear = false;
+        for it in matches {
+            let busy = is_busy(&it.disk, nodes, mounts).unwrap_or_else(|error| {
+                warn!("{error}; whether it is in use cannot be told");
+                unclear = true;
+                false
+            });
+            if it.disk.in_use.is_none() && !busy { unused.push(it) } else { used.push(it) }
+        }
         matches = match unused.len() {
-            1 => unused,
+            1 if !unclear => unused,
             _ => unused.into_iter().chain(used).collect(),
         };
     }
