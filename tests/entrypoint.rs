@@ -19,6 +19,8 @@ mod identity;
 mod json_lines;
 #[path = "entrypoint/limits.rs"]
 mod limits;
+#[path = "entrypoint/records.rs"]
+mod records;
 #[path = "entrypoint/steps.rs"]
 mod steps;
 #[path = "entrypoint/system_calls.rs"]
@@ -37,6 +39,7 @@ fn cases() -> Vec<Case> {
         identity::cases(),
         limits::cases(),
         json_lines::cases(),
+        records::cases(),
         steps::cases(),
     ];
     of_this_file.into_iter().flatten().chain(system_calls::cases()).collect()

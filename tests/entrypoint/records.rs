@@ -1,0 +1,200 @@
+//! Boots over trees in which a runtime has run already: nothing that it made is lost to a restore.
+
+use crate::support::runtime::sandbox;
+use crate::support::sandbox::{LoopDevice, Sandbox};
+use crate::support::{Case, Need, case};
+use crate::{boots, entrypoint};
+
+pub fn cases() -> Vec<Case> {
+    const ROOT: &[Need] = &[Need::Root];
+    const LOOP: &[Need] = &[Need::Root, Need::Loop];
+    const STRACE: &[Need] = &[Need::Root, Need::Loop, Need::Program("strace")];
+    vec![
+        case("each_tree_remembers_its_first_start", ROOT, remembered),
+        case("a_volume_that_comes_late_takes_nothing_away", LOOP, late_volume),
+        case("a_new_configs_costs_the_other_trees_nothing", LOOP, new_configs),
+        case("another_try_costs_nothing_that_was_made_since", LOOP, another_try),
+        case("a_marker_that_cannot_be_looked_at_is_no_absence", STRACE, in_doubt),
+        case("starts_at_once_lose_nothing_of_the_first", LOOP, at_once),
+        case("a_tree_without_attributes_remembers_in_a_file", LOOP, without_attributes),
+    ]
+}
+
+const TREES: &str = "/configs /workspace /home/agent/.claude";
+
+/// A snapshot with a file of the agent's and one that is older everywhere else.
+fn volume() -> LoopDevice {
+    LoopDevice::ext4(
+        16,
+        "mkdir -p configs workspace home/agent/.claude
+         for d in configs workspace home/agent/.claude; do
+             echo snapshot > $d/work; echo snapshot > $d/old; echo snapshot > $d/missing
+         done
+         chown -R 1000:1000 configs workspace home/agent",
+    )
+}
+
+/// A workspace whose image brings an old file.
+fn workspace() -> Sandbox {
+    sandbox(
+        "mkdir -p home/agent/.claude
+         for d in configs workspace home/agent/.claude; do echo image > $d/old; done
+         chown -R 1000:1000 configs workspace home/agent",
+    )
+}
+
+fn boot(sandbox: &Sandbox) -> String {
+    boots(sandbox, entrypoint(sandbox)).0.stdout()
+}
+
+/// What the agent does in an hour.
+fn agent_works(sandbox: &Sandbox) {
+    sandbox.sh(&format!("for d in {TREES}; do echo agent > $d/work; echo agent > $d/made; done"));
+}
+
+fn nothing_is_lost(sandbox: &Sandbox, log: &str) {
+    for name in ["work", "made"] {
+        let found = sandbox.sh(&format!("for d in {TREES}; do cat $d/{name}; done"));
+        assert_eq!(found, "agent\nagent\nagent\n", "{name}\n{log}");
+    }
+}
+
+fn remembered() {
+    let sandbox = workspace();
+    boot(&sandbox);
+    let records = || {
+        let records = TREES.split(' ').map(|tree| {
+            let tree = molecule_tools::fs::Dir::open_operator_path(sandbox.path(tree)).unwrap();
+            molecule_tools::record::look(&tree).unwrap().unwrap()
+        });
+        records.collect::<Vec<_>>()
+    };
+    let first = records();
+    assert!(first.iter().all(|time| time.0 > 1_700_000_000), "{first:?}");
+    boot(&sandbox);
+    assert_eq!(records(), first, "a later start changes nothing");
+    assert_eq!(sandbox.sh("ls -A /configs /workspace | grep -c molecule-lock || :"), "0\n");
+}
+
+fn late_volume() {
+    for unusable in [false, true] {
+        let sandbox = workspace();
+        let raw = crate::support::sandbox::Image::new(1 << 20).attach();
+        if unusable {
+            sandbox.add_device("xvdb", &raw);
+        }
+        boot(&sandbox);
+        agent_works(&sandbox);
+        let volume = volume();
+        sandbox.sh("rm -f /dev/xvdb");
+        sandbox.add_device("xvdb", &volume);
+        let log = boot(&sandbox);
+        nothing_is_lost(&sandbox, &log);
+        let brought = sandbox.sh(&format!("for d in {TREES}; do cat $d/old $d/missing; done"));
+        assert_eq!(brought, "snapshot\n".repeat(6), "{log}");
+        assert!(log.contains("a runtime has run there since "), "{log}");
+        assert!(log.contains("/workspace/work stays: it is newer"), "{log}");
+        assert!(log.contains("complete — marker /configs/.restore-completed dropped"), "{log}");
+        assert!(boot(&sandbox).contains("present — skipping"));
+    }
+}
+
+fn new_configs() {
+    let sandbox = workspace();
+    let volume = volume();
+    sandbox.add_device("xvdb", &volume);
+    boot(&sandbox);
+    agent_works(&sandbox);
+    sandbox.sh("mount -t tmpfs -o mode=755 new /configs; echo image > /configs/old");
+    let log = boot(&sandbox);
+    assert_eq!(sandbox.sh("cat /configs/old /configs/work"), "snapshot\nsnapshot\n", "{log}");
+    assert_eq!(
+        sandbox.sh("cat /workspace/work /home/agent/.claude/made"),
+        "agent\nagent\n",
+        "{log}"
+    );
+}
+
+fn another_try() {
+    let sandbox = workspace();
+    let volume = volume();
+    sandbox.add_device("xvdb", &volume);
+    boot(&sandbox);
+    for _ in 0..2 {
+        agent_works(&sandbox);
+        sandbox.sh("rm /configs/.restore-completed /workspace/missing");
+        let log = boot(&sandbox);
+        nothing_is_lost(&sandbox, &log);
+        assert_eq!(sandbox.sh("cat /workspace/missing"), "snapshot\n", "{log}");
+    }
+}
+
+fn in_doubt() {
+    for (call, errno) in
+        [("openat", "EIO"), ("statx", "EIO"), ("statx", "ENOMEM"), ("openat", "EMFILE")]
+    {
+        let sandbox = workspace();
+        let volume = volume();
+        sandbox.add_device("xvdb", &volume);
+        boot(&sandbox);
+        agent_works(&sandbox);
+        // Without the records the marker alone decides.
+        let trees = TREES.split(' ').map(|tree| sandbox.path(tree));
+        for tree in trees {
+            rustix::fs::removexattr(tree, "user.molecule.started").unwrap();
+        }
+        let path = if call == "openat" { "configs" } else { ".restore-completed" };
+        let trace = sandbox
+            .command("/usr/bin/strace")
+            .args([
+                "-f",
+                "-qq",
+                "-o",
+                "/tmp/trace",
+                "-P",
+                &format!("/configs{}", if call == "openat" { "" } else { "/.restore-completed" }),
+            ])
+            .args(["-e", &format!("inject={call}:error={errno}")])
+            .args([crate::support::sandbox::PROGRAM_INSIDE, "entrypoint"]);
+        let _ = path;
+        let (outcome, _) = boots(&sandbox, trace);
+        let log = outcome.stdout();
+        nothing_is_lost(&sandbox, &log);
+    }
+}
+
+fn at_once() {
+    for _ in 0..5 {
+        let sandbox = workspace();
+        let volume = volume();
+        sandbox.add_device("xvdb", &volume);
+        // The runtime of whoever comes first works at once.
+        sandbox.install(
+            "/usr/local/bin/molecule-runtime",
+            "#!/bin/sh\nfor d in /configs /workspace /home/agent/.claude; do echo agent > $d/work; echo agent > $d/made; done\n",
+        );
+        let started: Vec<_> = (0..3).map(|_| entrypoint(&sandbox).start()).collect();
+        let logs: Vec<String> = started.into_iter().map(|run| run.wait().stdout()).collect();
+        nothing_is_lost(&sandbox, &logs.join("\n---\n"));
+        let restored = logs.iter().filter(|log| log.contains("ok /workspace")).count();
+        assert_eq!(restored, 1, "{}", logs.join("\n---\n"));
+    }
+}
+
+fn without_attributes() {
+    let sandbox = workspace();
+    sandbox.sh("mkdir -p /mnt/disk; mv /workspace/old /mnt/disk/");
+    let plain = LoopDevice::ext4(16, "echo image > old; chown -R 1000:1000 .");
+    sandbox.add_device("plain", &plain);
+    sandbox.sh("mount -o nouser_xattr /dev/plain /workspace");
+    boot(&sandbox);
+    let file = sandbox.sh("stat -c '%u %a' /workspace/.molecule-started 2>/dev/null || echo none");
+    if file != "none\n" {
+        assert_eq!(file, "1000 644\n");
+    }
+    agent_works(&sandbox);
+    let volume = volume();
+    sandbox.add_device("xvdb", &volume);
+    let log = boot(&sandbox);
+    nothing_is_lost(&sandbox, &log);
+}
