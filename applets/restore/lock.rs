@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::{Dir, Kind, Stat, TempName, at};
-use rustix::fs::{FlockOperation, Mode, OFlags, UTIME_OMIT};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -18,12 +18,9 @@ const TRIES: usize = 20;
 /// Between two tries to take a lock that somebody else has.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The lock of one tree, until it is dropped.
+/// The lock of one tree, until [`Lock::release`] or the end of the process.
 #[derive(Debug)]
-pub struct Lock {
-    tree: Dir,
-    file: OwnedFd,
-}
+pub struct Lock(OwnedFd);
 
 impl Lock {
     /// Takes the lock of `tree`. While another process has it, `wait` is asked whether to wait on. `None`
@@ -56,9 +53,7 @@ impl Lock {
             }
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // Whoever had it before may have taken its name away.
-                Ok(()) if leads_to(tree, &stat) => {
-                    return Ok(Some(Self { tree: tree.try_clone()?, file }));
-                }
+                Ok(()) if leads_to(tree, &stat) => return Ok(Some(Self(file))),
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(errno @ Errno::WOULDBLOCK) => {
                     if !wait() {
@@ -76,13 +71,12 @@ impl Lock {
         );
         Ok(None)
     }
-}
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if at::stat_fd(&self.file).is_ok_and(|stat| leads_to(&self.tree, &stat)) {
-            // Left behind, it is no lock: the kernel gives the lock back with the descriptor.
-            let _ = keeping_time(&self.tree, || at::unlink(&self.tree, NAME));
+    /// Lets go of the lock of `tree` and takes its name away. Left behind, it is no lock: the kernel gives it
+    /// back with the descriptor.
+    pub fn release(self, tree: &Dir) {
+        if at::stat_fd(&self.0).is_ok_and(|stat| leads_to(tree, &stat)) {
+            let _ = keeping_time(tree, || at::unlink(tree, NAME));
         }
     }
 }
@@ -92,10 +86,8 @@ impl Drop for Lock {
 fn keeping_time<T>(tree: &Dir, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
     let before = at::stat_fd(tree)?;
     let done = act()?;
-    let mut times = before.times();
-    times.last_access.tv_nsec = UTIME_OMIT;
     // Where it fails, only the time is another.
-    let _ = rustix::fs::futimens(tree, &times);
+    let _ = rustix::fs::futimens(tree, &before.times());
     Ok(done)
 }
 

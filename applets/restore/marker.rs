@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::{Dir, Kind, TempName, patiently};
+use molecule_tools::log;
 use rustix::io::Errno;
 use serde_json::Value;
 use tracing::warn;
@@ -76,5 +77,5 @@ pub fn write(root: &Dir, report: &Value) -> Result<()> {
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(umask);
     let mode = 0o666 & !umask.as_raw_mode();
-    configs.replace_file(NAME, format!("{report:#}\n").as_bytes(), mode, None)
+    configs.replace_file(NAME, (log::json_text(report, true) + "\n").as_bytes(), mode, None)
 }

@@ -1,5 +1,6 @@
 //! `restore`: brings the restore set back from a snapshot volume or a directory, once per workspace.
 
+mod destination;
 mod lock;
 mod marker;
 mod path;
@@ -7,11 +8,12 @@ mod plan;
 mod probe;
 mod progress;
 mod report;
+mod set;
 mod source;
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -25,7 +27,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::Context;
-use lock::Lock;
+use destination::Destination;
 use marker::Marker;
 use path::Job;
 use plan::Doubt;
@@ -33,7 +35,6 @@ use progress::{Show, Watch};
 use report::Report;
 use source::{Request, Source, Trees};
 
-const DEFAULT_PATHS: [&str; 3] = ["configs", "workspace", "home/agent/.claude"];
 /// What is ours at the top of a tree: neither copied nor removed.
 const EXCEPT: &[&CStr] = &[lock::NAME, record::FILE];
 /// The same in the tree of the marker. That of a snapshot would say that everything was restored, should
@@ -63,7 +64,7 @@ struct Options {
     /// Path to restore, relative to the root; may be given several times [env:
     /// MOLECULE_RESTORE_PATHS, with colons between] [default: configs, workspace and home/agent/.claude]
     // Read from the environment by hand: what is given here may be only a part of that set.
-    #[arg(long = "path", value_name = "REL", value_delimiter = ':', value_parser = PathParser)]
+    #[arg(long = "path", value_name = "REL", value_delimiter = ':', value_parser = set::PathParser)]
     paths: Vec<PathBuf>,
     /// Where the volume is mounted, below the root
     #[arg(long, value_name = "DIR", default_value = "/mnt/restore")]
@@ -166,7 +167,7 @@ pub fn run(context: &Context) -> u8 {
         Outcome::Interrupted(report) => (20, report.to_json()),
     };
     if options.json {
-        log::write_line(Stream::Stdout, &format!("{report:#}"));
+        log::write_line(Stream::Stdout, &log::json_text(&report, true));
     }
     status
 }
@@ -245,67 +246,13 @@ impl Options {
 
     /// What is to be restored, relative to the root.
     fn restore_set(&self) -> Vec<PathBuf> {
-        if self.paths.is_empty() { whole_set() } else { self.paths.clone() }
+        if self.paths.is_empty() { set::whole() } else { self.paths.clone() }
     }
 
     /// Whether only a part of the restore set is asked for.
     fn is_partial(&self) -> bool {
         let asked = self.restore_set();
-        whole_set().iter().any(|path| !asked.contains(path))
-    }
-}
-
-/// The restore set of this workspace. A path that leads out of the root is left out.
-fn whole_set() -> Vec<PathBuf> {
-    let list = std::env::var_os("MOLECULE_RESTORE_PATHS").unwrap_or_default();
-    let given: Vec<PathBuf> = list
-        .as_bytes()
-        .split(|&byte| byte == b':')
-        .filter(|path| !path.is_empty())
-        .filter_map(|path| match below_root(OsStr::from_bytes(path)) {
-            Ok(path) => Some(path),
-            Err(reason) => {
-                warn!(
-                    "MOLECULE_RESTORE_PATHS: {} {reason}, left out",
-                    escape(OsStr::from_bytes(path))
-                );
-                None
-            }
-        })
-        .collect();
-    if given.is_empty() { DEFAULT_PATHS.map(PathBuf::from).to_vec() } else { given }
-}
-
-/// `path` relative to the root.
-fn below_root(path: &OsStr) -> std::result::Result<PathBuf, &'static str> {
-    let mut below = PathBuf::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(name) => below.push(name),
-            Component::ParentDir => return Err("has a \"..\" component"),
-            _ => {}
-        }
-    }
-    if below.as_os_str().is_empty() { Err("is the root itself") } else { Ok(below) }
-}
-
-/// Takes a path below the root; clap's own complaint then names the option.
-#[derive(Clone)]
-struct PathParser;
-
-impl clap::builder::TypedValueParser for PathParser {
-    type Value = PathBuf;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        _: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> clap::error::Result<PathBuf> {
-        below_root(value).map_err(|reason| {
-            let text = format!("--path {} {reason}\n", escape(value));
-            clap::Error::raw(clap::error::ErrorKind::ValueValidation, text).with_cmd(command)
-        })
+        set::whole().iter().any(|path| !asked.contains(path))
     }
 }
 
@@ -314,18 +261,33 @@ fn restore(options: &Options, root: &Dir, interruption: &Interruption, caller: C
         return outcome;
     }
     let paths = options.restore_set();
-    let _locks = match lock_trees(options, root, &paths, interruption, caller) {
-        Ok(locks) => locks,
-        Err(error) => {
-            warn!("{error}");
-            return Outcome::Failed(error.to_string());
-        }
-    };
+    let source = open_source(options, root, &paths).unwrap_or_else(|error| {
+        warn!("{error}");
+        Source::Skip { reason: error.to_string(), failed: true }
+    });
+    if let Source::Skip { reason, failed } = &source
+        && (caller == Caller::Hand || all_have_records(root, &paths))
+    {
+        // A start over these trees is known already, and nothing else happens to them.
+        return if *failed { Outcome::Failed(reason.clone()) } else { Outcome::NoSource };
+    }
+    let mut trees = hold_trees(options, root, &paths, &source);
+    if let Err(error) = lock_trees(options, &mut trees, interruption, caller) {
+        warn!("{error}");
+        return Outcome::Failed(error.to_string());
+    }
     // Whoever had a lock before may have restored everything meanwhile.
     if let Some(outcome) = settled(options, root) {
         return outcome;
     }
-    let outcome = bring_back(options, root, &paths, interruption, caller);
+    let outcome = match source {
+        Source::Ready { trees: source, device } => {
+            let report = Report::new(root.path(), device, source.stale(), options.dry_run, caller);
+            bring_back(options, root, &source, &trees, report, interruption)
+        }
+        Source::Skip { failed: false, .. } => Outcome::NoSource,
+        Source::Skip { reason, .. } => Outcome::Failed(reason),
+    };
     if caller == Caller::Boot && !matches!(outcome, Outcome::Interrupted(_)) {
         // Before the locks are let go: the next one shall see that a runtime is about to start.
         leave_records(&paths, root, record::announce);
@@ -353,56 +315,66 @@ fn settled(options: &Options, root: &Dir) -> Option<Outcome> {
     }
 }
 
-/// Takes the lock of every tree that is there: two restores would take each other's files for surplus. A boot
-/// waits for as long as the other one takes, for it could not start over half a tree.
-fn lock_trees(
+fn all_have_records(root: &Dir, paths: &[PathBuf]) -> bool {
+    paths.iter().all(|path| match root.open_beneath(path) {
+        Ok(Some(tree)) => matches!(record::look(&tree), Ok(Some(_))),
+        Ok(None) => true,
+        Err(_) => false,
+    })
+}
+
+/// A path of the restore set, and what is to be restored into.
+type Held<'a> = (&'a PathBuf, Result<Option<Destination>>);
+
+/// Opens the trees, and makes those that the source has something for.
+fn hold_trees<'a>(
     options: &Options,
     root: &Dir,
-    paths: &[PathBuf],
+    paths: &'a [PathBuf],
+    source: &Source,
+) -> Vec<Held<'a>> {
+    let wanted = |path: &Path| match source {
+        Source::Ready { trees, .. } => !options.dry_run && matches!(trees.find(path), Ok(Some(_))),
+        Source::Skip { .. } => false,
+    };
+    paths.iter().map(|path| (path, destination::open(root, path, wanted(path)))).collect()
+}
+
+/// A boot waits for as long as another restore takes, for it could not start over half a tree.
+fn lock_trees(
+    options: &Options,
+    trees: &mut [Held<'_>],
     interruption: &Interruption,
     caller: Caller,
-) -> Result<Vec<Lock>> {
-    let deadline = Instant::now() + LOCK_WAIT;
-    let mut locks = Vec::new();
-    for path in paths.iter().filter(|_| !options.dry_run) {
-        // What is wrong with a tree is told where it is to be restored.
-        let Ok(Some(tree)) = root.open_beneath(path) else { continue };
-        let mut said = false;
-        let lock = Lock::take(&tree, || {
-            if !said {
-                info!("another restore into {} is running, waiting", escape(tree.path()));
-                said = true;
-            }
-            interruption.seen().is_none() && (caller == Caller::Boot || Instant::now() < deadline)
-        })?;
-        locks.extend(lock);
+) -> Result<()> {
+    if options.dry_run {
+        return Ok(());
     }
-    Ok(locks)
+    let deadline = Instant::now() + LOCK_WAIT;
+    let mut said = false;
+    let trees = trees.iter_mut().filter_map(|(_, tree)| tree.as_mut().ok()?.as_mut());
+    destination::lock(trees.collect(), |tree| {
+        if !said {
+            info!("another restore into {} is running, waiting", escape(tree.path()));
+            said = true;
+        }
+        interruption.seen().is_none() && (caller == Caller::Boot || Instant::now() < deadline)
+    })
 }
 
 fn bring_back(
     options: &Options,
     root: &Dir,
-    paths: &[PathBuf],
+    source: &Trees,
+    trees: &[Held<'_>],
+    mut report: Report,
     interruption: &Interruption,
-    caller: Caller,
 ) -> Outcome {
-    let (trees, device) = match open_source(options, root, paths) {
-        Ok(Source::Ready { trees, device }) => (trees, device),
-        Ok(Source::Skip { failed: false, .. }) => return Outcome::NoSource,
-        Ok(Source::Skip { reason, .. }) => return Outcome::Failed(reason),
-        Err(error) => {
-            warn!("{error}");
-            return Outcome::Failed(error.to_string());
-        }
-    };
     let doubt = if options.force || options.dry_run { None } else { doubt(root) };
-    let by_hand = caller == Caller::Hand;
-    let mut report = Report::new(root.path(), device, trees.stale(), options.dry_run, by_hand);
     let watch = Watch::new(options.progress, options.dry_run, interruption);
-    let job = Job { options, root, source: &trees, watch: &watch, doubt };
-    for path in paths {
-        let restored = job.restore(path);
+    let job = Job { options, root, source, watch: &watch, doubt };
+    for (path, destination) in trees {
+        let restored = job.restore(path, destination.as_ref());
         report.add(path, &job, restored);
         // Also one that came while a lock was waited for, or after the last entry.
         if interruption.seen().is_some() {
@@ -418,10 +390,11 @@ fn bring_back(
 
 /// Why an earlier restore, and so a runtime, may have been at these trees although there is no marker.
 fn doubt(root: &Dir) -> Option<Doubt> {
-    if let Ok(Marker::Odd(kind)) = marker::look(root) {
-        return Some(Doubt::OddMarker(kind.noun()));
+    match marker::look(root) {
+        Ok(Marker::Odd(kind)) => Some(Doubt::OddMarker(kind.noun())),
+        Ok(_) => marker::is_writable(root).err().map(Doubt::NoMarker),
+        Err(error) => Some(Doubt::NoMarker(error)),
     }
-    marker::is_writable(root).err().map(Doubt::NoMarker)
 }
 
 fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Source> {

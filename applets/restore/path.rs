@@ -1,7 +1,5 @@
 //! One path of the restore set: both directories, the lock, the mirror, the verification.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape, shorten};
@@ -10,6 +8,7 @@ use molecule_tools::mirror::{self, Change, Observer, mirror};
 use molecule_tools::record;
 use tracing::{info, warn};
 
+use super::destination::Destination;
 use super::plan::{Doubt, Plan};
 use super::progress::Watch;
 use super::source::{Found, Trees};
@@ -57,8 +56,12 @@ impl Job<'_> {
         (self.source.shown(path), shown_below(self.root.path(), path))
     }
 
-    /// Restores one path and says its lines.
-    pub fn restore(&self, path: &Path) -> Restored {
+    /// Restores one path into `destination` (absent in a dry run) and says its lines.
+    pub fn restore(
+        &self,
+        path: &Path,
+        destination: Result<&Option<Destination>, &Error>,
+    ) -> Restored {
         let (from, to) = self.shown(path);
         let (from_shown, to_shown) = (escape(&from), escape(&to));
         let source = match self.source.find(path) {
@@ -67,9 +70,12 @@ impl Job<'_> {
             Err(error) => return self.refused(&from, &to, error),
         };
         info!("rsync {from_shown}/ -> {to_shown}/");
-        let restored = self.open_destination(path).and_then(|(destination, plan)| {
+        let restored = destination.map_err(Error::clone).and_then(|destination| {
+            let old = destination.as_ref().filter(|destination| !destination.made);
+            let plan = Plan::of(old.map(|old| &old.tree), self.options, self.doubt.as_ref());
             plan.say(&to);
-            self.mirror(&source, destination.as_ref(), &plan, path, &to)
+            let tree = destination.as_ref().map(|destination| &destination.tree);
+            self.mirror(&source, tree, &plan, path, &to)
         });
         match restored {
             Ok(report) => {
@@ -112,30 +118,6 @@ impl Job<'_> {
         warn!("{error}");
         exited(to, 23);
         Restored::Refused(error.to_string())
-    }
-
-    /// Opens the destination directory, made where needed, and decides how it is restored. `None` in a dry run
-    /// where it is absent.
-    fn open_destination(&self, path: &Path) -> Result<(Option<Dir>, Plan)> {
-        let plan = |tree: Option<&Dir>| Plan::of(tree, self.options, self.doubt.as_ref());
-        if self.options.dry_run {
-            let tree = self.root.open_beneath(path)?;
-            let plan = plan(tree.as_ref());
-            return Ok((tree, plan));
-        }
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let parent = self.root.make_beneath(parent, 0o755)?;
-        let name = path.file_name().unwrap_or_default();
-        let name = CString::new(name.as_bytes())
-            .map_err(|_| Error::on("use path", path, "it has a NUL byte"))?;
-        if parent.stat_entry(&name)?.is_none() {
-            parent.make_dir(&name, 0o700)?;
-            // Nobody has ever made anything in it.
-            return Ok((Some(parent.open_dir(&name)?), plan(None)));
-        }
-        let tree = parent.open_dir(&name)?;
-        let plan = plan(Some(&tree));
-        Ok((Some(tree), plan))
     }
 
     fn mirror(

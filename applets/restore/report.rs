@@ -6,6 +6,7 @@ use molecule_tools::log;
 use molecule_tools::mirror::Side;
 use serde_json::{Value, json};
 
+use super::Caller;
 use super::path::{Job, PathReport, Restored};
 
 /// Everything one restore did.
@@ -23,7 +24,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(root: &Path, source: Value, stale: bool, dry_run: bool, by_hand: bool) -> Self {
+    pub fn new(root: &Path, source: Value, stale: bool, dry_run: bool, caller: Caller) -> Self {
         let head = json!({
             "program": concat!("molecule-tools ", env!("CARGO_PKG_VERSION")),
             "started": log::timestamp(),
@@ -36,7 +37,7 @@ impl Report {
             head,
             paths: Vec::new(),
             stale,
-            by_hand,
+            by_hand: caller == Caller::Hand,
             interrupted: false,
             restored: 0,
             refused: 0,

@@ -99,18 +99,19 @@ fn marker_directory() {
     sandbox.add_device("xvdb", &device);
     let (outcome, _) = boots(&sandbox, entrypoint(&sandbox));
     let log = outcome.stdout();
-    // The restore deletes it: the snapshot has none. In the way of the marker it would be told.
     assert!(log.contains("MOLECULE-RESTORE: ok /workspace\n"), "{log}");
+    assert!(log.contains("a directory stands in the place of the marker"), "{log}");
+    assert!(log.contains("/configs/.restore-completed is in the way of the marker"), "{log}");
+    assert!(sandbox.path("/configs/.restore-completed").is_file());
+    assert_eq!(sandbox.sh("ls -d /configs/.molecule-tools.*/x | wc -l"), "1\n");
+    // The snapshot's own is never restored, whatever it is.
     let device = LoopDevice::ext4(16, "mkdir -p configs/.restore-completed/x workspace");
     sandbox.sh("rm -rf /configs/.restore-completed; umount /mnt/restore; rm /dev/xvdb");
     sandbox.add_device("xvdb", &device);
     let (outcome, _) = boots(&sandbox, entrypoint(&sandbox));
     let log = outcome.stdout();
-    let warning = log.lines().find(|l| {
-        l.starts_with("MOLECULE-RESTORE: WARN ") && l.contains("/configs/.restore-completed")
-    });
-    assert!(warning.is_some(), "{log}");
-    assert!(sandbox.path("/configs/.restore-completed/x").is_dir());
+    assert!(log.contains("complete — marker /configs/.restore-completed dropped"), "{log}");
+    assert!(sandbox.path("/configs/.restore-completed").is_file());
 }
 
 fn no_block_device() {

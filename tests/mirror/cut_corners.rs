@@ -79,7 +79,10 @@ fn marker_of_the_snapshot() {
     std::fs::write(pair.root.join("configs/surplus"), "goes").unwrap();
     let output = pair.expect(&["--path", "configs", "--dry-run"], 0);
     assert!(!said(&output).contains("restore-completed"), "{}", said(&output));
-    pair.expect(&["--path", "configs"], 0);
+    let mut whole = pair.command();
+    whole.args(["--path", "configs"]).env("MOLECULE_RESTORE_PATHS", "tree:configs");
+    let output = whole.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(read_to_string(pair.marker()).unwrap().contains("\"status\": 0"));
     assert!(pair.root.join("configs/kept").exists());
     assert!(!pair.root.join("configs/surplus").exists());

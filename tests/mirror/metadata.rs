@@ -195,7 +195,10 @@ fn zoo() {
     pair.assert_equal();
     let before = pair.snapshot();
     pair.mirror();
-    assert_eq!(touched(&before, &pair.snapshot()), Vec::<String>::new());
+    // The lock comes and goes as a name of the top directory, whose time of last change tells so.
+    let mut touched = touched(&before, &pair.snapshot());
+    touched.retain(|line| !line.starts_with("ctime: \"\":"));
+    assert_eq!(touched, Vec::<String>::new());
 }
 
 fn spoiled_zoo() {

@@ -1,0 +1,63 @@
+//! The trees that are restored into: opened, made where absent, locked.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use molecule_tools::error::{Error, Result};
+use molecule_tools::fs::Dir;
+
+use super::lock::Lock;
+
+/// One tree, and its lock if it has one.
+pub struct Destination {
+    pub tree: Dir,
+    /// Made just now: nobody has ever made anything in it.
+    pub made: bool,
+    lock: Option<Lock>,
+}
+
+impl Drop for Destination {
+    fn drop(&mut self) {
+        if let Some(lock) = self.lock.take() {
+            lock.release(&self.tree);
+        }
+    }
+}
+
+/// Opens the directory `path` of `root`, which is made if absent and `make` is set; `None` if it is absent.
+pub fn open(root: &Dir, path: &Path, make: bool) -> Result<Option<Destination>> {
+    let found = |tree, made| Some(Destination { tree, made, lock: None });
+    if !make {
+        return Ok(root.open_beneath(path)?.and_then(|tree| found(tree, false)));
+    }
+    let parent = root.make_beneath(path.parent().unwrap_or(Path::new("")), 0o755)?;
+    let name = CString::new(path.file_name().unwrap_or_default().as_bytes())
+        .map_err(|_| Error::on("use path", path, "it has a NUL byte"))?;
+    let absent = parent.stat_entry(&name)?.is_none();
+    if absent {
+        parent.make_dir(&name, 0o700)?;
+    }
+    Ok(found(parent.open_dir(&name)?, absent))
+}
+
+/// Takes the locks of all `trees`: two restores would take each other's files for surplus. Always in the same
+/// order, so that two of them never wait for each other.
+///
+/// # Errors
+///
+/// EWOULDBLOCK when another process has one and `wait`, which is given the tree, says not to wait on.
+pub fn lock(trees: Vec<&mut Destination>, mut wait: impl FnMut(&Dir) -> bool) -> Result<()> {
+    let mut trees = trees
+        .into_iter()
+        .map(|tree| tree.tree.stat().map(|stat| ((stat.dev, stat.ino), tree)))
+        .collect::<Result<Vec<_>>>()?;
+    trees.sort_by_key(|(inode, _)| *inode);
+    // One tree can be in the set twice, through a bind mount; it has one lock.
+    trees.dedup_by_key(|(inode, _)| *inode);
+    for (_, destination) in trees {
+        let tree = &destination.tree;
+        destination.lock = Lock::take(tree, || wait(tree))?;
+    }
+    Ok(())
+}

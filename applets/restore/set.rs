@@ -1,0 +1,62 @@
+//! The restore set: which paths of a workspace are restored.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use molecule_tools::error::escape;
+use tracing::warn;
+
+const DEFAULT_PATHS: [&str; 3] = ["configs", "workspace", "home/agent/.claude"];
+/// Variable that names another set, with colons between.
+const VARIABLE: &str = "MOLECULE_RESTORE_PATHS";
+
+/// The restore set of this workspace, relative to the root. A path that leads out of the root is left out.
+pub fn whole() -> Vec<PathBuf> {
+    let list = std::env::var_os(VARIABLE).unwrap_or_default();
+    let given: Vec<PathBuf> = list
+        .as_bytes()
+        .split(|&byte| byte == b':')
+        .filter(|path| !path.is_empty())
+        .map(OsStr::from_bytes)
+        .filter_map(|path| {
+            below_root(path)
+                .inspect_err(|reason| warn!("{VARIABLE}: {} {reason}, left out", escape(path)))
+                .ok()
+        })
+        .collect();
+    if given.is_empty() { DEFAULT_PATHS.map(PathBuf::from).to_vec() } else { given }
+}
+
+/// `path` relative to the root, or what is wrong with it.
+fn below_root(path: &OsStr) -> Result<PathBuf, &'static str> {
+    let mut below = PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => below.push(name),
+            Component::ParentDir => return Err("has a \"..\" component"),
+            _ => {}
+        }
+    }
+    if below.as_os_str().is_empty() { Err("is the root itself") } else { Ok(below) }
+}
+
+/// Takes a path below the root from the command line; another one is bad usage.
+#[derive(Clone)]
+pub struct PathParser;
+
+impl clap::builder::TypedValueParser for PathParser {
+    type Value = PathBuf;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> clap::error::Result<PathBuf> {
+        below_root(value).map_err(|reason| {
+            let text = format!("--path {} {reason}\n", escape(value));
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, text).with_cmd(command)
+        })
+    }
+}
