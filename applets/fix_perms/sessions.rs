@@ -5,8 +5,8 @@ use std::ffi::CStr;
 use std::path::Path;
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::{Dir, Kind, Listing};
-use molecule_tools::ownership::{Privileges, acl};
+use molecule_tools::fs::{Dir, Kind, Listing, Stat, at};
+use molecule_tools::ownership::{Owner, Privileges, acl};
 use rustix::io::Errno;
 use tracing::info;
 
@@ -19,7 +19,8 @@ impl Steps<'_> {
     /// Without a volume: a directory. The link of an earlier boot (it may come from a restored
     /// snapshot) leads nowhere then, and is replaced.
     pub(super) fn plain_sessions(&mut self, claude: &Dir) {
-        if is_link_to_volume(claude, NAME) {
+        let Some(linked) = self.attempt(is_link_to_volume(claude, NAME)) else { return };
+        if linked {
             if self.dry() {
                 self.note_made(&claude.join(NAME));
                 return;
@@ -34,8 +35,9 @@ impl Steps<'_> {
     /// Makes the link where nothing is lost by it: nothing there, another link, an empty directory,
     /// or one that holds only the link that earlier boots put inside it.
     pub(super) fn link_sessions(&mut self, claude: &Dir) {
-        if is_link_to_volume(claude, NAME) {
-            return;
+        match self.attempt(is_link_to_volume(claude, NAME)) {
+            Some(false) => {}
+            Some(true) | None => return,
         }
         let Some(clear) = self.attempt(may_be_replaced(claude)) else { return };
         if self.dry() {
@@ -46,7 +48,7 @@ impl Steps<'_> {
         let made = clear.remove(claude).and_then(|()| {
             claude.make_symlink(VOLUME, NAME)?;
             match owner {
-                Some(owner) => claude.chown_entry(NAME, owner.uid, owner.gid),
+                Some(owner) => give_link(claude, owner),
                 None => Ok(()),
             }
         });
@@ -72,6 +74,24 @@ impl Steps<'_> {
     }
 }
 
+/// Gives the new link to the user, who can put something else in its place as soon as it is there, a
+/// second name of a file of root's for instance: what is given is an object that was looked at.
+fn give_link(claude: &Dir, owner: Owner) -> Result<()> {
+    let handle = claude.open_handle(NAME)?;
+    let fail = |operation| move |errno| claude.entry_error(operation, NAME, errno);
+    let stat = Stat::of(&handle).map_err(fail("stat"))?;
+    let is_it = stat.kind == Kind::Symlink
+        && stat.nlink == 1
+        && *at::read_link_fd(&handle).map_err(fail("read symbolic link"))? == *VOLUME;
+    match is_it {
+        true => at::chown_fd(&handle, owner.uid, owner.gid).map_err(fail("change owner of")),
+        false => {
+            let reason = "something else was put in the place of the new link";
+            Err(Error::on("give", claude.join(NAME), reason).hint("the next boot tries again"))
+        }
+    }
+}
+
 /// False if ~/.claude/sessions is the volume already, by a mount or because the user is root.
 pub(super) fn belong_elsewhere(claude: &Dir, volume: &Dir) -> Result<bool> {
     match claude.stat_entry(NAME)? {
@@ -88,7 +108,9 @@ enum Obstacle {
 }
 
 impl Obstacle {
-    /// rmdir(2) itself makes sure that nothing is lost: it fails on a directory that is not empty.
+    /// rmdir(2) itself makes sure that nothing is lost: it fails on a directory that is not empty. The
+    /// user may exchange a link for something else before it is removed. It gains nothing: only a name
+    /// goes, in a directory of its own, and it has put there itself what then has one name less.
     fn remove(self, claude: &Dir) -> Result<()> {
         match self {
             Self::Nothing => Ok(()),
@@ -96,7 +118,7 @@ impl Obstacle {
             Self::Directory { stray } => {
                 if stray {
                     let sessions = claude.open_dir(NAME)?;
-                    if is_link_to_volume(&sessions, NAME) {
+                    if is_link_to_volume(&sessions, NAME)? {
                         sessions.remove_file(NAME)?;
                     }
                 }
@@ -117,7 +139,7 @@ fn may_be_replaced(claude: &Dir) -> Result<Obstacle> {
             let sessions = claude.open_dir(NAME)?;
             match Listing::first(&sessions, 2)?.as_slice() {
                 [] => Ok(Obstacle::Directory { stray: false }),
-                [only] if *only.name == *NAME && is_link_to_volume(&sessions, NAME) => {
+                [only] if *only.name == *NAME && is_link_to_volume(&sessions, NAME)? => {
                     Ok(Obstacle::Directory { stray: true })
                 }
                 _ => Err(kept(claude)),
@@ -134,6 +156,11 @@ fn kept(claude: &Dir) -> Error {
     )
 }
 
-fn is_link_to_volume(dir: &Dir, name: &CStr) -> bool {
-    dir.read_symlink(name).is_ok_and(|target| *target == *VOLUME)
+/// False if it is another link or no link, or if there is nothing.
+fn is_link_to_volume(dir: &Dir, name: &CStr) -> Result<bool> {
+    match dir.read_symlink(name) {
+        Ok(target) => Ok(*target == *VOLUME),
+        Err(error) if matches!(error.errno(), Some(Errno::INVAL | Errno::NOENT)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

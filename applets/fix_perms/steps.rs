@@ -317,7 +317,7 @@ fn write_settings(claude: &Dir, name: &CStr, owner: Option<Owner>) -> Result<()>
     }
     file.write_all(SETTINGS).map_err(|error| {
         // Half a file would be taken for the user's own at the next boot.
-        let _ = claude.remove_file(name);
+        let _ = claude.remove_made(name, &file);
         claude.entry_error("write", name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })
 }

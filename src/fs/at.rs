@@ -1,6 +1,7 @@
 //! System calls on one component relative to a descriptor, or on a descriptor itself, that follow no
 //! link. Errors are bare numbers, for callers that build their own messages; [`super::Dir`] is the
-//! form with messages.
+//! form with messages. None changes owner, mode or attributes by a name: between the look at a name
+//! and the change, whoever can write in the directory may link something of root's there.
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
@@ -109,6 +110,11 @@ pub fn rename(dir: impl AsFd, from: &CStr, to: &CStr) -> Result<()> {
     again(|| rustix::fs::renameat(&dir, from, &dir, to))
 }
 
+/// What the symbolic link that the handle (O_PATH) stands for holds.
+pub fn read_link_fd(handle: impl AsFd) -> Result<CString> {
+    again(|| rustix::fs::readlinkat(&handle, c"", Vec::new()))
+}
+
 /// What the symbolic link `name` holds.
 pub fn read_link(dir: impl AsFd, name: &CStr) -> Result<CString> {
     again(|| rustix::fs::readlinkat(&dir, name, Vec::new()))
@@ -129,12 +135,6 @@ pub fn chown_fd(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
     let (uid, gid) = owner(uid, gid);
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     again(|| rustix::fs::chownat(&fd, c"", uid, gid, flags))
-}
-
-/// Changes owner and group of entry `name` itself.
-pub fn chown(dir: impl AsFd, name: &CStr, uid: u32, gid: u32) -> Result<()> {
-    let (uid, gid) = owner(uid, gid);
-    again(|| rustix::fs::chownat(&dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))
 }
 
 /// Changes the permission bits of an object held by an O_PATH handle, which fchmod(2) refuses; the

@@ -219,10 +219,14 @@ impl Dir {
             .map_err(|errno| self.entry_error("remove directory", name, errno))
     }
 
-    /// Changes owner and group of entry `name` itself.
-    pub fn chown_entry(&self, name: &CStr, uid: u32, gid: u32) -> Result<()> {
-        at::chown(&self.fd, name, uid, gid)
-            .map_err(|errno| self.entry_error("change owner of", name, errno))
+    /// Removes entry `name` if it is the open object `made` that this process has put there, and not
+    /// something that its owner has put in its place.
+    pub fn remove_made(&self, name: &CStr, made: impl AsFd) -> Result<()> {
+        let made = at::stat_fd(made).map_err(|errno| self.entry_error("stat", name, errno))?;
+        match self.stat_entry(name)? {
+            Some(stat) if stat.same_inode(&made) => self.remove_file(name),
+            _ => Ok(()),
+        }
     }
 
     /// Changes owner and group of the directory itself.
@@ -249,10 +253,9 @@ impl Dir {
     ) -> Result<()> {
         use std::io::Write as _;
         let temp = TempName::new();
-        let fd = self.create_file(temp.as_cstr(), 0o600)?;
-        let fill = || -> Result<()> {
+        let mut file = std::fs::File::from(self.create_file(temp.as_cstr(), 0o600)?);
+        let mut fill = || -> Result<()> {
             let fail = |operation, errno| self.entry_error(operation, name, errno);
-            let mut file = std::fs::File::from(fd);
             file.write_all(bytes).map_err(|error| {
                 fail("write", Errno::from_io_error(&error).unwrap_or(Errno::IO))
             })?;
@@ -265,9 +268,10 @@ impl Dir {
                 .map_err(|errno| fail("change mode of", errno))?;
             self.rename(temp.as_cstr(), name)
         };
-        fill().inspect_err(|_| {
+        let filled = fill();
+        filled.inspect_err(|_| {
             // The first error is the one to report; the temporary file may be gone already.
-            let _ = self.remove_file(temp.as_cstr());
+            let _ = self.remove_made(temp.as_cstr(), &file);
         })
     }
 

@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{Mode, Timestamps};
+use rustix::fs::{AtFlags, Gid, Mode, Timestamps, Uid};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -32,7 +32,8 @@ pub(super) enum Object<'a> {
     Open(BorrowedFd<'a>),
     /// An O_PATH handle.
     Handle(BorrowedFd<'a>),
-    /// A symbolic link in a directory that nobody else can reach.
+    /// A symbolic link in a directory that this run has made (0700, root's, until it is complete): by
+    /// its name, which nobody else can give to another object there. It saves opening a handle.
     Entry(BorrowedFd<'a>, &'a CStr),
 }
 
@@ -48,7 +49,11 @@ impl Object<'_> {
     fn chown(&self, stat: &Stat) -> Result<(), Errno> {
         match self {
             Self::Open(fd) | Self::Handle(fd) => at::chown_fd(fd, stat.uid, stat.gid),
-            Self::Entry(dir, name) => at::chown(dir, name, stat.uid, stat.gid),
+            Self::Entry(dir, name) => {
+                let (uid, gid) = (Uid::from_raw(stat.uid), Gid::from_raw(stat.gid));
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                at::again(|| rustix::fs::chownat(dir, *name, Some(uid), Some(gid), flags))
+            }
         }
     }
 
@@ -66,7 +71,7 @@ impl Object<'_> {
             Self::Open(fd) => at::again(|| rustix::fs::futimens(fd, times)),
             Self::Handle(fd) => at::set_times_fd(fd, times),
             Self::Entry(dir, name) => {
-                let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
                 at::again(|| rustix::fs::utimensat(dir, *name, times, flags))
             }
         }

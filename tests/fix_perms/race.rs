@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::support::compare::{snapshot, touched};
-use crate::support::sandbox::Sandbox;
+use crate::support::sandbox::{Outcome, PROGRAM_INSIDE, Sandbox};
 use crate::support::{Case, Need, case};
 
 /// Swaps that must have happened; a few thousand take less than a second.
@@ -16,11 +16,14 @@ const RUNS: usize = 150;
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
+    const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     vec![
         case("directories_that_become_links_lead_nowhere", ROOT, directories),
         case("files_that_become_links_to_roots_files_stay_roots", ROOT, files),
         case("a_planted_name_that_moves_about_counts_once", ROOT, moving_name),
         case("a_planted_name_in_a_directory_that_moves_counts_once", ROOT, moving_directory),
+        case("what_takes_the_place_of_the_new_sessions_link_is_not_given", STRACE, new_link),
+        case("what_takes_the_place_of_a_failed_file_is_not_removed", STRACE, failed_file),
     ]
 }
 
@@ -121,4 +124,74 @@ fn moving_directory() {
         _ => std::fs::rename(&there, &here).unwrap(),
     });
     assert_eq!(sandbox.sh("stat -c %u:%g:%h /canary/f"), "0:0:2\n");
+}
+
+/// Runs the boot with `calls` injected by strace, and `swap` as soon as `path` is there as `kind` (a
+/// character of ls(1)). The delay of the calls lets it win its race each time.
+fn ambush(sandbox: &Sandbox, calls: &str, path: &Path, link: bool, swap: impl FnOnce()) -> Outcome {
+    let run = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/dev/null"]);
+    let run = run.args(["-e", &format!("inject={calls}"), PROGRAM_INSIDE, "fix-perms"]);
+    let run = run.start();
+    let there = || path.symlink_metadata().is_ok_and(|data| data.is_symlink() == link);
+    let start = std::time::Instant::now();
+    while !there() {
+        assert!(start.elapsed().as_secs() < 60, "{} never came", path.display());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    swap();
+    run.wait()
+}
+
+fn new_link() {
+    const DELAY: &str = "symlink,symlinkat:delay_exit=500000";
+    for (what, plant) in [
+        ("a file of root's", "ln canary/shadow home/agent/.claude/planted"),
+        (
+            "a link of root's with another name",
+            "ln -s /root/.claude/sessions canary/link; ln canary/link home/agent/.claude/planted",
+        ),
+        ("another link of root's", "ln -s /nowhere home/agent/.claude/planted"),
+        ("a directory of root's", "mkdir home/agent/.claude/planted"),
+        ("nothing", ":"),
+    ] {
+        let sandbox = Sandbox::with(&format!(
+            "mkdir -p canary root/.claude/sessions home/agent/.claude
+             echo secret > canary/shadow; chmod 600 canary/shadow; {plant}"
+        ));
+        let claude = sandbox.path("/home/agent/.claude");
+        let (link, planted) = (claude.join("sessions"), claude.join("planted"));
+        let outcome = ambush(&sandbox, DELAY, &link, true, || {
+            std::fs::remove_file(&link).unwrap();
+            if planted.symlink_metadata().is_ok() {
+                // What the walk before gave is root's again, and has not been looked at since.
+                std::os::unix::fs::lchown(&planted, Some(0), Some(0)).unwrap();
+                std::fs::rename(&planted, &link).unwrap();
+            }
+        });
+        assert_eq!(outcome.status, 1, "{what}: {outcome:?}");
+        let owners = "find /canary /home/agent/.claude/sessions -printf '%U:%G ' 2> /dev/null || :";
+        let owners = sandbox.sh(owners);
+        assert!(owners.split_whitespace().all(|owner| owner == "0:0"), "{what}: {owners}");
+        let log = outcome.stdout();
+        assert!(!log.contains("linked /home/agent/.claude/sessions"), "{what}: {log}");
+        let words = match what {
+            "nothing" => "open /home/agent/.claude/sessions: No such file or directory",
+            _ => "something else was put in the place of the new link",
+        };
+        crate::warning(&log, words);
+    }
+}
+
+fn failed_file() {
+    let sandbox = Sandbox::new();
+    let settings = sandbox.path("/home/agent/.claude/settings.json");
+    // The only write of that length.
+    let fails = "write:error=ENOSPC:delay_exit=500000:when=1";
+    let outcome = ambush(&sandbox, fails, &settings, false, || {
+        std::fs::remove_file(&settings).unwrap();
+        std::fs::write(&settings, "mine").unwrap();
+    });
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    crate::warning(&outcome.stdout(), "write /home/agent/.claude/settings.json: No space left");
+    assert_eq!(sandbox.sh("cat /home/agent/.claude/settings.json"), "mine");
 }
