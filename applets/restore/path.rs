@@ -31,7 +31,7 @@ pub enum Restored {
     /// Not begun; one line says why.
     Refused(String),
     /// The mirror ran.
-    Mirrored(PathReport),
+    Mirrored(Box<PathReport>),
 }
 
 /// What the mirror and the verification found.
@@ -85,7 +85,7 @@ impl Job<'_> {
                     0 => info!("ok {to_shown}"),
                     status => exited(&to, status),
                 }
-                Restored::Mirrored(report)
+                Restored::Mirrored(Box::new(report))
             }
             Err(error) => {
                 warn!("{error}");

@@ -175,7 +175,17 @@ pub fn list_until(
     buffer: &mut [MaybeUninit<u8>],
     mut each: impl FnMut(&CStr, Option<Kind>, u64) -> ControlFlow<()>,
 ) -> Result<()> {
-    again(|| rustix::fs::seek(&dir, rustix::fs::SeekFrom::Start(0)))?;
+    set_position(&dir, 0)?;
+    while list_portion(&dir, buffer, &mut each)?.is_continue() {}
+    Ok(())
+}
+
+/// The same for what one getdents64(2) gives from where the descriptor stands; breaks off at the end too.
+pub fn list_portion(
+    dir: impl AsFd,
+    buffer: &mut [MaybeUninit<u8>],
+    mut each: impl FnMut(&CStr, Option<Kind>, u64) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>> {
     let mut raw = RawDir::new(&dir, buffer);
     let mut interrupted = 0;
     while let Some(entry) = raw.next() {
@@ -192,10 +202,23 @@ pub fn list_until(
             && name != c".."
             && each(name, kind(entry.file_type()), entry.ino()).is_break()
         {
-            break;
+            return Ok(ControlFlow::Break(()));
+        }
+        if raw.is_buffer_empty() {
+            return Ok(ControlFlow::Continue(()));
         }
     }
-    Ok(())
+    Ok(ControlFlow::Break(()))
+}
+
+/// Where in a directory its descriptor stands.
+pub fn position(dir: impl AsFd) -> Result<u64> {
+    again(|| rustix::fs::seek(&dir, rustix::fs::SeekFrom::Current(0)))
+}
+
+/// Lets it stand where [`position`] has told, of this descriptor or of another of the same directory.
+pub fn set_position(dir: impl AsFd, position: u64) -> Result<()> {
+    again(|| rustix::fs::seek(&dir, rustix::fs::SeekFrom::Start(position))).map(drop)
 }
 
 pub(super) fn kind(file_type: FileType) -> Option<Kind> {

@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -23,51 +24,74 @@ use super::{Engine, LISTING};
 use crate::error::Error;
 use crate::fs::{Kind, Stat, at};
 
+/// Bytes of an entry beside its name in what getdents64(2) fills.
+const LISTED: usize = 24;
 /// Directories held open along the path into a tree that is removed.
 const OPEN_LEVELS: usize = 8;
 
-/// Names of one directory, back to back with their type, so that a million of them stay small.
-#[derive(Debug, Default)]
-pub(super) struct Names(Vec<u8>);
-
-impl Names {
-    pub fn read(dir: impl AsFd) -> Result<Self, Errno> {
-        let mut names = Self::default();
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING];
-        at::list(dir, &mut buffer, |name, _, _| {
-            names.0.extend_from_slice(name.to_bytes_with_nul());
-        })?;
-        Ok(names)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.0
-            .split_inclusive(|&byte| byte == 0)
-            .filter_map(|name| CStr::from_bytes_with_nul(name).ok())
-    }
-}
+/// How many times more a directory is read that is not found empty: somebody may fill it all the time.
+const AGAIN: usize = 20;
+/// Names of subdirectories that wait in all levels before each level reads its own in small portions.
+const MANY_WAITING: usize = 8 * 1024;
+/// What one getdents64(2) may fill then.
+const SMALL_LISTING: usize = 512;
 
 /// One level of a tree that is being removed.
 struct Level {
     name: CString,
     id: Id,
     dir: Option<OwnedFd>,
+    /// Of those found so far.
     directories: Vec<CString>,
+    /// Where to go on in it, set when `dir` is let go.
+    position: u64,
+    /// It has not been read to its end.
+    more: bool,
+    /// Something was removed since it was last read from its beginning.
+    removed: bool,
+    /// How many times it may yet be read from its beginning.
+    again: usize,
     /// Something below stays, so this directory stays too.
     stays: bool,
+}
+
+impl Level {
+    /// Lets go of the descriptor.
+    fn shut(&mut self) {
+        if let Some(dir) = self.dir.take() {
+            // From the beginning it is read as well.
+            self.position = at::position(&dir).unwrap_or(0);
+        }
+    }
+
+    /// Whether the level can be read once more: not every file system lists what it has left when some of
+    /// a long list is removed meanwhile.
+    fn read_again(&mut self) -> bool {
+        let again = self.removed && self.again > 0;
+        let Some(dir) = self.dir.as_ref().filter(|_| again) else { return false };
+        (self.more, self.removed, self.again) = (true, false, self.again - 1);
+        at::set_position(dir, 0).is_ok()
+    }
 }
 
 impl Engine<'_> {
     /// Remembers a directory whose names have to be compared after everything was copied.
     pub(super) fn note_surplus(&self, node: &Arc<Node>) {
-        self.surplus.lock().unwrap_or_else(PoisonError::into_inner).push(node.clone());
+        if self.kept.has_room() {
+            self.kept.add(node);
+            self.surplus.lock().unwrap_or_else(PoisonError::into_inner).push(node.clone());
+        } else {
+            self.counters.deletion_pending.store(true, Ordering::Relaxed);
+        }
     }
 
-    /// Queues the deletions, unless the source could not be read in full.
+    /// Queues the deletions, unless the source could not be read in full, or not all of it has been.
     pub(super) fn queue_purges(&self) {
         let nodes =
             std::mem::take(&mut *self.surplus.lock().unwrap_or_else(PoisonError::into_inner));
-        if nodes.is_empty() || self.stopped() {
+        let pending = self.counters.deletion_pending.swap(false, Ordering::Relaxed)
+            || self.counters.unlinked.load(Ordering::Relaxed) > 0;
+        if nodes.is_empty() && !pending || self.stopped() {
             return;
         }
         if !self.may_remove() {
@@ -80,9 +104,12 @@ impl Engine<'_> {
         }
         if self.counters.did_not_fit.load(Ordering::Relaxed) {
             // It has not been read to its end, and reading the source again takes long.
-            let any = nodes.iter().any(|node| self.is_surplus_in(node));
+            let any = pending || nodes.iter().any(|node| self.is_surplus_in(node));
             self.counters.deletion_deferred.store(any, Ordering::Relaxed);
             return;
+        }
+        if pending {
+            return self.counters.deletion_pending.store(true, Ordering::Relaxed);
         }
         for node in nodes {
             node.expect(1);
@@ -108,32 +135,53 @@ impl Engine<'_> {
     /// Whether `node`'s destination directory has a name that the source's is seen not to have.
     fn is_surplus_in(&self, node: &Arc<Node>) -> bool {
         let Some(pair) = self.open(node, c"") else { return false };
-        let Some(names) = pair.dst.as_ref().and_then(|dst| Names::read(dst).ok()) else {
-            return false;
-        };
-        names.iter().any(|name| {
-            !self.is_excepted(node, name) && matches!(at::stat(&pair.src, name), Err(Errno::NOENT))
-        })
+        let Some(dst) = &pair.dst else { return false };
+        let mut found = false;
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING];
+        let listed = at::list_until(dst, &mut buffer, |name, _, _| {
+            found = !self.is_excepted(node, name)
+                && matches!(at::stat(&pair.src, name), Err(Errno::NOENT));
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        // Where it cannot be told, no more is removed than otherwise.
+        listed.is_ok() && found
     }
 
     /// Removes from the destination directory of `node` what the source directory has not.
     pub(super) fn purge(&self, node: &Arc<Node>) {
         let Some(pair) = self.open(node, c"") else { return };
         let Some(dst) = &pair.dst else { return };
-        let names = match Names::read(dst) {
-            Ok(names) => names,
-            Err(errno) => return self.fail(node, c"", Side::Destination, "list", errno),
-        };
         // Finished, with the permission bits of the source's.
         let mode = self.widen(dst, c".");
-        for name in names.iter().filter(|name| !self.is_excepted(node, name)) {
-            if !self.may_remove() {
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING];
+        for _ in 0..=AGAIN {
+            let (mut bytes, mut removed, mut stays) = (0, false, false);
+            let listed = at::list_until(dst, &mut buffer, |name, _, _| {
+                bytes += name.to_bytes().len() + LISTED;
+                if self.is_excepted(node, name) {
+                    return ControlFlow::Continue(());
+                }
+                if !self.may_remove() {
+                    return ControlFlow::Break(());
+                }
+                match at::stat(&pair.src, name) {
+                    Ok(_) => {}
+                    Err(Errno::NOENT) => {
+                        let gone = self.remove(node, dst, name);
+                        removed |= gone;
+                        stays |= !gone;
+                    }
+                    Err(errno) => self.fail(node, name, Side::Source, "stat", errno),
+                }
+                ControlFlow::Continue(())
+            });
+            if let Err(errno) = listed {
+                self.fail(node, c"", Side::Destination, "list", errno);
                 break;
             }
-            match at::stat(&pair.src, name) {
-                Ok(_) => {}
-                Err(Errno::NOENT) => self.remove(node, dst, name),
-                Err(errno) => self.fail(node, name, Side::Source, "stat", errno),
+            // Not every file system lists what it has left when some of a long list is removed meanwhile.
+            if !removed || stays || bytes < LISTING / 2 || self.options.dry_run {
+                break;
             }
         }
         if let Some(mode) = mode {
@@ -144,23 +192,25 @@ impl Engine<'_> {
         }
     }
 
-    /// Removes one surplus name with everything below it.
-    fn remove(&self, node: &Arc<Node>, dir: &OwnedFd, name: &CStr) {
-        match at::stat(dir, name) {
-            Ok(stat) if stat.kind == Kind::Dir => self.remove_tree(node, dir, name, &stat),
+    /// Removes one surplus name with everything below it; false if it stays, which has been said.
+    fn remove(&self, node: &Arc<Node>, dir: &OwnedFd, name: &CStr) -> bool {
+        let (operation, errno) = match at::stat(dir, name) {
+            Ok(stat) if stat.kind == Kind::Dir => return self.remove_tree(node, dir, name, &stat),
             Ok(stat) => {
                 self.change(node, name, || Change::Delete(stat.kind));
-                if self.options.dry_run {
-                    return add(&self.counters.deleted, 1);
-                }
-                match at::unlink(dir, name) {
-                    Ok(()) => add(&self.counters.deleted, 1),
-                    Err(errno) => self.fail_removal(join(&node.path(), name), "remove", errno),
+                match if self.options.dry_run { Ok(()) } else { at::unlink(dir, name) } {
+                    Ok(()) => {
+                        add(&self.counters.deleted, 1);
+                        return true;
+                    }
+                    Err(errno) => ("remove", errno),
                 }
             }
-            Err(Errno::NOENT) => {}
-            Err(errno) => self.fail_removal(join(&node.path(), name), "stat", errno),
-        }
+            Err(Errno::NOENT) => return true,
+            Err(errno) => ("stat", errno),
+        };
+        self.fail_removal(join(&node.path(), name), operation, errno);
+        false
     }
 
     /// Makes room where a directory stands in the place of something else. Without deletion only an
@@ -181,43 +231,59 @@ impl Engine<'_> {
         }
     }
 
-    fn remove_tree(&self, node: &Arc<Node>, parent: &OwnedFd, name: &CStr, stat: &Stat) {
+    /// Removes the directory `name` of `parent`; false if it stays, which has been said.
+    fn remove_tree(&self, node: &Arc<Node>, parent: &OwnedFd, name: &CStr, stat: &Stat) -> bool {
         let base = node.path();
-        let mut levels: Vec<Level> = Vec::new();
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING];
+        let (mut levels, mut waiting): (Vec<Level>, usize) = (Vec::new(), 0);
         match self.enter(&base, &levels, parent.as_fd(), name, stat.mount_id) {
             Ok(level) => levels.push(level),
-            Err(()) => return,
+            Err(()) => return false,
         }
+        let mut stays = false;
         while let Some(depth) = levels.len().checked_sub(1) {
             if !self.may_remove() {
-                return;
+                return false;
             }
             if let Some(next) = levels[depth].directories.pop() {
-                let Some(dir) = &levels[depth].dir else { return };
+                waiting -= 1;
+                let Some(dir) = &levels[depth].dir else { return false };
                 match self.enter(&base, &levels, dir.as_fd(), &next, stat.mount_id) {
                     Ok(level) => levels.push(level),
                     Err(()) => levels[depth].stays = true,
                 }
                 if levels.len() > OPEN_LEVELS {
                     let shut = levels.len() - 1 - OPEN_LEVELS;
-                    levels[shut].dir = None;
+                    levels[shut].shut();
                 }
                 continue;
             }
-            let Some(done) = levels.pop() else { return };
+            let (above, level) = levels.split_at_mut(depth);
+            if level[0].more {
+                let size = if waiting < MANY_WAITING { LISTING } else { SMALL_LISTING };
+                self.empty(&base, above, &mut level[0], &mut buffer[..size]);
+                waiting += level[0].directories.len();
+                continue;
+            }
+            let Some(mut done) = levels.pop() else { return false };
+            stays = done.stays;
             if let Err(errno) = self.leave(&base, &mut levels, parent, &done) {
+                if matches!(errno, Errno::NOTEMPTY | Errno::EXIST) && done.read_again() {
+                    levels.push(done);
+                    continue;
+                }
                 let path = self.removal_path(&base, &levels, &done.name);
                 self.fail_removal(path, "remove directory", errno);
                 match levels.last_mut() {
                     Some(above) if above.dir.is_some() => above.stays = true,
-                    _ => return,
+                    _ => return false,
                 }
             }
         }
+        !stays
     }
 
-    /// Opens the directory `name`, removes everything in it that is no directory, and gives the
-    /// level to work on. An error has been said.
+    /// Opens the directory `name` and gives the level to work on. An error has been said.
     fn enter(
         &self,
         base: &Path,
@@ -227,59 +293,85 @@ impl Engine<'_> {
         mount_id: u64,
     ) -> Result<Level, ()> {
         let path = || self.removal_path(base, levels, name);
-        let fail = |operation, errno| self.fail_removal(path(), operation, errno);
         self.widen(dir, name);
         let opened = at::open_dir(dir, name)
             .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd, stat)))
             .and_then(|(fd, stat)| match stat.mount_id == mount_id && !stat.mount_root {
-                true => Names::read(&fd).map(|names| (fd, stat, names)),
+                true => Ok((fd, stat)),
                 false => Err(Errno::BUSY),
             });
-        let (fd, stat, names) = match opened {
-            Ok(opened) => opened,
+        match opened {
+            Ok((fd, stat)) => Ok(Level {
+                name: name.to_owned(),
+                id: id(&stat),
+                dir: Some(fd),
+                directories: Vec::new(),
+                position: 0,
+                more: true,
+                removed: false,
+                again: AGAIN,
+                stays: false,
+            }),
             Err(Errno::BUSY) => {
                 let (path, shown) = self.show(path(), Side::Destination);
                 let error = Error::on("remove", shown, "something is mounted there")
                     .hint("unmount it, it is left alone with what is in it");
                 let reason = String::from("remove: something is mounted there");
                 self.counters.record(Side::Destination, path, reason, &error);
-                return Err(());
+                Err(())
             }
             Err(errno) => {
-                fail("open directory", errno);
-                return Err(());
+                self.fail_removal(path(), "open directory", errno);
+                Err(())
             }
+        }
+    }
+
+    /// Reads the next portion of a level, removes everything in it that is no directory, and notes what is.
+    fn empty(
+        &self,
+        base: &Path,
+        above: &[Level],
+        level: &mut Level,
+        buffer: &mut [MaybeUninit<u8>],
+    ) {
+        let Level { name, dir: Some(fd), directories, more, removed, stays, .. } = level else {
+            return;
         };
-        let name = name.to_owned();
-        let mut level =
-            Level { name, id: id(&stat), dir: None, directories: Vec::new(), stays: false };
-        for name in names.iter() {
+        let path = || self.removal_path(base, above, name);
+        let listed = at::list_portion(&*fd, buffer, |name, _, _| {
             if !self.may_remove() {
-                break;
+                return ControlFlow::Break(());
             }
-            match at::stat(&fd, name) {
-                Ok(stat) if stat.kind == Kind::Dir => level.directories.push(name.to_owned()),
+            match at::stat(&*fd, name) {
+                Ok(stat) if stat.kind == Kind::Dir => directories.push(name.to_owned()),
                 Ok(stat) => {
                     let below = || join(&path(), name);
                     self.change_at(below, || Change::Delete(stat.kind));
-                    let removed = if self.options.dry_run { Ok(()) } else { at::unlink(&fd, name) };
-                    match removed {
-                        Ok(()) => add(&self.counters.deleted, 1),
+                    match if self.options.dry_run { Ok(()) } else { at::unlink(&*fd, name) } {
+                        Ok(()) => {
+                            *removed = true;
+                            add(&self.counters.deleted, 1);
+                        }
                         Err(errno) => {
-                            level.stays = true;
+                            *stays = true;
                             self.fail_removal(below(), "remove", errno);
                         }
                     }
                 }
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
-                    level.stays = true;
-                    fail("stat an entry of", errno);
+                    *stays = true;
+                    self.fail_removal(path(), "stat an entry of", errno);
                 }
             }
+            ControlFlow::Continue(())
+        });
+        *more = listed.is_ok_and(|flow| flow.is_continue());
+        if let Err(errno) = listed {
+            *stays = true;
+            self.fail_removal(path(), "list", errno);
         }
-        level.dir = Some(fd);
-        Ok(level)
     }
 
     /// Removes the emptied directory `done` from the level above it, whose descriptor is found again
@@ -298,6 +390,7 @@ impl Engine<'_> {
             if id(&at::stat_fd(&found)?) != above.id {
                 return Err(Errno::STALE);
             }
+            at::set_position(&found, above.position)?;
             above.dir = Some(found);
         }
         if done.stays {
@@ -306,15 +399,18 @@ impl Engine<'_> {
             }
             return Ok(());
         }
-        self.change_at(
-            || self.removal_path(base, levels, &done.name),
-            || Change::Delete(Kind::Dir),
-        );
         let dir = levels.last().and_then(|above| above.dir.as_ref()).unwrap_or(parent);
         if !self.options.dry_run {
             at::remove_dir(dir, &done.name)?;
         }
+        self.change_at(
+            || self.removal_path(base, levels, &done.name),
+            || Change::Delete(Kind::Dir),
+        );
         add(&self.counters.deleted, 1);
+        if let Some(above) = levels.last_mut() {
+            above.removed = true;
+        }
         Ok(())
     }
 

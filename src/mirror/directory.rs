@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 
-use super::delete::Names;
 use super::itemize::{Change, Differences};
 use super::metadata::{Object, compare};
 use super::report::{Side, add};
@@ -137,8 +136,10 @@ impl Engine<'_> {
     /// read all the same.
     pub(super) fn existing_directory(&self, parent: &Arc<Node>, pair: &Pair, name: &CStr) -> Place {
         let Some(dir) = &pair.dst else { return Place::fresh(None) };
+        let widened =
+            if matches!(self.pass, Pass::Links(_)) { self.widen(dir, name) } else { None };
         match at::open_dir(dir, name) {
-            Ok(dst) => Place::open(dst),
+            Ok(dst) => Place { widened, ..Place::open(dst) },
             Err(errno) => {
                 if !matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
                     self.fail(parent, name, Side::Destination, "open directory", errno);
@@ -197,8 +198,14 @@ impl Engine<'_> {
     /// Everything below is done: a new or closed directory is opened to its users, and any gets its
     /// times.
     pub(super) fn finish(&self, node: &Arc<Node>) -> Option<Arc<Pair>> {
+        if self.pass == Pass::Remove {
+            if !node.fresh && node.whole.load(Ordering::Relaxed) {
+                self.purge(node);
+            }
+            return None;
+        }
         if self.options.dry_run || self.pass == Pass::MakeRoom {
-            if self.options.delete && !node.fresh && node.whole.load(Ordering::Relaxed) {
+            if self.removes() && !node.fresh && node.whole.load(Ordering::Relaxed) {
                 self.note_surplus(node);
             }
             return None;
@@ -231,7 +238,7 @@ impl Engine<'_> {
         if !node.fresh {
             self.settle_times(node, dst);
             let whole = node.whole.load(Ordering::Relaxed);
-            if self.options.delete && whole && self.has_surplus(node, dst) {
+            if self.removes() && whole && self.has_surplus(node, dst) {
                 self.note_surplus(node);
             }
         }
@@ -242,10 +249,6 @@ impl Engine<'_> {
     /// and this one has not replaced (it could not be read, or the run ends early): files under a name of
     /// the source's that are not as the source has them and have the permissions of a file in the making.
     fn take_back(&self, node: &Arc<Node>, src: &OwnedFd, dst: &OwnedFd) {
-        let names = match Names::read(dst) {
-            Ok(names) => names,
-            Err(errno) => return self.fail(node, c"", Side::Destination, "list", errno),
-        };
         let own = rustix::process::geteuid().as_raw();
         let take = |name: &CStr| {
             let handle = at::open_handle(dst, name).map_err(|errno| ("open", errno))?;
@@ -263,11 +266,13 @@ impl Engine<'_> {
             }
             at::chown_fd(&handle, own, old.gid).map_err(|errno| ("change owner of", errno))
         };
-        for name in names.iter() {
-            match take(name) {
-                Ok(()) | Err((_, Errno::NOENT)) => {}
-                Err((operation, errno)) => self.fail_attribute(node, name, operation, errno),
-            }
+        let mut buffer = vec![std::mem::MaybeUninit::uninit(); super::LISTING];
+        let listed = at::list(dst, &mut buffer, |name, _, _| match take(name) {
+            Ok(()) | Err((_, Errno::NOENT)) => {}
+            Err((operation, errno)) => self.fail_attribute(node, name, operation, errno),
+        });
+        if let Err(errno) = listed {
+            self.fail(node, c"", Side::Destination, "list", errno);
         }
     }
 

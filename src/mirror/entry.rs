@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -21,6 +22,9 @@ use super::xattrs::Xattrs;
 use super::{Engine, Pass, Worker};
 use crate::error::Error;
 use crate::fs::{Kind, Stat, at};
+
+/// Between two looks whether a leader is finished.
+const BUSY: Duration = Duration::from_millis(1);
 
 /// What the entry is about, handed from step to step.
 #[derive(Clone, Copy)]
@@ -64,8 +68,22 @@ impl Engine<'_> {
             return self.check_readable(worker, node, pair, &name, &stat);
         }
         let key = group_of(&stat);
+        match (self.pass, key) {
+            (Pass::Remove, _) | (Pass::Links(_), None) => return,
+            // Where its directory could not be made, that has been said.
+            (Pass::Links(_), _) if pair.dst.is_none() && !self.options.dry_run => return,
+            (Pass::Links(share), Some(key)) if !self.ledger.is_left(share, key) => return,
+            _ => {}
+        }
         let subject = Subject { node, pair, name: &name, stat, key };
-        let role = key.map(|key| self.links.join(key, node, &name));
+        let role = loop {
+            match key.map(|key| self.links.join(key, stat.nlink, node, &name)) {
+                Some(Role::Busy) if self.stopped() => return,
+                // Whoever has the lead needs nobody who waits here.
+                Some(Role::Busy) => std::thread::sleep(BUSY),
+                role => break role,
+            }
+        };
         let counter = match (&role, stat.kind) {
             (Some(Role::Wait), _) => return,
             (_, Kind::File) => &self.counters.files,
@@ -75,6 +93,10 @@ impl Engine<'_> {
         add(counter, 1);
         match role {
             Some(Role::Follow(leader)) => self.follow(worker, &subject, &leader),
+            Some(Role::Later) => {
+                add(&self.counters.unlinked, 1);
+                key.inspect(|key| self.ledger.leave(*key));
+            }
             _ => self.ensure(worker, &subject, source),
         }
     }
@@ -149,7 +171,7 @@ impl Engine<'_> {
                 && !raises(stat, &differences, &wanted, &found)
                 && (old.nlink == 1
                     || (!differences.any()
-                        && key.is_some_and(|key| self.links.claim(id(old), key))));
+                        && key.is_some_and(|key| self.ledger.claim(id(old), key))));
             if protected && (!same || differences.any() || !keep) {
                 return self.keep_entry(subject);
             }
@@ -301,7 +323,7 @@ impl Engine<'_> {
                     let same = (now.kind, now.size) == (stat.kind, stat.size);
                     match group_of(stat) {
                         Some(key) if same && now.same_inode(&made) => {
-                            self.links.tear(key, leader, id(&made));
+                            self.links.tear(key, id(&made));
                         }
                         _ => return Err(("make hard link", Errno::STALE)),
                     }

@@ -55,6 +55,18 @@ impl Kept {
     }
 }
 
+/// Adds the paths of another pass, as many as there is room for.
+pub(super) fn join(paths: &mut Vec<PathBuf>, more: &[PathBuf]) {
+    let mut bytes: usize = paths.iter().map(|path| path.as_os_str().len()).sum();
+    for path in more {
+        bytes += path.as_os_str().len();
+        if bytes > LISTED_BYTES {
+            return;
+        }
+        paths.push(path.clone());
+    }
+}
+
 impl Engine<'_> {
     /// Whether `there` stays if it differs from `source`.
     pub(super) fn protects(&self, source: &Stat, there: &Stat) -> bool {

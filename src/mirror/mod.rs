@@ -1,6 +1,7 @@
 //! Tree to tree copy: what `rsync -aHAX --delete --numeric-ids --one-file-system` leaves behind,
 //! with many requests in flight.
 //!
+//! - `passes`: how often the trees are walked, and what for
 //! - `pool`: the queue, the threads, and how many of them there are and why
 //! - `fetching`: whether a disk may be what the threads wait for
 //! - `limits`: how many descriptors there may be, and who gets them
@@ -20,8 +21,9 @@
 //! - `delete`: what the source does not have
 //! - `itemize`, `report`: what changed, what was done, what failed
 //!
-//! Memory is bounded by the threads (a buffer each), the directories in flight, the directories with
-//! surplus names, and the hard-link table; it does not grow with the number of files.
+//! Memory is bounded by the threads (a buffer each) and by what is held at once of directories in flight,
+//! directories with surplus names, and groups of hard links. Where there are more, a directory is read in
+//! portions, and further passes do the rest.
 
 mod ahead;
 mod copy;
@@ -36,6 +38,7 @@ mod limits;
 mod links;
 mod make;
 mod metadata;
+mod passes;
 mod pool;
 mod report;
 mod times;
@@ -68,8 +71,9 @@ use ahead::Ahead;
 use fetching::Fetching;
 use large::LargeBuffer;
 use limits::{Limits, MoreDescriptors};
-use links::{Id, Links};
+use links::{Id, Ledger, Links, Share};
 use make::Born;
+use passes::Passes;
 use pool::{Queue, TICK, Task};
 use report::{Counters, Fault};
 use tree::{Held, Node, Pair, Place, join};
@@ -169,6 +173,10 @@ impl Worker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
     Copy,
+    /// Mirror the names of these groups of hard links, and do nothing else.
+    Links(Share),
+    /// Remove what the source does not have, and do nothing else.
+    Remove,
     /// The destination is full: read everything at the source, and if all of it can be read, remove
     /// what the source does not have.
     MakeRoom,
@@ -182,6 +190,8 @@ struct Engine<'a> {
     queue: Queue,
     held: Held,
     links: Links,
+    ledger: &'a Ledger,
+    kept: Arc<tree::KeptNodes>,
     /// Directories whose names have to be compared at the end.
     surplus: Mutex<Vec<Arc<Node>>>,
     src_mount: u64,
@@ -220,44 +230,22 @@ pub fn mirror(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Report> {
-    let run = |pass, groups: &mut _| run(src, dst, options, observer, pass, groups);
-    let copy = || {
-        let mut torn = HashSet::new();
-        let first = run(Pass::Copy, &mut torn)?;
-        if torn.is_empty() || first.stop.is_some() || options.keep.is_some() {
-            return Ok(first);
-        }
-        run(Pass::Copy, &mut torn).map(|second| second.after(&first))
-    };
-    let first = copy()?;
-    let full = first.stop == Some(Stop::Full) || first.deletion_deferred;
-    if !full || !options.delete || options.keep.is_some() || first.source_errors {
-        return Ok(first);
-    }
-    // Deletion comes last, for only then is it known that the source could be read. Where the
-    // surplus takes the room that is needed, every later run would end here too.
-    tracing::info!("the destination is full; what the source does not have is removed first");
-    let room = run(Pass::MakeRoom, &mut HashSet::new())?;
-    if room.deleted == 0 || room.stop.is_some() {
-        return Ok(first.with_findings_of(room));
-    }
-    Ok(copy()?.after(&first).after(&room))
+    Passes { src, dst, options, observer }.all()
 }
 
 /// One pass. The hard-link groups `groups` are made anew; afterwards those that it has torn are in it.
 fn run(
-    src: &Dir,
-    dst: Option<&Dir>,
-    options: &Options,
-    observer: &dyn Observer,
+    &Passes { src, dst, options, observer }: &Passes<'_>,
     pass: Pass,
     groups: &mut HashSet<Id>,
+    ledger: &Ledger,
 ) -> Result<Report> {
     let stat = src.stat()?;
     need_proc(src)?;
     let _more = MoreDescriptors::allow();
     let _dumpable = KeepDumpable::note();
     let Limits { threads, directories, ahead } = Limits::share(options.jobs);
+    let kept = Arc::default();
     let engine = Engine {
         options,
         pass,
@@ -265,7 +253,9 @@ fn run(
         counters: Counters::default(),
         queue: Queue::default(),
         held: Held::new(directories),
-        links: Links::remaking(std::mem::take(groups)),
+        links: Links::remaking(std::mem::take(groups), &kept),
+        ledger,
+        kept,
         surplus: Mutex::new(Vec::new()),
         src_mount: stat.mount_id,
         ordinary: is_ordinary(),
@@ -294,7 +284,7 @@ fn run(
     if let Some(dst) = dst.filter(|_| options.keep.is_some()) {
         root.protected = engine.protects(&stat, &dst.stat()?);
     }
-    if let Some(dst) = dst.filter(|_| pass == Pass::Copy) {
+    if let Some(dst) = dst.filter(|_| matches!(pass, Pass::Copy | Pass::Links(_))) {
         root.closed = engine.is_narrow(&stat) || engine.is_narrow(&dst.stat()?);
         root.widened = engine.widen(dst, c".");
     }
@@ -335,9 +325,9 @@ fn run(
                 engine.work_alone(refused.get());
             }
         };
-        engine.queue.push_beyond_limit(Task::List(root.clone()));
+        engine.queue.push_beyond_limit(Task::List(root.clone(), 0));
         work();
-        if options.delete && options.keep.is_none() {
+        if engine.removes() {
             engine.queue_purges();
             work();
         }
@@ -349,7 +339,8 @@ fn run(
         }
     });
     *groups = engine.links.torn();
-    Ok(engine.counters.report(engine.started.elapsed()))
+    let groups = engine.links.held();
+    Ok(Report { groups, ..engine.counters.report(engine.started.elapsed()) })
 }
 
 /// Whether permissions bind this process; where its capabilities cannot be known, by its user.
@@ -374,6 +365,11 @@ impl Engine<'_> {
         node.parent.is_none() && self.options.except.contains(&name)
     }
 
+    /// Whether what the source does not have is removed at the end of this pass.
+    fn removes(&self) -> bool {
+        self.options.delete && self.options.keep.is_none() && !matches!(self.pass, Pass::Links(_))
+    }
+
     fn work(&self) {
         let mut worker = Worker::new(self.ahead);
         self.queue.work(|task| self.run_task(&mut worker, task));
@@ -394,9 +390,11 @@ impl Engine<'_> {
     fn run_task(&self, worker: &mut Worker, task: Task) {
         let stopped = self.stopped();
         match task {
-            Task::List(node) => {
+            Task::List(node, position) => {
                 if let Some(pair) = self.open(&node, c"") {
-                    self.list(worker, &node, &pair);
+                    self.list(worker, &node, &pair, position);
+                } else {
+                    node.whole.store(false, Ordering::Relaxed);
                 }
                 self.release(node);
             }

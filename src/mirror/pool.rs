@@ -47,8 +47,8 @@ pub(super) struct Name {
 /// One piece of work.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// List the top directory.
-    List(Arc<Node>),
+    /// List a directory from a position in it: the top, or one of which the rest has waited.
+    List(Arc<Node>, u64),
     /// Mirror the directory `.1` of `.0` with everything below it.
     Directory(Arc<Node>, CString),
     /// Mirror these entries, none a directory, of a directory.

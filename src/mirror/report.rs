@@ -149,6 +149,12 @@ pub struct Report {
     pub did_not_fit: bool,
     /// Whether surplus entries were left in place because such a file had not been read.
     pub(super) deletion_deferred: bool,
+    /// Whether surplus entries were left to a later pass.
+    pub(super) deletion_pending: bool,
+    /// Names with hard links that were left to a later pass.
+    pub(super) unlinked: u64,
+    /// Groups of hard links that there was room for.
+    pub(super) groups: usize,
     /// Why the run ended early, if it did.
     pub stop: Option<Stop>,
     /// Duration of the run.
@@ -183,6 +189,27 @@ impl Report {
         self.bytes += earlier.bytes;
         self.elapsed += earlier.elapsed;
         self
+    }
+
+    /// Adds what a pass has done and found out that did a part of the work, and what ended it.
+    pub(super) fn with_part(self, part: Self) -> Self {
+        let mut sum = self;
+        sum.privileges_left_out += part.privileges_left_out;
+        sum.kept += part.kept;
+        sum.vanished = sum.vanished.max(part.vanished);
+        sum.did_not_fit |= part.did_not_fit;
+        super::keep::join(&mut sum.kept_paths, &part.kept_paths);
+        sum.with_findings_of(part)
+    }
+
+    /// Notes that names of hard links are not there.
+    pub(super) fn leave_unlinked(&mut self, names: u64) {
+        let reason = format!("{names} names of hard links are not restored: there are too many");
+        tracing::warn!("{reason}; give the restore a smaller part of the tree");
+        self.errors += 1;
+        if self.failures.len() < KEPT {
+            self.failures.push(Failure { side: Side::Source, path: PathBuf::new(), reason });
+        }
     }
 
     /// Adds what a pass that was to make room, and did not do it, has found out, and what ended it.
@@ -237,6 +264,9 @@ pub(super) struct Counters {
     /// A file was larger than a file may be there, and has not been read to its end.
     pub over_limit: AtomicBool,
     pub deletion_deferred: AtomicBool,
+    pub deletion_pending: AtomicBool,
+    /// Names that have no room in the table of hard links.
+    pub unlinked: AtomicU64,
     stop: Mutex<Option<Stop>>,
     stopped: AtomicBool,
 }
@@ -334,6 +364,9 @@ impl Counters {
             deletion_deferred: self.deletion_deferred.load(Ordering::Relaxed),
             did_not_fit: self.did_not_fit.load(Ordering::Relaxed)
                 || self.over_limit.load(Ordering::Relaxed),
+            deletion_pending: self.deletion_pending.load(Ordering::Relaxed),
+            unlinked: get(&self.unlinked),
+            groups: 0,
             stop: *self.stop.lock().unwrap_or_else(PoisonError::into_inner),
             elapsed,
         }

@@ -73,6 +73,8 @@ pub(super) struct Node {
     /// Something in this directory went wrong, so that counting entries proves nothing.
     pub uncertain: AtomicBool,
     held: Mutex<Option<Arc<Pair>>>,
+    /// See [`KeptNodes`].
+    kept: AtomicUsize,
 }
 
 impl Node {
@@ -100,6 +102,7 @@ impl Node {
             whole: AtomicBool::new(true),
             uncertain: AtomicBool::new(false),
             held: Mutex::new(Some(pair.clone())),
+            kept: AtomicUsize::new(0),
         })
     }
 
@@ -163,6 +166,38 @@ impl Drop for Node {
                 Ok(mut node) => node.parent.take(),
                 Err(_) => None,
             };
+        }
+    }
+}
+
+/// Directories that are done and still needed, each with those above it: of leaders of hard-link groups,
+/// and where there are surplus names. What keeps more of them than [`KeptNodes::MOST`] has to do without.
+#[derive(Debug, Default)]
+pub(super) struct KeptNodes(AtomicUsize);
+
+impl KeptNodes {
+    /// How many there may be, about 8 MiB.
+    const MOST: usize = 12 * 1024;
+
+    pub fn has_room(&self) -> bool {
+        self.0.load(Ordering::Relaxed) < Self::MOST
+    }
+
+    /// Notes that `node` is needed once more.
+    pub fn add(&self, node: &Node) {
+        let mut node = Some(node);
+        while let Some(added) = node.filter(|node| node.kept.fetch_add(1, Ordering::Relaxed) == 0) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            node = added.parent.as_deref();
+        }
+    }
+
+    /// Takes that back.
+    pub fn remove(&self, node: &Node) {
+        let mut node = Some(node);
+        while let Some(gone) = node.filter(|node| node.kept.fetch_sub(1, Ordering::Relaxed) == 1) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+            node = gone.parent.as_deref();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Walking the source: opening its directories, listing them, handing their entries out.
 
 use std::ffi::CString;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +12,7 @@ use super::pool::{Name, Task};
 use super::report::{Side, add};
 use super::tree::{Node, Pair};
 use super::xattrs::Xattrs;
-use super::{Engine, Pass, Worker};
+use super::{Engine, LISTING, Pass, Worker};
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, at};
 
@@ -22,6 +23,13 @@ const BATCH: usize = 1024;
 /// where each one waits for the volume (or a batch, where a batch waits once).
 const LIST_FAST: usize = 64;
 const LIST_SLOW: usize = 4;
+
+/// Directories that wait before a directory is listed only as far as it is worked off, and before that is
+/// done in the smallest portions.
+const SOME: u64 = 4096;
+const MANY: u64 = 32 * 1024;
+/// What one getdents64(2) may fill then.
+const SMALL_LISTING: usize = 512;
 
 impl Engine<'_> {
     /// Queues the directory `name` of `node`.
@@ -49,7 +57,7 @@ impl Engine<'_> {
         };
         let made = match self.pass {
             Pass::Copy => self.make_directory(parent, &pair, &name, &stat, &xattrs),
-            Pass::MakeRoom => Ok(Some(self.existing_directory(parent, &pair, &name))),
+            _ => Ok(Some(self.existing_directory(parent, &pair, &name))),
         };
         let place = match made {
             Ok(Some(place)) => place,
@@ -74,7 +82,7 @@ impl Engine<'_> {
         parent.expect(1);
         self.held.note(&node);
         if stat.mount_id == self.src_mount {
-            self.list(worker, &node, &pair);
+            self.list(worker, &node, &pair, 0);
         } else {
             // What is mounted there belongs to another file system; its mount point is ours.
             node.whole.store(false, Ordering::Relaxed);
@@ -83,25 +91,60 @@ impl Engine<'_> {
         self.release(node);
     }
 
-    /// Reads the source directory and deals with its entries.
-    pub(super) fn list(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>) {
-        add(&self.counters.directories, 1);
+    /// Reads the source directory from `position` and deals with its entries. Where many directories wait
+    /// already, the rest waits in the directory until those that were found are done.
+    pub(super) fn list(
+        &self,
+        worker: &mut Worker,
+        node: &Arc<Node>,
+        pair: &Arc<Pair>,
+        mut position: u64,
+    ) {
+        add(&self.counters.directories, u64::from(position == 0));
         let mut batch: Vec<Name> = Vec::new();
+        let mut directories = Vec::new();
         let mut listing = std::mem::take(&mut worker.listing);
-        let listed = at::list(&pair.src, &mut listing, |name, kind, ino| {
-            if self.is_excepted(node, name) {
-                return;
+        let mut listed = at::set_position(&pair.src, position).map(ControlFlow::Continue);
+        while let Ok(ControlFlow::Continue(())) = listed {
+            let waiting = self.queue.directories();
+            let size = if waiting < MANY { LISTING } else { SMALL_LISTING };
+            listed = at::list_portion(&pair.src, &mut listing[..size], |name, mut kind, ino| {
+                if self.is_excepted(node, name) {
+                    return ControlFlow::Continue(());
+                }
+                node.src_entries.fetch_add(1, Ordering::Relaxed);
+                if kind.is_none() && waiting >= SOME {
+                    kind = at::stat(&pair.src, name).map(|stat| stat.kind).ok();
+                }
+                if kind == Some(Kind::Dir) {
+                    directories.push(name.to_owned());
+                } else if kind.is_none() || self.pass != Pass::Remove {
+                    add(&self.counters.waiting, 1);
+                    batch.push(Name { name: name.to_owned(), kind, ino });
+                }
+                if batch.len() == BATCH {
+                    self.hand_out(worker, node, pair, std::mem::take(&mut batch));
+                }
+                ControlFlow::Continue(())
+            });
+            let more = matches!(listed, Ok(ControlFlow::Continue(())));
+            if more && waiting >= SOME && !directories.is_empty() {
+                match at::position(&pair.src) {
+                    Ok(there) => position = there,
+                    Err(errno) => {
+                        listed = Err(errno);
+                        break;
+                    }
+                }
+                // Below those that were found, for the last is taken first.
+                node.expect(1);
+                self.queue.push_beyond_limit(Task::List(node.clone(), position));
+                listed = Ok(ControlFlow::Break(()));
             }
-            node.src_entries.fetch_add(1, Ordering::Relaxed);
-            if kind == Some(Kind::Dir) {
-                return self.descend(node, name.to_owned());
+            for name in directories.drain(..) {
+                self.descend(node, name);
             }
-            add(&self.counters.waiting, 1);
-            batch.push(Name { name: name.to_owned(), kind, ino });
-            if batch.len() == BATCH {
-                self.hand_out(worker, node, pair, std::mem::take(&mut batch));
-            }
-        });
+        }
         worker.listing = listing;
         if let Err(errno) = listed {
             node.whole.store(false, Ordering::Relaxed);

@@ -12,6 +12,7 @@ pub mod compare;
 pub mod device;
 pub mod fuse;
 pub mod manifest;
+pub mod memory;
 pub mod mounts;
 pub mod needs;
 pub mod pair;
@@ -23,6 +24,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
+pub use memory::peak_memory;
 pub use needs::Need;
 
 /// One test: its name says what holds, its needs what the machine must have.
@@ -98,33 +100,6 @@ pub fn program() -> Command {
         }
     }
     command
-}
-
-/// Runs `command`; gives what it said and the most memory it has had, in KiB.
-pub fn peak_memory(command: &mut Command) -> (std::process::Output, u64) {
-    use std::io::{Read as _, Seek as _};
-    use std::os::unix::process::ExitStatusExt as _;
-    let mut files = [0, 1].map(|_| tempfile::tempfile().expect("a temporary file"));
-    let [stdout, stderr] = files.each_ref().map(|file| file.try_clone().expect("a descriptor"));
-    #[allow(clippy::zombie_processes, reason = "wait4(2) waits for it")]
-    let child = command.stdout(stdout).stderr(stderr).spawn().expect("the program");
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<nix::libc::rusage>::zeroed());
-    let pid = child.id().cast_signed();
-    // SAFETY: the child is ours and nobody else waits for it; both places are live, and all zeros is
-    // a valid rusage.
-    #[allow(unsafe_code)]
-    let (ended, usage) = unsafe {
-        let ended = nix::libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr());
-        (ended, usage.assume_init())
-    };
-    assert_eq!(ended, pid, "wait4(2)");
-    let [stdout, stderr] = files.each_mut().map(|file| {
-        let mut bytes = Vec::new();
-        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("its output");
-        bytes
-    });
-    let status = std::process::ExitStatus::from_raw(status);
-    (std::process::Output { status, stdout, stderr }, usage.ru_maxrss.cast_unsigned())
 }
 
 /// Runs `command`, which must succeed; gives its standard output.
