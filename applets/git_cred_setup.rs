@@ -1,12 +1,13 @@
 //! `git-cred-setup`: makes git ask the token script for GitHub credentials, for root and the agent.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::error::{Error, Result, escape, os_errno};
 use molecule_tools::fs::Dir;
-use molecule_tools::gitconfig::{Git, LIMIT, Setting};
+use molecule_tools::gitconfig::{self, Git, LIMIT, Setting};
 use molecule_tools::identity::{AgentSpec, Database};
 use molecule_tools::log::{self, Format, Stream};
 use molecule_tools::ownership::Owner;
@@ -82,18 +83,24 @@ fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, talkative: bool) -> usize {
         ("credential.https://github.com.helper", helper),
         ("credential.https://github.com.useHttpPath", OsStr::new("true")),
     ];
-    let setup = find_git(&environment)
-        .and_then(|git| Ok(Setup { git, settings, database: Database::read(root)?, talkative }));
+    let mut failed = 0;
+    for error in gitconfig::clear_leftovers() {
+        failed += 1;
+        warn!("{error}");
+    }
+    let setup = find_git(&environment).and_then(|git| {
+        let (database, left) = (Database::read(root)?, Cell::new(0));
+        Ok(Setup { git, settings, database, talkative, left })
+    });
     let setup = match setup {
         Ok(setup) => setup,
         Err(error) => {
             warn!("{error}");
-            return 1;
+            return failed + 1;
         }
     };
     let callers = setup.callers_home(root, &environment);
     let agents = setup.agents_home(root, user);
-    let mut failed = 0;
     let mut count = |result: Result<File>| {
         result.inspect_err(|error| {
             failed += 1;
@@ -111,7 +118,7 @@ fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, talkative: bool) -> usize {
     };
     let agents = agents.and_then(|(home, owner)| setup.agents_file(&home, owner, template));
     let _ = count(agents);
-    failed
+    failed + setup.left.get()
 }
 
 struct Setup<'a> {
@@ -119,6 +126,8 @@ struct Setup<'a> {
     settings: [Setting<'a>; 2],
     database: Database,
     talkative: bool,
+    /// Copies that could not be removed.
+    left: Cell<usize>,
 }
 
 impl Setup<'_> {
@@ -193,9 +202,12 @@ impl Setup<'_> {
 
     /// A new file has the mode that git gave it.
     fn edited(&self, home: &Dir, bytes: Vec<u8>, mode: Option<u32>) -> Result<File> {
-        let edited = self.git.set(&bytes, &self.settings);
-        let (bytes, made) = edited.map_err(|error| about(home, &error))?;
-        Ok(File { bytes, mode: mode.unwrap_or(made), owner: None })
+        let edited = self.git.set(&bytes, &self.settings).map_err(|error| about(home, &error))?;
+        if let Some(error) = edited.left {
+            self.left.set(self.left.get() + 1);
+            warn!("{error}");
+        }
+        Ok(File { bytes: edited.bytes, mode: mode.unwrap_or(edited.mode), owner: None })
     }
 
     fn tell(&self, home: &Dir, what: &str) {
@@ -264,9 +276,7 @@ fn found(home: &Dir) -> Result<Option<File>> {
     let owner = Some(Owner { uid: stat.st_uid, gid: stat.st_gid });
     let mut file = File { bytes: Vec::new(), mode: stat.st_mode & 0o777, owner };
     let mut content = std::fs::File::from(fd).take(LIMIT as u64 + 1);
-    content
-        .read_to_end(&mut file.bytes)
-        .map_err(|error| fail(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    content.read_to_end(&mut file.bytes).map_err(|error| fail(os_errno(&error)))?;
     match file.bytes.len() > LIMIT {
         true => Err(Error::on("read", home.join(NAME), "it is larger than 1 MiB")),
         false => Ok(Some(file)),

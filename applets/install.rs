@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::error::{Error, Result, escape, os_errno};
 use molecule_tools::fs::{Dir, Kind, TempName};
 use molecule_tools::log::{self, Stream};
 use tracing::Level;
@@ -62,7 +62,7 @@ fn link(dir: &Dir, name: &str, program: &CString) -> Result<String> {
 
 fn this_program() -> Result<CString> {
     let path = std::env::current_exe().map_err(|error| {
-        Error::plain("find the path of this program", error.to_string()).hint("mount /proc")
+        Error::failed("find the path of this program", os_errno(&error)).hint("mount /proc")
     })?;
     CString::new(path.as_os_str().as_bytes())
         .map_err(|_| Error::plain("find the path of this program", "it has a NUL byte"))

@@ -70,6 +70,11 @@ impl Error {
         }
     }
 
+    /// A system call failed that is about no file at all.
+    pub fn failed(operation: impl Into<Cow<'static, str>>, errno: Errno) -> Self {
+        Self { operation: operation.into(), path: None, reason: Reason::Errno(errno), hint: None }
+    }
+
     /// Adds what the reader can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
@@ -122,6 +127,20 @@ pub fn describe(errno: Errno) -> String {
         Some(end) => text[..end].to_owned(),
         None => text,
     }
+}
+
+/// The number in an error of the standard library, whose own words for some numbers say nothing
+/// ("uncategorized error"). EIO where it has none: no system call failed, but less was done than asked.
+pub fn os_errno(error: &std::io::Error) -> Errno {
+    match error.kind() {
+        std::io::ErrorKind::OutOfMemory => Errno::NOMEM,
+        _ => Errno::from_io_error(error).unwrap_or(Errno::IO),
+    }
+}
+
+/// The number that nix has an enumeration of its own for.
+pub fn errno_of(errno: nix::Error) -> Errno {
+    Errno::from_raw_os_error(errno as i32)
 }
 
 /// Shows bytes of unknown origin on one line: control and format characters ([`is_interpreted`]),

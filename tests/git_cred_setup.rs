@@ -6,6 +6,8 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
+#[path = "git_cred_setup/faults.rs"]
+mod faults;
 #[path = "git_cred_setup/planted.rs"]
 mod planted;
 mod support;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         case("the_boot_sets_it_up_only_when_asked_and_never_fails", needs, boot),
     ];
     cases.extend(planted::cases());
+    cases.extend(faults::cases());
     support::run(cases)
 }
 

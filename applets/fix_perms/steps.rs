@@ -4,12 +4,11 @@ use std::ffi::{CStr, OsStr};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::error::{Error, Result, escape, os_errno};
 use molecule_tools::fs::{Dir, Kind, Listing, at};
 use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::ownership::{self, Mode, Owner, Privileges, Tally};
 use molecule_tools::record;
-use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::sessions;
@@ -318,6 +317,6 @@ fn write_settings(claude: &Dir, name: &CStr, owner: Option<Owner>) -> Result<()>
     file.write_all(SETTINGS).map_err(|error| {
         // Half a file would be taken for the user's own at the next boot.
         let _ = claude.remove_made(name, &file);
-        claude.entry_error("write", name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        claude.entry_error("write", name, os_errno(&error))
     })
 }

@@ -8,7 +8,6 @@ mod unclear;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 
-use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
 use crate::error::escape;
@@ -66,7 +65,7 @@ impl Facts {
             user: names.user(uid),
             hostname: match nix::unistd::gethostname() {
                 Ok(name) => Ok(Some(name)),
-                Err(errno) => Err(Errno::from_raw_os_error(errno as i32).into()),
+                Err(errno) => Err(crate::error::errno_of(errno).into()),
             },
             workspace_id: value("WORKSPACE_ID").map(OsStr::to_owned),
             platform_url: value("PLATFORM_URL").map(OsStr::to_owned),

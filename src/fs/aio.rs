@@ -169,5 +169,5 @@ fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
         return Ok(result);
     }
     let error = std::io::Error::last_os_error();
-    Err(Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+    Err(crate::error::os_errno(&error))
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::at::{self, owner};
 use super::{Kind, Stat};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os_errno};
 
 /// A directory held by descriptor. The path is for messages only.
 #[derive(Debug)]
@@ -151,12 +151,10 @@ impl Dir {
             Err(error) => return Err(error),
         };
         let mut bytes = Vec::new();
-        std::fs::File::from(fd).take(limit as u64 + 1).read_to_end(&mut bytes).map_err(
-            |error| match Errno::from_io_error(&error) {
-                Some(errno) => self.entry_error("read", name, errno),
-                None => Error::on("read", self.join(name), error.to_string()),
-            },
-        )?;
+        std::fs::File::from(fd)
+            .take(limit as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.entry_error("read", name, os_errno(&error)))?;
         match bytes.len() > limit {
             true => {
                 Err(Error::on("read", self.join(name), format!("it is larger than {limit} bytes")))
@@ -256,9 +254,7 @@ impl Dir {
         let mut file = std::fs::File::from(self.create_file(temp.as_cstr(), 0o600)?);
         let mut fill = || -> Result<()> {
             let fail = |operation, errno| self.entry_error(operation, name, errno);
-            file.write_all(bytes).map_err(|error| {
-                fail("write", Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            })?;
+            file.write_all(bytes).map_err(|error| fail("write", os_errno(&error)))?;
             if let Some((uid, gid)) = owner_ids {
                 let (uid, gid) = owner(uid, gid);
                 at::again(|| rustix::fs::fchown(&file, uid, gid))

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use users::os::unix::{GroupExt as _, UserExt as _};
 use users::{Group, User};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os_errno};
 use crate::fs::{Dir, Kind};
 
 /// Largest passwd or group file that is read, in bytes; some 100 bytes a line, a million users.
@@ -195,9 +195,10 @@ fn read_within(root: &Dir, path: &CStr) -> Result<Vec<u8>> {
         kind => return Err(Error::on("read", shown, format!("it is {}", kind.noun()))),
     }
     let mut bytes = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or(0).min(1 << 20) + 1);
-    std::fs::File::from(fd).take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| {
-        Error::os("read", &shown, Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    })?;
+    std::fs::File::from(fd)
+        .take(LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::os("read", &shown, os_errno(&error)))?;
     match bytes.len() as u64 > LIMIT {
         true => Err(Error::on("read", shown, format!("it is larger than {LIMIT} bytes"))),
         false => Ok(bytes),

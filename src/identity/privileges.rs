@@ -3,11 +3,10 @@
 use std::fmt;
 
 use nix::unistd::{Gid, Uid, getresgid, getresuid, setgroups, setresgid, setresuid};
-use rustix::io::Errno;
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::Identity;
-use crate::error::{Error, Result, describe};
+use crate::error::{Error, Result, errno_of};
 
 /// Groups named in a line, at most; the kernel allows 65536 (NGROUPS_MAX).
 const NAMED: usize = 32;
@@ -123,7 +122,7 @@ impl Ids {
         let gids = getresgid().map_err(|errno| failed("read gids", errno))?;
         // Not the C library's, which opens a file of /proc first.
         let groups = rustix::process::getgroups()
-            .map_err(|errno| Error::plain("read supplementary groups", describe(errno)))?;
+            .map_err(|errno| Error::failed("read supplementary groups", errno))?;
         let mut groups: Vec<u32> = groups.into_iter().map(|group| group.as_raw()).collect();
         groups.sort_unstable();
         Ok(Self {
@@ -166,7 +165,7 @@ pub fn give_up_capabilities() -> Result<bool> {
 fn give_up_all_capabilities(was_root: bool) -> Result<bool> {
     let read = || {
         rustix::thread::capabilities(None)
-            .map_err(|errno| Error::plain("read capabilities", describe(errno)))
+            .map_err(|errno| Error::failed("read capabilities", errno))
     };
     let sets = read()?;
     let held = sets.permitted | sets.effective;
@@ -183,7 +182,7 @@ fn give_up_all_capabilities(was_root: bool) -> Result<bool> {
     let none = CapabilitySet::empty();
     let empty = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, empty)
-        .map_err(|errno| Error::plain("give up capabilities", describe(errno)))?;
+        .map_err(|errno| Error::failed("give up capabilities", errno))?;
     match read()? == empty {
         true => Ok(true),
         false => Err(Error::plain("drop privileges", "capabilities are left")),
@@ -231,5 +230,5 @@ fn refused(operation: &'static str, errno: nix::Error, capability: &'static str)
 }
 
 fn failed(operation: &'static str, errno: nix::Error) -> Error {
-    Error::plain(operation, describe(Errno::from_raw_os_error(errno as i32)))
+    Error::failed(operation, errno_of(errno))
 }

@@ -6,13 +6,13 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Error, Result, describe};
+use crate::error::{Error, Result, errno_of};
 
 /// Gives this process a session of its own and the `name` that ps(1) shows; ignores SIGHUP, SIGINT
 /// and SIGQUIT; standard streams become /dev/null; every other descriptor but those in `keep` is
 /// closed, so that nobody waits for this process to close a pipe.
 pub fn become_daemon(name: &CStr, keep: &[BorrowedFd<'_>]) -> Result<()> {
-    let fail = |errno: nix::errno::Errno| Error::plain("become a daemon", errno.desc());
+    let fail = |errno: nix::errno::Errno| Error::failed("become a daemon", errno_of(errno));
     nix::unistd::setsid().map_err(fail)?;
     nix::sys::prctl::set_name(name).map_err(fail)?;
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
@@ -28,7 +28,7 @@ pub fn become_daemon(name: &CStr, keep: &[BorrowedFd<'_>]) -> Result<()> {
         rustix::stdio::dup2_stdout(&null),
         rustix::stdio::dup2_stderr(&null),
     ] {
-        result.map_err(|errno| Error::plain("redirect standard streams", describe(errno)))?;
+        result.map_err(|errno| Error::failed("redirect standard streams", errno))?;
     }
     drop(null);
     let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();

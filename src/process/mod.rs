@@ -1,6 +1,7 @@
 //! What this process inherited, and handing it on through exec(3) as it was.
 
 mod bounded_log;
+mod command;
 mod daemon;
 mod interrupt;
 mod limits;
@@ -16,6 +17,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use rustix::io::Errno;
 
 pub use bounded_log::BoundedLog;
+pub use command::{Command, Printed};
 pub use daemon::become_daemon;
 pub use interrupt::Interruption;
 use limits::RaisedLimits;
@@ -63,7 +65,7 @@ impl Inherited {
         for signal in SPARED {
             ignore(signal);
         }
-        Errno::from_raw_os_error(errno as i32)
+        crate::error::errno_of(errno)
     }
 }
 

@@ -30,7 +30,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use rustix::pipe::PipeFlags;
 use tracing::warn;
 
-use crate::error::{Error, Result, describe};
+use crate::error::{Error, Result, errno_of};
 use crate::heartbeat::Heartbeat;
 
 /// A heartbeat is looked at so many times within the limit. A pause of the whole container, which stops
@@ -92,7 +92,7 @@ pub fn run(limit: Duration, work: impl FnOnce(&Heartbeat) -> u8) -> StepEnd {
         Ok(ForkResult::Parent { child }) => watch.watch(child, limit),
         Err(errno) => {
             drop(watch);
-            unwatched(&Error::plain("start a process", errno.desc()), work)
+            unwatched(&Error::failed("start a process", errno_of(errno)), work)
         }
     }
 }
@@ -112,13 +112,12 @@ struct Watch {
 
 impl Watch {
     fn new() -> Result<Self> {
-        let fail = |errno| Error::plain("watch over a step", describe(errno));
+        let fail = |errno| Error::failed("watch over a step", errno);
         let memory = Mapping::new().map_err(fail)?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
         // Only the reading end.
         rustix::io::ioctl_fionbio(&reader, true).map_err(fail)?;
-        let signals = Signals::take()
-            .map_err(|errno| fail(rustix::io::Errno::from_raw_os_error(errno as i32)))?;
+        let signals = Signals::take().map_err(|errno| fail(errno_of(errno)))?;
         Ok(Self { memory, reader, writer, signals })
     }
 

@@ -23,7 +23,7 @@ use rustix::pipe::PipeFlags;
 use tracing::Level;
 
 use super::bounded_log::BoundedLog;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_of};
 use crate::fs::Dir;
 use crate::log;
 
@@ -73,7 +73,7 @@ impl Supervisor {
     /// Takes over the signals. With a log, the command's output goes there, else where this process's
     /// own goes.
     pub fn start(log: Option<BoundedLog>) -> Result<Self> {
-        let fail = |errno: Errno| Error::plain("take over signals", errno.desc());
+        let fail = |errno: Errno| Error::failed("take over signals", errno_of(errno));
         let mut mask: SigSet = REQUESTS.into_iter().collect();
         mask.add(Signal::SIGCHLD);
         let mut inherited_mask = SigSet::empty();
@@ -221,7 +221,7 @@ impl Supervisor {
                 Ok(WaitStatus::StillAlive) => return Ok(Reaped::Running),
                 Err(Errno::ECHILD) => return Ok(Reaped::Childless),
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Error::plain("wait for a child", errno.desc())),
+                Err(errno) => return Err(Error::failed("wait for a child", errno_of(errno))),
             }
         };
         if self.leader == Some(pid) {
@@ -247,7 +247,7 @@ impl Supervisor {
         };
         match result {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(Error::plain("wait", crate::error::describe(errno))),
+            Err(errno) => return Err(Error::failed("wait for signals", errno)),
         }
         self.drain();
         while let Ok(Some(info)) = self.signals.read_signal() {
@@ -283,7 +283,7 @@ impl Supervisor {
                 Ok(child)
             }
             Ok(ForkResult::Child) => self.become_command(program, environment, parent),
-            Err(errno) => Err(Error::plain("start a process", errno.desc())),
+            Err(errno) => Err(Error::failed("start a process", errno_of(errno))),
         }
     }
 
@@ -320,7 +320,7 @@ impl Supervisor {
             });
         let Err(errno) = result;
         let path = std::ffi::OsStr::from_bytes(program.to_bytes());
-        let error = Error::os("run", path, rustix::io::Errno::from_raw_os_error(errno as i32));
+        let error = Error::os("run", path, errno_of(errno));
         let line = error.to_string();
         match self.output {
             // Standard error is the log file, which is text in every form of the boot log.
@@ -338,7 +338,7 @@ impl Supervisor {
 
 impl Output {
     fn new(log: BoundedLog) -> Result<Self> {
-        let fail = |errno| Error::plain("make a pipe", crate::error::describe(errno));
+        let fail = |errno| Error::failed("make a pipe", errno);
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
         // Only the reading end: the command's writes shall wait when it is faster than the log.
         rustix::io::ioctl_fionbio(&reader, true).map_err(fail)?;

@@ -42,7 +42,7 @@ pub fn again_of<T>(mut action: impl FnMut() -> crate::Result<T>) -> crate::Resul
             errno
         })
     });
-    done.map_err(|errno| failure.unwrap_or_else(|| crate::Error::plain("look", errno.to_string())))
+    done.map_err(|errno| failure.unwrap_or_else(|| crate::Error::failed("look", errno)))
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl LoopDevice {
                 Err(errno) => return Err(Error::os("set up loop device", path, errno)),
             }
         }
-        Err(Error::plain("find a free loop device", crate::error::describe(last)))
+        Err(Error::failed("find a free loop device", last))
     }
 
     /// The block device.

@@ -113,7 +113,7 @@ pub fn probe(device: &impl ReadAt) -> Result<Probe> {
     result.unread = source.failure();
     match source.failure() {
         Some(errno) if result.fstype.is_none() && result.table.is_none() => {
-            Err(Error::plain("read the device", crate::error::describe(errno))
+            Err(Error::failed("read the device", errno)
                 .hint("see the kernel log; nothing was found in what could be read"))
         }
         _ => Ok(result),

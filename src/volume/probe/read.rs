@@ -200,7 +200,7 @@ impl<'a> Source<'a> {
                     buffer = buffer.get_mut(count..)?;
                 }
                 Err(error) => {
-                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                    let errno = crate::error::os_errno(&error);
                     self.failure.set(self.failure.get().or(Some(errno)));
                     return None;
                 }

@@ -1,0 +1,167 @@
+//! A program that is run to its end for what it prints.
+//!
+//! The standard library's `Command` is not for a boot: it panics where poll(2) or wait(2) fail, and
+//! knows no status where the caller ignores SIGCHLD. Here there is nothing to poll: the output goes to
+//! files in memory, and no file that the program writes, these included, grows beyond a limit.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::sys::prctl;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::error::{Error, Result, errno_of, os_errno};
+
+/// What to run, and what it gets. It sees nothing else of the caller's environment.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// The program, absolute; its `argv[0]` as well.
+    pub program: &'a Path,
+    /// `argv[1]` and so on.
+    pub arguments: Vec<&'a OsStr>,
+    /// `NAME=value` each.
+    pub environment: &'a [&'a str],
+    /// Its working directory.
+    pub directory: BorrowedFd<'a>,
+    /// Its standard input.
+    pub input: &'a [u8],
+    /// Largest file that it may write, in bytes; standard output and error are one each.
+    pub limit: u64,
+}
+
+/// What a program has printed, and how it ended.
+#[derive(Debug)]
+pub struct Printed {
+    /// Exit status, or 128 and the signal's number.
+    pub status: u8,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error. Of a program that could not be started: why.
+    pub stderr: Vec<u8>,
+}
+
+impl Command<'_> {
+    /// Runs it to its end. It is killed when the calling process ends before. That process must have
+    /// one thread; what it does with SIGCHLD is the same afterwards.
+    pub fn run(&self) -> Result<Printed> {
+        let input = in_memory(self.input)?;
+        let (stdout, stderr) = (in_memory(b"")?, in_memory(b"")?);
+        let (program, arguments, environment) = self.strings()?;
+        let waited = Waited::begin()?;
+        let parent = nix::unistd::getpid();
+        // SAFETY: this process has one thread, so the child may do all that the parent may.
+        #[allow(unsafe_code)]
+        let child = match unsafe { nix::unistd::fork() } {
+            Ok(ForkResult::Parent { child }) => child,
+            Ok(ForkResult::Child) => {
+                let prepared = self.prepare(parent, [&input, &stdout, &stderr]);
+                let errno = match prepared {
+                    Ok(()) => {
+                        let Err(errno) = nix::unistd::execve(&program, &arguments, &environment);
+                        errno_of(errno)
+                    }
+                    Err(errno) => errno,
+                };
+                let _ = (&stderr).write_all(crate::error::describe(errno).as_bytes());
+                // SAFETY: ends the process at once; what the parent set up for its own exit is not
+                // the child's.
+                #[allow(unsafe_code)]
+                unsafe {
+                    nix::libc::_exit(127)
+                }
+            }
+            Err(errno) => return Err(Error::failed("start a process", errno_of(errno))),
+        };
+        let status = wait(child)?;
+        drop(waited);
+        Ok(Printed { status, stdout: content(stdout)?, stderr: content(stderr)? })
+    }
+
+    fn strings(&self) -> Result<(CString, Vec<CString>, Vec<CString>)> {
+        let fail = |_| Error::on("run", self.program, "an argument has a NUL byte");
+        let program = CString::new(self.program.as_os_str().as_bytes()).map_err(fail)?;
+        let arguments = self.arguments.iter().map(|argument| CString::new(argument.as_bytes()));
+        let arguments = std::iter::once(Ok(program.clone())).chain(arguments);
+        let environment = self.environment.iter().map(|entry| CString::new(*entry));
+        Ok((
+            program,
+            arguments.collect::<Result<_, _>>().map_err(fail)?,
+            environment.collect::<Result<_, _>>().map_err(fail)?,
+        ))
+    }
+
+    /// The child's part before exec(3).
+    fn prepare(&self, parent: Pid, [input, stdout, stderr]: [&File; 3]) -> Result<(), Errno> {
+        prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno_of)?;
+        if nix::unistd::getppid() != parent {
+            return Err(Errno::SRCH);
+        }
+        rustix::process::fchdir(self.directory)?;
+        rustix::stdio::dup2_stdin(input)?;
+        rustix::stdio::dup2_stdout(stdout)?;
+        rustix::stdio::dup2_stderr(stderr)?;
+        // SIGXFSZ is ignored in this program and in what it runs: a write beyond it fails (EFBIG).
+        let most = getrlimit(Resource::Fsize).maximum.map_or(self.limit, |old| old.min(self.limit));
+        setrlimit(Resource::Fsize, Rlimit { current: Some(most), maximum: Some(most) })
+    }
+}
+
+/// While it lives, the ends of children can be waited for. Ignored, SIGCHLD would let the kernel throw
+/// their statuses away (wait(2), ECHILD).
+struct Waited(SigAction);
+
+impl Waited {
+    fn begin() -> Result<Self> {
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: SIG_DFL installs no code.
+        #[allow(unsafe_code)]
+        unsafe { sigaction(Signal::SIGCHLD, &default) }
+            .map(Self)
+            .map_err(|errno| Error::failed("wait for children", errno_of(errno)))
+    }
+}
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        // SAFETY: puts back what was there: SIG_DFL or SIG_IGN as inherited.
+        #[allow(unsafe_code)]
+        let _ = unsafe { sigaction(Signal::SIGCHLD, &self.0) };
+    }
+}
+
+fn wait(child: Pid) -> Result<u8> {
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(status as u8),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as u8),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(Error::failed("wait for a child", errno_of(errno))),
+        }
+    }
+}
+
+/// A file in memory with `bytes`, to be read from its start.
+fn in_memory(bytes: &[u8]) -> Result<File> {
+    let fail = |errno| Error::failed("make a file in memory", errno);
+    let fd: OwnedFd = rustix::fs::memfd_create(c"text", MemfdFlags::CLOEXEC).map_err(fail)?;
+    let mut file = File::from(fd);
+    file.write_all(bytes).and_then(|()| file.rewind()).map_err(|error| fail(os_errno(&error)))?;
+    Ok(file)
+}
+
+fn content(mut file: File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .map_err(|error| Error::failed("read a file in memory", os_errno(&error)))?;
+    Ok(bytes)
+}

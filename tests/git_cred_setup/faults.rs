@@ -1,0 +1,185 @@
+//! What a hostile file costs, what system calls that fail cost, and what killed runs leave.
+
+use nix::sys::signal::Signal;
+
+use super::support::sandbox::{Outcome, PROGRAM_INSIDE, Run, Sandbox};
+use super::support::{Case, Need, case, peak_memory, program};
+use super::{AGENTS, HELPER, SCRIPT, is_set, setup, succeeded, text, values, warning, write};
+
+/// KiB that this program, and any program it runs, may take.
+const MEMORY: u64 = 64 << 10;
+
+pub fn cases() -> Vec<Case> {
+    const GIT: &[Need] = &[Need::Root, Need::Program("git")];
+    const STRACE: &[Need] = &[Need::Root, Need::Program("git"), Need::Program("strace")];
+    vec![
+        case("a_file_of_long_names_takes_little_memory_and_time", GIT, long_names),
+        case("many_values_of_a_key_become_one", GIT, many_values),
+        case("a_file_that_would_outgrow_the_limit_is_left_alone", GIT, outgrown),
+        case("a_caller_that_ignores_sigchld_is_served", GIT, ignored_sigchld),
+        case("what_fails_is_told_in_the_kernels_words", STRACE, kernels_words),
+        case("a_copy_that_cannot_be_removed_is_told_and_removed_later", STRACE, left_behind),
+        case("what_a_killed_run_has_left_is_removed_and_nothing_else", STRACE, killed),
+    ]
+}
+
+/// Runs it over the sandbox from outside; what it said and KiB at most.
+fn measured(sandbox: &Sandbox) -> (std::process::Output, u64) {
+    let mut command = program();
+    command.args(["git-cred-setup", "--root"]).arg(sandbox.path("/")).env("HOME", "/root");
+    peak_memory(&mut command)
+}
+
+/// Sets both files up within the memory; gives what the agent's has become.
+fn within_bounds(own: &str) -> (Sandbox, String) {
+    let sandbox = Sandbox::new();
+    write(&sandbox, AGENTS, own);
+    let begin = std::time::Instant::now();
+    for _ in 0..2 {
+        let (output, memory) = measured(&sandbox);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(memory < MEMORY, "{memory} KiB: {said}");
+    }
+    // git reads the file six times; a tenth of a second each is enough.
+    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+    is_set(&sandbox, "/home/agent");
+    let edited = text(&sandbox, AGENTS);
+    (sandbox, edited)
+}
+
+fn long_names() {
+    // git has 62 GB to say about it, if asked for a list.
+    let own = format!("[{}]\n{}", "s".repeat(500_000), "k\n".repeat(200_000));
+    let (_sandbox, edited) = within_bounds(&own);
+    assert!(edited.starts_with(&own));
+    let own = format!("[s \"{}\"]\n{}", "\\\"".repeat(250_000), "k=v\n".repeat(125_000));
+    let (_sandbox, edited) = within_bounds(&own);
+    assert!(edited.starts_with(&own));
+}
+
+fn many_values() {
+    let values = "helper\n".repeat(140_000);
+    let (_sandbox, edited) =
+        within_bounds(&format!("[credential \"https://github.com\"]\n{values}"));
+    assert_eq!(edited.matches("helper").count(), 2, "its name, and in its value");
+    let value = "x".repeat(1_000_000);
+    let own = format!("[credential \"https://github.com\"]\nhelper = {value}\n");
+    assert!(within_bounds(&own).1.len() < 1000);
+}
+
+fn outgrown() {
+    let sandbox = Sandbox::new();
+    let own = format!("#{}\n", "x".repeat((1 << 20) - 2));
+    write(&sandbox, AGENTS, &own);
+    let said = warning(&setup(&sandbox).run());
+    assert!(said.contains(AGENTS) && said.contains("larger than 1048576 bytes"), "{said}");
+    assert_eq!(text(&sandbox, AGENTS), own);
+}
+
+fn ignored_sigchld() {
+    let sandbox = Sandbox::new();
+    sandbox.install("/usr/local/bin/molecule-runtime", "#!/bin/sh\nexit 42\n");
+    sandbox.install(SCRIPT, "#!/bin/sh\n");
+    succeeded(&setup(&sandbox).ignore(Signal::SIGCHLD).run());
+    is_set(&sandbox, "/root");
+    is_set(&sandbox, "/home/agent");
+    write(&sandbox, AGENTS, "[broken\n");
+    // The failure of git is known, too, and so is that of its start.
+    let said = warning(&setup(&sandbox).ignore(Signal::SIGCHLD).run());
+    assert!(said.contains("bad config line 1"), "{said}");
+    sandbox.install("/usr/local/bin/git", "#!/no/interpreter\n");
+    let said = warnings(&setup(&sandbox).ignore(Signal::SIGCHLD).run());
+    assert!(said[0].contains("run /usr/local/bin/git: No such file or directory"), "{said:?}");
+    sandbox.sh(&format!("rm /usr/local/bin/git {AGENTS}"));
+    let boot = sandbox.program().arg("entrypoint").ignore(Signal::SIGCHLD);
+    let outcome = boot.env("ENABLE_GITHUB_MIRROR_CREDENTIALS", "true").run();
+    assert_eq!(outcome.status, 42, "{outcome:?}");
+    is_set(&sandbox, "/home/agent");
+}
+
+/// The run with system calls that strace answers in the kernel's place.
+fn with_injection(sandbox: &Sandbox, calls: &[&str]) -> Run {
+    let mut run = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/dev/null"]);
+    for calls in calls {
+        run = run.args(["-e", &format!("inject={calls}")]);
+    }
+    run.args([PROGRAM_INSIDE, "git-cred-setup"])
+}
+
+fn warnings(outcome: &Outcome) -> Vec<String> {
+    assert_eq!((outcome.status, outcome.stderr()), (1, String::new()), "{outcome:?}");
+    let stdout = outcome.stdout();
+    let lines = stdout.lines().filter_map(|line| line.strip_prefix("MOLECULE-GIT: WARN "));
+    lines.map(str::to_owned).collect()
+}
+
+fn kernels_words() {
+    for (calls, words) in [
+        ("memfd_create:error=EMFILE", "make a file in memory: Too many open files"),
+        ("fchown:error=EPERM", "change owner of /root/.gitconfig: Operation not permitted"),
+        ("wait4:error=ECHILD", "wait for a child: No child processes"),
+        ("wait4:error=EIO", "wait for a child: Input/output error"),
+        ("clone,fork,vfork:error=EAGAIN", "start a process: Resource temporarily unavailable"),
+        ("dup2,dup3:error=EBADF", "run /usr/bin/git: Bad file descriptor"),
+    ] {
+        let sandbox = Sandbox::new();
+        let outcome = with_injection(&sandbox, &[calls]).run();
+        let said = warnings(&outcome);
+        assert!(said.iter().any(|line| line.contains(words)), "{calls}: {outcome:?}");
+    }
+}
+
+/// Directories of ours below /run and /tmp.
+fn private(sandbox: &Sandbox) -> String {
+    sandbox.sh("find /run /tmp /var/tmp -name '.molecule-tools.*' -type d")
+}
+
+fn left_behind() {
+    let sandbox = Sandbox::new();
+    // Once is tried again, and nobody need know.
+    succeeded(&with_injection(&sandbox, &["unlink,unlinkat:error=EIO:when=1"]).run());
+    assert_eq!(private(&sandbox), "");
+    is_set(&sandbox, "/home/agent");
+    write(&sandbox, AGENTS, "[user]\n\ttoken = secret\n");
+    let outcome = with_injection(&sandbox, &["unlink,unlinkat:error=EIO"]).run();
+    let said = warning(&outcome);
+    assert!(said.starts_with("remove /run/.molecule-tools."), "{said}");
+    assert!(said.ends_with("Input/output error; it may hold a copy of a .gitconfig; remove it"));
+    is_set(&sandbox, "/home/agent");
+    assert_eq!(private(&sandbox).lines().count(), 1);
+    succeeded(&setup(&sandbox).run());
+    assert_eq!(private(&sandbox), "");
+}
+
+fn killed() {
+    let sandbox = Sandbox::new();
+    succeeded(&setup(&sandbox).run());
+    // When it removes the copy, and when it has half made it.
+    const RENAME: &str = "rename,renameat,renameat2:error=EIO:signal=SIGKILL";
+    for calls in ["unlink,unlinkat:signal=SIGKILL:when=1", RENAME] {
+        write(&sandbox, AGENTS, "[user]\n\ttoken = secret\n");
+        let outcome = with_injection(&sandbox, &[calls]).run();
+        assert_eq!(outcome.status, 128 + 9, "{outcome:?}");
+        assert_eq!(private(&sandbox).lines().count(), 1, "{calls}");
+        succeeded(&setup(&sandbox).run());
+        assert_eq!(private(&sandbox), "", "{calls}");
+    }
+    // What is another user's, holds something else or is in use stays.
+    sandbox.sh("mkdir -m 700 /tmp/.molecule-tools.agents /run/.molecule-tools.other /run/.molecule-tools.used
+        touch /tmp/.molecule-tools.agents/config /run/.molecule-tools.used/config /run/.molecule-tools.other/precious
+        touch /run/.molecule-tools.file; chown -R agent /tmp/.molecule-tools.agents
+        mkdir /run/target; touch /run/target/config; ln -s target /run/.molecule-tools.link");
+    let lock = std::fs::File::open(sandbox.path("/run/.molecule-tools.used")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let there = || sandbox.sh("find /run /tmp | sort");
+    let before = there();
+    let said = warning(&setup(&sandbox).run());
+    assert!(said.contains("/run/.molecule-tools.other: Directory not empty"), "{said}");
+    assert_eq!(there(), before);
+    drop(lock);
+    sandbox.sh("rm /run/.molecule-tools.other/precious");
+    succeeded(&setup(&sandbox).run());
+    assert_eq!(private(&sandbox), "/tmp/.molecule-tools.agents\n");
+    assert_eq!(values(&sandbox, "/home/agent", HELPER), [format!("!{SCRIPT}")]);
+}
