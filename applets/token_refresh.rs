@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use molecule_tools::error::Result;
-use molecule_tools::fs::Dir;
+use molecule_tools::error::{Error, Result, errno_of};
+use molecule_tools::fs::{Dir, patiently};
 use molecule_tools::identity::Database;
 use molecule_tools::log;
-use molecule_tools::process::{self, BoundedLog, End, Supervisor};
+use molecule_tools::process::{self, BoundedLog, End, Prepared, Supervisor};
+use rustix::io::Errno;
 use tracing::Level;
 
 use crate::Context;
@@ -47,7 +48,10 @@ pub fn run(context: &Context) -> u8 {
     };
     // The kernel gives no argument with a NUL byte.
     let program = CString::new(options.command.into_vec()).unwrap_or_default();
-    match supervise(&program, &process::environment(), None, options.once) {
+    let prepared = Prepared::new(None);
+    let supervised =
+        prepared.and_then(|it| supervise(&program, &process::environment(), it, options.once));
+    match supervised {
         Ok(status) => status,
         Err(error) => {
             log::complain(NAME, Level::ERROR, &error.to_string());
@@ -67,17 +71,27 @@ pub fn mirror_credentials(environment: &[CString]) -> bool {
     process::lookup(environment, "ENABLE_GITHUB_MIRROR_CREDENTIALS") == Some(OsStr::new("true"))
 }
 
-/// Whether this process may execute `path`, as `test -x` says it.
+/// Whether this process may execute `path`, as `test -x` says it. Where that cannot be told it is taken
+/// for granted, with a warning: a command that is not there is told when it is run, and tried again.
 pub fn executable(path: &OsStr) -> bool {
-    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    let look = || match rustix::fs::access(path, rustix::fs::Access::EXEC_OK) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(Error::os("look whether it may be executed:", path, errno)),
+    };
+    patiently(look).unwrap_or_else(|error| {
+        let line = format!("{error}; going on as if it may");
+        log::complain("entrypoint", Level::WARN, &line);
+        true
+    })
 }
 
 /// Starts the supervisor in the background, with `environment` for the command. It is a child of this
 /// process, which has one thread, and lives on when this process execs. On failure a warning is
 /// printed, and there is no daemon.
 pub fn start_daemon(environment: &[CString]) {
-    let log = match open_log() {
-        Ok(log) => log,
+    let prepared = match open_log().and_then(|log| Prepared::new(Some(log))) {
+        Ok(prepared) => prepared,
         Err(error) => {
             return log::complain(NAME, Level::WARN, &format!("not started: {error}"));
         }
@@ -86,9 +100,10 @@ pub fn start_daemon(environment: &[CString]) {
     #[allow(unsafe_code)]
     match unsafe { nix::unistd::fork() } {
         Ok(nix::unistd::ForkResult::Parent { .. }) => {}
-        Ok(nix::unistd::ForkResult::Child) => be_daemon(log, environment),
+        Ok(nix::unistd::ForkResult::Child) => be_daemon(prepared, environment),
         Err(errno) => {
-            log::complain(NAME, Level::WARN, &format!("not started: fork: {}", errno.desc()));
+            let error = Error::failed("start a process", errno_of(errno));
+            log::complain(NAME, Level::WARN, &format!("not started: {error}"));
         }
     }
 }
@@ -102,9 +117,13 @@ fn command(environment: &[CString]) -> &OsStr {
 fn open_log() -> Result<BoundedLog> {
     use users::os::unix::UserExt as _;
     let uid = rustix::process::geteuid().as_raw();
-    let database = Dir::open_operator_path("/").and_then(|root| Database::read(&root));
+    let database = Dir::open_operator_path("/").and_then(|root| Database::read_users(&root));
+    let database = database.inspect_err(|error| {
+        log::complain(NAME, Level::WARN, &format!("{error}; its log goes to /home/agent"));
+    });
     let home = database
         .ok()
+        .map(|(users, _)| users)
         .and_then(|database| Some(database.user_by_uid(uid)?.home_dir().to_owned()))
         .unwrap_or_else(|| PathBuf::from("/home/agent"));
     // Links on the way are followed with this user's own rights only.
@@ -112,10 +131,10 @@ fn open_log() -> Result<BoundedLog> {
 }
 
 /// The daemon's whole life.
-fn be_daemon(log: BoundedLog, environment: &[CString]) -> ! {
+fn be_daemon(prepared: Prepared, environment: &[CString]) -> ! {
     let program = CString::new(command(environment).as_bytes()).unwrap_or_default();
-    let status = match process::become_daemon(c"token-refresh", &log.descriptors()) {
-        Ok(()) => supervise(&program, environment, Some(log), false).unwrap_or(1),
+    let status = match process::become_daemon(c"token-refresh", &prepared.descriptors()) {
+        Ok(()) => supervise(&program, environment, prepared, false).unwrap_or(1),
         Err(error) => {
             log::complain(NAME, Level::WARN, &format!("not started: {error}"));
             1
@@ -128,13 +147,21 @@ fn be_daemon(log: BoundedLog, environment: &[CString]) -> ! {
     }
 }
 
+/// An error that ends it has been told where the command's output goes, unless it is run once.
 fn supervise(
     program: &CString,
     environment: &[CString],
-    log: Option<BoundedLog>,
+    prepared: Prepared,
     once: bool,
 ) -> Result<u8> {
-    let mut supervisor = Supervisor::start(log)?;
+    let mut supervisor = Supervisor::new(prepared);
+    if let Err(error) = supervisor.take_over() {
+        if once {
+            return Err(error);
+        }
+        supervisor.say(&format!("token-refresh: {error}"));
+        return Ok(1);
+    }
     loop {
         let status = match supervisor.run(program, environment) {
             Ok(End::Status(status)) => status,

@@ -441,7 +441,7 @@ fn closed_stdout() {
     let sandbox = Sandbox::new();
     let outcome = sandbox.program().arg("boot-audit").close(1).run();
     assert_eq!((outcome.status, outcome.stderr()), (0, String::new()));
-    let (read, write) = nix::unistd::pipe().unwrap();
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     drop(read);
     let outcome = sandbox.program().arg("boot-audit").stdout(write).run();
     assert_eq!((outcome.status, outcome.stderr()), (0, String::new()));

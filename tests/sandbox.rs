@@ -60,7 +60,7 @@ fn own_root() {
 
 fn process() {
     let sandbox = Sandbox::new();
-    let (read, write) = nix::unistd::pipe().unwrap();
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     drop(write);
     let outcome = sandbox
         .command("/bin/sh")

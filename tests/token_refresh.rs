@@ -265,7 +265,7 @@ fn inheritance() {
     assert_eq!(signals(&status, "SigBlk"), [10]);
     assert_eq!(signals(&status, "SigIgn"), [1, 17], "SIGPIPE is not among them");
     sandbox.install(SCRIPT, "#!/bin/ls /proc/self/fd\n");
-    let (read, _write) = nix::unistd::pipe().unwrap();
+    let (read, _write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let descriptors = run().descriptor(7, read).run().stdout();
     let descriptors: Vec<&str> = descriptors.lines().skip_while(|line| *line != "0").collect();
     assert_eq!(descriptors, ["0", "1", "2", "3", "7"], "3 is of ls itself");

@@ -22,7 +22,7 @@ pub use daemon::become_daemon;
 pub use interrupt::Interruption;
 use limits::RaisedLimits;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
-pub use supervise::{End, Supervisor};
+pub use supervise::{End, Prepared, Supervisor};
 pub use trust::only_root_can_change;
 
 /// Inherited state that this program changes for itself and gives back at exec.

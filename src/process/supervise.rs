@@ -7,7 +7,7 @@
 //! whatever groups or sessions they made, and no signal ever goes to the caller's group.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use tracing::Level;
 
 use super::bounded_log::BoundedLog;
 use crate::error::{Error, Result, errno_of};
-use crate::fs::Dir;
+use crate::fs::{Dir, patiently};
 use crate::log;
 
 /// How long descendants have to end after SIGTERM before SIGKILL.
@@ -51,6 +51,36 @@ enum Reaped {
     Childless,
 }
 
+/// What a supervisor cannot do without and may not be given, out of memory or descriptors: to be had
+/// before there is nobody left to tell.
+#[derive(Debug)]
+pub struct Prepared {
+    signals: SignalFd,
+    output: Option<Output>,
+}
+
+impl Prepared {
+    /// With a log, the command's output goes there, else where the supervisor's own goes.
+    pub fn new(log: Option<BoundedLog>) -> Result<Self> {
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = patiently(|| {
+            SignalFd::with_flags(&SigSet::empty(), flags)
+                .map_err(|errno| Error::failed("take over signals", errno_of(errno)))
+        })?;
+        Ok(Self { signals, output: log.map(Output::new).transpose()? })
+    }
+
+    /// All descriptors that are held.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut held = vec![self.signals.as_fd()];
+        if let Some(Output { log, reader, writer }) = &self.output {
+            held.extend(log.descriptors());
+            held.extend([reader.as_fd(), writer.as_fd()]);
+        }
+        held
+    }
+}
+
 /// This process as the keeper of a command; at most one per process, which has one thread.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -70,14 +100,20 @@ struct Output {
 }
 
 impl Supervisor {
-    /// Takes over the signals. With a log, the command's output goes there, else where this process's
-    /// own goes.
-    pub fn start(log: Option<BoundedLog>) -> Result<Self> {
+    /// One that has not taken over the signals.
+    pub fn new(Prepared { signals, output }: Prepared) -> Self {
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        let inherited_mask = SigSet::empty();
+        Self { signals, inherited_mask, inherited_sigchld: default, leader: None, output }
+    }
+
+    /// Takes over the signals and the descendants; to be called once, and first.
+    pub fn take_over(&mut self) -> Result<()> {
         let fail = |errno: Errno| Error::failed("take over signals", errno_of(errno));
         let mut mask: SigSet = REQUESTS.into_iter().collect();
         mask.add(Signal::SIGCHLD);
-        let mut inherited_mask = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut inherited_mask)).map_err(fail)?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut self.inherited_mask))
+            .map_err(fail)?;
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
         // SAFETY: SIG_DFL installs no code.
         #[allow(unsafe_code)]
@@ -90,19 +126,16 @@ impl Supervisor {
                 unsafe { sigaction(signal, &inherited) }.map_err(fail)?;
                 mask.remove(signal);
                 // Where it was blocked before it stays so; the command gets both as they were.
-                if !inherited_mask.contains(signal) {
+                if !self.inherited_mask.contains(signal) {
                     let one = SigSet::from(signal);
                     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&one), None).map_err(fail)?;
                 }
             }
         }
         // Ignored, it would let the kernel throw the exit status away.
-        let inherited_sigchld = swap(Signal::SIGCHLD)?;
+        self.inherited_sigchld = swap(Signal::SIGCHLD)?;
         prctl::set_child_subreaper(true).map_err(fail)?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        let signals = SignalFd::with_flags(&mask, flags).map_err(fail)?;
-        let output = log.map(Output::new).transpose()?;
-        Ok(Self { signals, inherited_mask, inherited_sigchld, leader: None, output })
+        patiently(|| self.signals.set_mask(&mask).map_err(fail))
     }
 
     /// Runs `program` (a path) without arguments to its end, or until this process is asked to end.
@@ -115,7 +148,7 @@ impl Supervisor {
                     return Ok(End::Status(status));
                 }
             }
-            if let Some(signal) = self.wait(None)? {
+            if let Some(signal) = self.wait(None) {
                 self.end_all();
                 return Ok(End::Stopped(signal));
             }
@@ -131,7 +164,7 @@ impl Supervisor {
             if Instant::now() >= until {
                 return Ok(None);
             }
-            if let Some(signal) = self.wait(Some(until))? {
+            if let Some(signal) = self.wait(Some(until)) {
                 self.end_all();
                 return Ok(Some(signal));
             }
@@ -173,9 +206,7 @@ impl Supervisor {
             }
             // The end of a parent that is no child of this process goes unnoticed: look again soon.
             let soon = Instant::now() + Duration::from_millis(50);
-            if let Ok(Some(_)) = self.wait(Some(until.min(soon)))
-                && signal == Signal::SIGTERM
-            {
+            if self.wait(Some(until.min(soon))).is_some() && signal == Signal::SIGTERM {
                 until = Instant::now();
             }
         }
@@ -231,8 +262,8 @@ impl Supervisor {
     }
 
     /// Sleeps until a child ends, the log pipe has bytes (which are copied), a request arrives (which
-    /// is returned) or `until` is reached.
-    fn wait(&mut self, until: Option<Instant>) -> Result<Option<Signal>> {
+    /// is returned) or `until` is reached. Short of memory it is woken more often.
+    fn wait(&mut self, until: Option<Instant>) -> Option<Signal> {
         let timeout = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
@@ -245,9 +276,8 @@ impl Supervisor {
             }
             None => rustix::event::poll(&mut [signals], timeout.as_ref()),
         };
-        match result {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(Error::failed("wait for signals", errno)),
+        if result.is_err_and(|errno| errno != rustix::io::Errno::INTR) {
+            std::thread::sleep(Duration::from_millis(50));
         }
         self.drain();
         while let Ok(Some(info)) = self.signals.read_signal() {
@@ -255,10 +285,10 @@ impl Supervisor {
             if let Ok(signal) = signal
                 && signal != Signal::SIGCHLD
             {
-                return Ok(Some(signal));
+                return Some(signal);
             }
         }
-        Ok(None)
+        None
     }
 
     /// Copies what is in the pipe to the log; a writer faster than this does not keep it here.
@@ -339,7 +369,8 @@ impl Supervisor {
 impl Output {
     fn new(log: BoundedLog) -> Result<Self> {
         let fail = |errno| Error::failed("make a pipe", errno);
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
+        let (reader, writer) =
+            patiently(|| rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(fail))?;
         // Only the reading end: the command's writes shall wait when it is faster than the log.
         rustix::io::ioctl_fionbio(&reader, true).map_err(fail)?;
         Ok(Self { log, reader, writer })

@@ -206,7 +206,7 @@ fn forged() {
 
 fn broken_pipe() {
     let sandbox = sandbox("");
-    let (read, write) = nix::unistd::pipe().unwrap();
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     drop(read);
     let (_, view) = boots(&sandbox, entrypoint(&sandbox).stdout(write));
     assert_eq!(u64::from_str_radix(&view["SigIgn"], 16).unwrap() & 0x1000, 0);

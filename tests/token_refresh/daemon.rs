@@ -3,13 +3,14 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::support::sandbox::{Run, Sandbox};
+use super::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
 use super::support::{Case, Need, case};
 use super::{SCRIPT, eventually, text};
 
 const LOG: &str = "/home/agent/.gh-token-refresh.log";
 
 pub fn cases() -> Vec<Case> {
+    const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     let root = &[Need::Root];
     vec![
         case("daemon_outlives_the_exec_and_logs_for_the_agent_alone", root, lives),
@@ -19,6 +20,8 @@ pub fn cases() -> Vec<Case> {
         case("daemon_needs_a_script_the_agent_may_execute", root, script),
         case("daemon_log_that_is_no_file_means_a_warning_and_a_boot", root, bad_log),
         case("daemon_ends_with_its_descendants", root, ends),
+        case("daemon_that_cannot_be_had_is_told", STRACE, refused),
+        case("daemon_short_of_memory_goes_on", STRACE, short_of_memory),
     ]
 }
 
@@ -63,17 +66,20 @@ fn lives() {
 }
 
 fn inherits() {
+    // The list goes to a file: with a pipe the shell has an end of it open while the list is made.
     let sandbox = sandbox(
-        "id -u; id -g; echo $HOME; pwd; umask; readlink /proc/$$/fd/0; ls /proc/$$/fd | tr '\\n' ' '
+        "id -u; id -g; echo $HOME; pwd; umask; readlink /proc/$$/fd/0
+         ls /proc/$$/fd > /tmp/fds; tr '\\n' ' ' < /tmp/fds
          cat /proc/$$/status; echo end; sleep 1000",
     );
-    let (read, write) = nix::unistd::pipe().unwrap();
+    // Other tests start processes meanwhile, which must not hold it.
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let run = boot(&sandbox).umask(0o027).directory("/tmp").descriptor(7, write);
     let started = run.start();
     eventually("the log", || text(&sandbox, LOG).ends_with("end\n"));
     let log = text(&sandbox, LOG);
-    let start = "1000\n1000\n/home/agent\n/tmp\n0027\n/dev/null\n0 1 10 2 Name:";
-    assert!(log.starts_with(start), "10 is the shell's own\n{log}");
+    let start = "1000\n1000\n/home/agent\n/tmp\n0027\n/dev/null\n0 1 10 11 2 Name:";
+    assert!(log.starts_with(start), "10 and 11 are the shell's own\n{log}");
     assert_eq!(super::signals(&log, "SigIgn"), [1, 2, 3]);
     over(&sandbox);
     assert_eq!(started.wait().status, 42);
@@ -170,4 +176,66 @@ fn ends() {
     assert_eq!(started.child.try_wait().unwrap(), None, "the runtime goes on");
     over(&sandbox);
     assert_eq!(started.wait().status, 42);
+}
+
+/// A boot as the agent, with system calls that strace answers in the kernel's place.
+fn injected(sandbox: &Sandbox, calls: &str) -> Run {
+    sandbox
+        .command("/usr/bin/strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={calls}")])
+        .args([PROGRAM_INSIDE, "entrypoint"])
+        .identity(1000, 1000, &[])
+        .env("HOME", "/home/agent")
+        .env("ENABLE_GITHUB_MIRROR_CREDENTIALS", "true")
+}
+
+fn refused() {
+    for (calls, reason) in [
+        ("signalfd,signalfd4:error=EMFILE", "take over signals: Too many open files"),
+        ("signalfd,signalfd4:error=EPERM", "take over signals: Operation not permitted"),
+        ("pipe2:error=ENFILE", "make a pipe: Too many open files in system"),
+        ("fork,clone:error=EAGAIN", "start a process: Resource temporarily unavailable"),
+    ] {
+        let sandbox = sandbox("touch /tmp/ran; sleep 1000");
+        over(&sandbox);
+        let outcome = injected(&sandbox, calls).run();
+        assert_eq!(outcome.status, 42, "{outcome:?}");
+        let line = format!("token-refresh: WARN not started: {reason}\n");
+        assert!(outcome.stderr().contains(&line), "{calls}: {outcome:?}");
+        assert!(sandbox.processes().is_empty() && !sandbox.path("/tmp/ran").exists(), "{calls}");
+    }
+}
+
+/// The daemon's process.
+fn daemon_of(sandbox: &Sandbox) -> Option<Pid> {
+    let comm = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    let mut processes = sandbox.processes().into_iter();
+    let pid = processes.find(|pid| comm(pid).as_deref() == Some("token-refresh\n"))?;
+    Some(Pid::from_raw(pid.cast_signed()))
+}
+
+fn short_of_memory() {
+    const LOOK: &str = "look whether it may be executed: /app/scripts/molecule-gh-token-refresh.sh: \
+        Input/output error; going on as if it may\n";
+    for (calls, said) in [
+        ("poll,ppoll:error=ENOMEM", ""),
+        ("signalfd,signalfd4:error=ENOMEM:when=1", ""),
+        ("access,faccessat,?faccessat2:error=EIO", LOOK),
+        ("access,faccessat,?faccessat2:error=EIO:when=1", ""),
+    ] {
+        let sandbox = sandbox("echo up; sleep 1; exit 3");
+        let started = injected(&sandbox, calls).start();
+        let line = "up\n[molecule-gh-token-refresh] daemon exited rc=3 — respawning in 30s\n";
+        eventually("the log", || text(&sandbox, LOG) == line);
+        kill(daemon_of(&sandbox).unwrap(), Signal::SIGTERM).unwrap();
+        over(&sandbox);
+        let outcome = started.wait();
+        assert_eq!(outcome.status, 42, "{outcome:?}");
+        let stderr = outcome.stderr();
+        match said {
+            // The steps need the same calls, and may say so.
+            "" => assert!(!stderr.contains("token-refresh"), "{calls}: {stderr}"),
+            said => assert!(stderr.contains(&format!("entrypoint: WARN {said}")), "{stderr}"),
+        }
+    }
 }
