@@ -15,32 +15,46 @@ use tracing::Level;
 
 use crate::{Context, boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
 
+/// The limit of a step that shows no signs of life.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// The steps of the boot, in the order of the contract.
 pub fn run(context: &Context) -> u8 {
     let mut environment = process::environment();
-    boot_audit::boot();
+    let limit = step_limit(&environment);
+    if let Some(status) = audit(limit) {
+        return status;
+    }
     if rustix::process::geteuid().is_root() {
-        if let Some(status) = restore::boot() {
+        if let Some(status) = guarded("restore", FOREVER, |_| restore::boot()) {
             return status;
         }
         let agent = setting(&environment, "MOLECULE_AGENT", DEFAULT_AGENT);
-        let limit = step_limit(&environment);
         let looked_up = look_up(&agent);
         match Dir::open_operator_path("/") {
             Ok(root) => {
                 let ownership = guarded("ownership", limit, |heart| {
                     fix_perms::boot(&root, &agent, heart);
+                    None
                 });
                 if let Some(status) = ownership {
                     return status;
                 }
                 if git_cred_setup::wanted(&environment) {
-                    git_cred_setup::boot(&root, &agent);
+                    let credentials = guarded("git credentials", limit, |heart| {
+                        git_cred_setup::boot(&root, &agent, heart);
+                        None
+                    });
+                    if let Some(status) = credentials {
+                        return status;
+                    }
                 }
             }
             Err(error) => complain(&error.to_string()),
         }
-        restore::note_start();
+        if let Some(status) = record(limit) {
+            return status;
+        }
         // A disk that failed then may answer now.
         match looked_up.or_else(|_| look_up(&agent)).and_then(assume) {
             Ok(identity) => process::set(&mut environment, "HOME", identity.home.as_os_str()),
@@ -49,7 +63,9 @@ pub fn run(context: &Context) -> u8 {
                 return 1;
             }
         }
-        boot_audit::boot();
+        if let Some(status) = audit(limit) {
+            return status;
+        }
     } else if let Err(error) = stay() {
         complain(&error.to_string());
         return 1;
@@ -61,16 +77,28 @@ pub fn run(context: &Context) -> u8 {
     exec_runtime(context, &environment)
 }
 
+fn audit(limit: Duration) -> Option<u8> {
+    guarded("audit", limit, |_| {
+        boot_audit::boot();
+        None
+    })
+}
+
+fn record(limit: Duration) -> Option<u8> {
+    guarded("record", limit, |_| {
+        restore::note_start();
+        None
+    })
+}
+
 /// Runs a step of the boot in a process of its own, which may hang, crash or be killed: that is told
-/// and the boot goes on. Only a signal that asks for the end of the boot ends it, with this status.
+/// and the boot goes on. Gives the status to end the boot with, if `work` gives one or a signal asks for
+/// its end.
 #[must_use]
-fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat)) -> Option<u8> {
-    let end = step::run(limit, |heart| {
-        work(heart);
-        0
-    });
-    match end {
-        StepEnd::Returned(_) => {}
+fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat) -> Option<u8>) -> Option<u8> {
+    match step::run(limit, |heart| work(heart).unwrap_or(0)) {
+        StepEnd::Returned(0) => {}
+        StepEnd::Returned(status) => return Some(status),
         StepEnd::Interrupted(signal) => return Some(128 + signal as u8),
         StepEnd::Died(Some(signal)) => {
             warn(&format!("the {name} step was ended by {signal}; the boot goes on"));

@@ -8,6 +8,7 @@ use clap::Parser;
 use molecule_tools::error::{Error, Result, escape, os_errno};
 use molecule_tools::fs::Dir;
 use molecule_tools::gitconfig::{self, Git, LIMIT, Setting};
+use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::identity::{AgentSpec, Database};
 use molecule_tools::log::{self, Format, Stream};
 use molecule_tools::ownership::Owner;
@@ -51,7 +52,7 @@ pub fn run(context: &Context) -> u8 {
     log::init(Format::Text);
     log::section("MOLECULE-GIT", Stream::Stdout);
     let failed = match Dir::open_operator_path(&options.root) {
-        Ok(root) => set_up(&root, &options.user, &options.helper, true),
+        Ok(root) => set_up(&root, &options.user, &options.helper, None),
         Err(error) => {
             warn!("{error}");
             1
@@ -69,15 +70,16 @@ pub fn wanted(environment: &[CString]) -> bool {
 }
 
 /// The credential part of a boot below `root`. Whatever goes wrong is a warning line.
-pub fn boot(root: &Dir, user: &OsStr) {
+pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
     log::section("MOLECULE-GIT", Stream::Stdout);
     let environment = process::environment();
     let helper = process::lookup(&environment, HELPER_VARIABLE).filter(|name| !name.is_empty());
-    set_up(root, user, helper.unwrap_or(OsStr::new(HELPER)), false);
+    set_up(root, user, helper.unwrap_or(OsStr::new(HELPER)), Some(heart));
 }
 
-/// Gives the number of failures; each has been told.
-fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, talkative: bool) -> usize {
+/// Gives the number of failures; each has been told. At boot somebody watches `heart`, and what is
+/// right already is not told.
+fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, heart: Option<&Heartbeat>) -> usize {
     let environment = process::environment();
     let settings: [Setting<'_>; 2] = [
         ("credential.https://github.com.helper", helper),
@@ -90,7 +92,7 @@ fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, talkative: bool) -> usize {
     }
     let setup = find_git(&environment).and_then(|git| {
         let (database, left) = (Database::read(root)?, Cell::new(0));
-        Ok(Setup { git, settings, database, talkative, left })
+        Ok(Setup { git, settings, database, heart, left })
     });
     let setup = match setup {
         Ok(setup) => setup,
@@ -125,7 +127,7 @@ struct Setup<'a> {
     git: Git,
     settings: [Setting<'a>; 2],
     database: Database,
-    talkative: bool,
+    heart: Option<&'a Heartbeat>,
     /// Copies that could not be removed.
     left: Cell<usize>,
 }
@@ -142,14 +144,21 @@ impl Setup<'_> {
             .ok_or_else(|| {
                 Error::plain("find the caller's home", "HOME is not set and no user has this uid")
             })?;
-        open_home(root, &home)
+        self.open_home(root, &home)
+    }
+
+    fn open_home(&self, root: &Dir, home: &Path) -> Result<Dir> {
+        if let Some(heart) = self.heart {
+            heart.enter(0, root.path().join(home));
+        }
+        root.open_beneath(home)?.ok_or_else(|| Error::on("open", home, "no such directory"))
     }
 
     fn agents_home(&self, root: &Dir, user: &OsStr) -> Result<(Dir, Owner)> {
         let user = AgentSpec::new(user);
         let identity = user.resolve(&self.database)?;
         let owner = fix_perms::owner(&user, &identity, &self.database)?;
-        Ok((open_home(root, &identity.home)?, owner))
+        Ok((self.open_home(root, &identity.home)?, owner))
     }
 
     fn callers_file(&self, home: &Dir) -> Result<File> {
@@ -191,6 +200,9 @@ impl Setup<'_> {
     }
 
     fn put(&self, home: &Dir, file: File, owner: Owner) -> Result<File> {
+        if let Some(heart) = self.heart {
+            heart.enter(0, home.path());
+        }
         home.replace_file(NAME, &file.bytes, file.mode, Some((owner.uid, owner.gid)))?;
         self.tell(home, "set");
         Ok(file)
@@ -211,7 +223,7 @@ impl Setup<'_> {
     }
 
     fn tell(&self, home: &Dir, what: &str) {
-        if self.talkative || what == "set" {
+        if self.heart.is_none() || what == "set" {
             info!("{}: credentials for https://github.com {what}", escape(&home.join(NAME)));
         }
     }
@@ -238,10 +250,6 @@ fn find_git(environment: &[CString]) -> Result<Git> {
     Err(failure.unwrap_or_else(|| {
         Error::plain("set git credentials", "no git in PATH").hint("install git, or correct PATH")
     }))
-}
-
-fn open_home(root: &Dir, home: &Path) -> Result<Dir> {
-    root.open_beneath(home)?.ok_or_else(|| Error::on("open", home, "no such directory"))
 }
 
 /// A ~/.gitconfig that is there or is to be.

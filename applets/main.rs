@@ -101,6 +101,12 @@ fn dispatch(mut arguments: Vec<CString>) -> u8 {
         .map(|argument| OsStr::from_bytes(argument.to_bytes()).to_owned())
         .collect();
     let inherited = Inherited::take(std::mem::take(&mut arguments));
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let line = format!("a fault of this program at {place}: {}", escape(message));
+        log::complain("molecule-tools", Level::ERROR, &line);
+    }));
     if let Err(error) = refuse_set_id() {
         log::complain("molecule-tools", Level::ERROR, &error.to_string());
         return 1;

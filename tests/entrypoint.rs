@@ -19,6 +19,8 @@ mod identity;
 mod json_lines;
 #[path = "entrypoint/limits.rs"]
 mod limits;
+#[path = "entrypoint/panics.rs"]
+mod panics;
 #[path = "entrypoint/records.rs"]
 mod records;
 #[path = "entrypoint/steps.rs"]
@@ -39,6 +41,7 @@ fn cases() -> Vec<Case> {
         identity::cases(),
         limits::cases(),
         json_lines::cases(),
+        panics::cases(),
         records::cases(),
         steps::cases(),
     ];

@@ -150,26 +150,38 @@ fn look_fails(call: &str, word: &str, errno: &str) {
     // Without the records the marker alone decides.
     let forget = || {
         for tree in TREES.split(' ').map(|tree| sandbox.path(tree)) {
-            rustix::fs::removexattr(tree, "user.molecule.started").unwrap();
+            let removed = rustix::fs::removexattr(tree, "user.molecule.started");
+            assert!(matches!(removed, Ok(()) | Err(rustix::io::Errno::NODATA)), "{removed:?}");
         }
     };
     let traced = |options: &[String]| {
         forget();
-        let trace = sandbox.command("/usr/bin/strace").args(["-qq", "-o", "/tmp/trace"]);
+        let trace = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/tmp/trace"]);
         let trace = trace.args(options).args([PROGRAM_INSIDE, "entrypoint"]);
-        let log = boots(&sandbox, trace).0.stdout();
+        // Names relative to "/" are not to be taken for names here.
+        let log = boots(&sandbox, trace.directory("/tmp")).0.stdout();
         (log, sandbox.sh("cat /tmp/trace"))
     };
-    let calls = format!("trace={call},write");
-    let (_, trace) = traced(&["-e".into(), calls.clone()]);
-    let (before, _) = trace.split_once("MOLECULE-RESTORE").unwrap();
-    let all: Vec<&str> = before.lines().filter(|line| line.starts_with(call)).collect();
+    let (_, trace) = traced(&["-e".into(), format!("trace={call},write")]);
+    let said = trace.find("MOLECULE-RESTORE").unwrap();
+    let before: Vec<&str> = trace[..said].lines().collect();
+    let step = before.last().unwrap().split(' ').next().unwrap();
+    let name = word.split('"').nth(1).unwrap();
+    let by_name = |line: &&str| {
+        line.starts_with(step) && line.contains(call) && line.contains(&format!("\"{name}\""))
+    };
+    let all: Vec<&str> = before.into_iter().filter(by_name).collect();
     let first = 1 + all.iter().rposition(|line| line.contains(word)).unwrap();
+    // Each process has a count of its own; other steps may be hit as well.
     let inject = |times: usize| {
         let inject = format!("inject={call}:error={errno}:when={first}..{}", first + times - 1);
-        let (log, trace) = traced(&["-e".into(), calls.clone(), "-e".into(), inject]);
-        let hit: Vec<&str> = trace.lines().filter(|line| line.contains("(INJECTED)")).collect();
-        assert!(!hit.is_empty() && hit.iter().all(|line| line.contains(word)), "{hit:?}");
+        let (log, trace) = traced(&["-P".into(), name.into(), "-e".into(), inject]);
+        let hits = |process: &str| {
+            let own = trace.lines().filter(|line| line.split(' ').next() == Some(process));
+            own.filter(|line| line.contains("(INJECTED)")).count()
+        };
+        let most = trace.lines().filter_map(|line| line.split(' ').next()).map(hits).max();
+        assert_eq!(most, Some(times), "{trace}");
         nothing_is_lost(&sandbox, &log);
         log
     };

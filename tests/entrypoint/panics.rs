@@ -1,0 +1,68 @@
+//! A step that panics is told and the boot goes on.
+
+use crate::boots;
+use crate::support::runtime::sandbox;
+use crate::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
+use crate::support::{Case, Need, case};
+
+pub fn cases() -> Vec<Case> {
+    const STRACE: &[Need] = &[Need::Root, Need::Program("strace"), Need::Program("git")];
+    vec![
+        case("steps_that_panic_are_told_and_the_boot_goes_on", STRACE, no_random_numbers),
+        case("a_step_that_ends_anywhere_is_told_and_the_boot_goes_on", STRACE, aborts),
+    ]
+}
+
+const HELPER: &str = "/app/scripts/molecule-git-token-helper.sh";
+
+fn scene() -> Sandbox {
+    let sandbox = sandbox("echo > configs/c; echo > workspace/w; rm dev/urandom dev/random");
+    sandbox.install(HELPER, "#!/bin/sh\n");
+    sandbox
+}
+
+/// The boot with system calls, only those on `path` if it is not empty, that strace has a hand in.
+fn boot(sandbox: &Sandbox, path: &str, calls: &str) -> Run {
+    let run = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/dev/null"]);
+    let run = if path.is_empty() { run } else { run.args(["-P", path]) };
+    run.args(["-e", &format!("inject={calls}"), PROGRAM_INSIDE, "entrypoint"])
+        .env("ENABLE_GITHUB_MIRROR_CREDENTIALS", "true")
+}
+
+/// What std does where it can get no random numbers, not even from /dev/urandom: it panics.
+fn no_random_numbers() {
+    let sandbox = scene();
+    let (outcome, view) = boots(&sandbox, boot(&sandbox, "", "getrandom:error=ENOSYS"));
+    assert_eq!(view["Uid"], "1000 1000 1000 1000");
+    let said = outcome.stderr();
+    for step in ["audit", "restore", "ownership", "git credentials"] {
+        let line =
+            format!("entrypoint: WARN the {step} step was ended by SIGABRT; the boot goes on\n");
+        assert!(said.contains(&line), "{said}");
+    }
+    let faults = said.lines().filter(|line| {
+        line.starts_with("molecule-tools: a fault of this program at ")
+            && line.contains("failed to generate random data")
+    });
+    assert!(faults.count() >= 5, "{said}");
+}
+
+/// The end that a panic gives a step, at a system call that each of them makes.
+fn aborts() {
+    for (step, path, calls) in [
+        ("audit", "/configs", "getdents64"),
+        ("restore", "/dev/xvdb", "openat,openat2,statx,newfstatat,readlink,readlinkat"),
+        ("ownership", "/workspace", "getdents64"),
+        ("git credentials", "", "memfd_create"),
+        ("record", "", "setxattr,fsetxattr,?setxattrat,lsetxattr"),
+    ] {
+        let sandbox = scene();
+        let run = boot(&sandbox, path, &format!("{calls}:signal=SIGABRT"));
+        let (outcome, view) = boots(&sandbox, run);
+        assert_eq!(view["Uid"], "1000 1000 1000 1000");
+        let said = outcome.stderr();
+        let line =
+            format!("entrypoint: WARN the {step} step was ended by SIGABRT; the boot goes on\n");
+        assert!(said.contains(&line), "{step}: {said}");
+    }
+}
