@@ -141,7 +141,10 @@ impl Users {
 impl Names for Users {
     fn user(&self, uid: u32) -> Look<OsString> {
         let database = self.0.as_ref().map_err(Unclear::clone)?;
-        Ok(database.user_by_uid(uid).map(|user| user.name().to_owned()))
+        match (database.user_by_uid(uid), database.unread()) {
+            (None, Some(error)) => Err(Unclear::from(&error)),
+            (user, _) => Ok(user.map(|user| user.name().to_owned())),
+        }
     }
     fn group(&self, gid: u32) -> Option<OsString> {
         Some(self.0.as_ref().ok()?.group_by_gid(gid)?.name().to_owned())

@@ -13,8 +13,8 @@ use users::{Group, User};
 use crate::error::{Error, Result, os_errno};
 use crate::fs::{Dir, Kind};
 
-/// Largest passwd or group file that is read, in bytes; some 100 bytes a line, a million users.
-const LIMIT: u64 = 128 << 20;
+/// Most that is read of the passwd file, and of the group file, in bytes: some 160,000 users.
+const LIMIT: usize = 16 << 20;
 
 /// Users and groups in the order of their files. Look-ups read the text; only what is found is made a
 /// record.
@@ -22,12 +22,16 @@ const LIMIT: u64 = 128 << 20;
 pub struct Database {
     passwd: Vec<u8>,
     group: Vec<u8>,
+    /// Whether the passwd file goes on beyond what was read.
+    cut: bool,
 }
 
 impl Database {
     /// Reads `etc/passwd` and `etc/group` below `root`; links are resolved as if `root` were "/". A
     /// file that does not exist is an empty one. What fails is tried once more: the disk of an image
-    /// may be on a network.
+    /// may be on a network. Of a passwd file larger than 16 MiB the lines that lie within count, for the
+    /// first line of a name decides; who is not among them is not known to be absent
+    /// ([`Database::unread`]). A group file that large is an error: any line may list the user.
     pub fn read(root: &Dir) -> Result<Self> {
         match Self::read_users(root)? {
             (database, None) => Ok(database),
@@ -39,17 +43,32 @@ impl Database {
     /// and the reason is returned.
     pub fn read_users(root: &Dir) -> Result<(Self, Option<Error>)> {
         let read = |path| read_within(root, path).or_else(|_| read_within(root, path));
-        let passwd = read(c"etc/passwd")?;
-        Ok(match read(c"etc/group") {
-            Ok(group) => (Self::new(passwd, group), None),
-            Err(error) => (Self::new(passwd, Vec::new()), Some(error)),
-        })
+        let mut passwd = read(c"etc/passwd")?;
+        let cut = passwd.len() > LIMIT;
+        if cut {
+            let last = passwd.iter().rposition(|&byte| byte == b'\n');
+            passwd.truncate(last.map_or(0, |newline| newline + 1));
+        }
+        let group = read(c"etc/group").and_then(|group| match group.len() > LIMIT {
+            true => Err(too_large("/etc/group")),
+            false => Ok(group),
+        });
+        let (group, error) = match group {
+            Ok(group) => (group, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        Ok((Self { passwd, group, cut }, error))
+    }
+
+    /// Why a user who is not found may be there all the same, if that is so.
+    pub fn unread(&self) -> Option<Error> {
+        self.cut.then(|| too_large("/etc/passwd"))
     }
 
     /// The contents of the two files. Lines end with LF; blanks around a line, empty lines and lines
     /// that start with `#` do not count. A group line without a usable gid is skipped.
     pub fn new(passwd: Vec<u8>, group: Vec<u8>) -> Self {
-        Self { passwd, group }
+        Self { passwd, group, cut: false }
     }
 
     /// The first line named `name`, if it is a good one.
@@ -173,7 +192,13 @@ fn parse_id(field: &[u8]) -> Option<u32> {
     (id != u32::MAX).then_some(id)
 }
 
-/// Reads a file below `root`, whose owner is trusted with links inside it; empty if absent.
+fn too_large(path: &str) -> Error {
+    Error::on("read all of", path, format!("it is larger than {} MiB", LIMIT >> 20))
+        .hint("make it smaller")
+}
+
+/// Reads a file below `root`, whose owner is trusted with links inside it: a byte more than [`LIMIT`]
+/// at most; empty if absent.
 fn read_within(root: &Dir, path: &CStr) -> Result<Vec<u8>> {
     use std::io::Read as _;
     let shown = root.join(path);
@@ -194,15 +219,12 @@ fn read_within(root: &Dir, path: &CStr) -> Result<Vec<u8>> {
         Kind::File => {}
         kind => return Err(Error::on("read", shown, format!("it is {}", kind.noun()))),
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or(0).min(1 << 20) + 1);
+    let mut bytes = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or(0).min(LIMIT) + 1);
     std::fs::File::from(fd)
-        .take(LIMIT + 1)
+        .take(LIMIT as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Error::os("read", &shown, os_errno(&error)))?;
-    match bytes.len() as u64 > LIMIT {
-        true => Err(Error::on("read", shown, format!("it is larger than {LIMIT} bytes"))),
-        false => Ok(bytes),
-    }
+    Ok(bytes)
 }
 
 /// Opens a file below `root` component by component, where a link is refused; none if absent.

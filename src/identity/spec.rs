@@ -47,6 +47,9 @@ impl UserSpec {
             Some(Part::Id(uid)) => database.entry_by_uid(*uid),
             Some(Part::Name(name)) => database.entry_by_name(name),
         };
+        if let (None, Some(error)) = (&entry, database.unread()) {
+            return Err(error);
+        }
         let mut identity = match (entry, &self.user) {
             (Some(entry), _) => {
                 let user = entry.user().map_err(|field| {

@@ -7,6 +7,7 @@ use crate::{boots, entrypoint};
 
 const ROOT: &[Need] = &[Need::Root];
 const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
+const GIT: &[Need] = &[Need::Root, Need::Program("git")];
 const SETPRIV: &[Need] = &[Need::Root, Need::Program("setpriv")];
 
 pub fn cases() -> Vec<Case> {
@@ -18,6 +19,7 @@ pub fn cases() -> Vec<Case> {
         case("a_drop_that_is_left_out_is_noticed", STRACE, left_out),
         case("a_user_database_that_fails_once_is_read_again", STRACE, fails_once),
         case("a_user_database_that_stays_unreadable_guesses_nobody", STRACE, unreadable),
+        case("a_user_database_of_128_mib_is_not_read_whole", GIT, large_files),
     ]
 }
 
@@ -185,4 +187,49 @@ fn unreadable() {
     let later = with_injection(&sandbox, "/etc/passwd", "openat2:error=EIO:when=3+");
     let (outcome, view) = boots(&sandbox, later);
     assert_eq!((&*view["Groups"], &*outcome.stderr()), ("2375 2376", ""));
+}
+
+fn large_files() {
+    const MEMORY: u64 = 64 << 10;
+    let sandbox = sandbox("");
+    let grow = |file: &str, line: &str, place: &str| {
+        let script = format!(
+            "cp /etc/{file} /tmp/{file}; yes '{line}' | head -c 134217728 > /tmp/more
+             cat {place} > /etc/{file}; rm /tmp/more"
+        );
+        sandbox.sh(&script.replace("FILE", &format!("/tmp/{file}")));
+    };
+    let user = "user:x:5000:5000:somebody with a name of some length:/home/user:/bin/sh";
+    let measured = |applet: &str| {
+        let mut command = crate::support::program();
+        command.args([applet, "--root"]).arg(sandbox.path("/"));
+        crate::support::peak_memory(&mut command)
+    };
+    // Who is found in what is read is certain.
+    grow("passwd", user, "FILE /tmp/more");
+    let (outcome, view) = boots(&sandbox, entrypoint(&sandbox));
+    assert_eq!((&*view["Groups"], &*outcome.stderr()), ("2375 2376", ""));
+    for applet in ["fix-perms", "git-cred-setup", "boot-audit"] {
+        let (output, memory) = measured(applet);
+        assert!(memory < MEMORY, "{applet}: {memory} KiB");
+        assert_eq!(output.status.code(), Some(0), "{applet}: {output:?}");
+    }
+    // Who is not found there is not known to be absent.
+    sandbox.sh("cp /tmp/passwd /etc/passwd");
+    grow("passwd", user, "/tmp/more FILE");
+    let reason = "read all of /etc/passwd: it is larger than 16 MiB; make it smaller";
+    refused(&sandbox, entrypoint(&sandbox), reason);
+    refused(&sandbox, entrypoint(&sandbox).env("MOLECULE_AGENT", "1000:1000"), reason);
+    let audit = sandbox.program().arg("boot-audit").run();
+    assert!(audit.stdout().contains(" user=?("), "{audit:?}");
+    sandbox.sh("cp /tmp/passwd /etc/passwd");
+    // Any line of the group file may list the agent.
+    grow("group", "agents:x:5000:user,other,another", "FILE /tmp/more");
+    let (outcome, view) = boots(&sandbox, entrypoint(&sandbox));
+    assert_eq!(ids(&view)[2], "");
+    let said = outcome.stderr();
+    assert!(said.contains("read all of /etc/group: it is larger than 16 MiB"), "{said}");
+    assert!(said.ends_with("the agent gets no supplementary groups\n"), "{said}");
+    let (_, memory) = measured("fix-perms");
+    assert!(memory < MEMORY, "{memory} KiB");
 }

@@ -6,7 +6,7 @@ use super::support::sandbox::{Outcome, PROGRAM_INSIDE, Run, Sandbox};
 use super::support::{Case, Need, case, peak_memory, program};
 use super::{AGENTS, HELPER, SCRIPT, is_set, setup, succeeded, text, values, warning, write};
 
-/// KiB that this program, and any program it runs, may take.
+/// KiB that this program may take, and git.
 const MEMORY: u64 = 64 << 10;
 
 pub fn cases() -> Vec<Case> {
@@ -41,6 +41,13 @@ fn within_bounds(own: &str) -> (Sandbox, String) {
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(memory < MEMORY, "{memory} KiB: {said}");
     }
+    for words in [["--get-all", HELPER].as_slice(), &["--replace-all", HELPER, "x"]] {
+        let mut git = std::process::Command::new("git");
+        git.args(["config", "--file"]).arg(sandbox.path(AGENTS)).args(words);
+        let memory = peak_memory(&mut git).1;
+        assert!(memory < MEMORY, "git: {memory} KiB");
+    }
+    succeeded(&setup(&sandbox).run());
     // git reads the file six times; a tenth of a second each is enough.
     assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
     is_set(&sandbox, "/home/agent");
