@@ -42,6 +42,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// no signal ends.
 const KILLED: Duration = Duration::from_secs(1);
 
+/// How often the processor is left to others before a pause.
+const TURNS: u32 = 100;
+
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepEnd {
@@ -267,8 +270,14 @@ impl Step {
     /// has files open that hang at close) is left behind.
     fn reap(&self) -> StepEnd {
         let mut pause = Duration::from_micros(50);
+        let mut turns = 0;
         let ended = loop {
             match waitpid(self.child, Some(WaitPidFlag::WNOHANG)) {
+                // It takes less than a pause, as a rule.
+                Ok(WaitStatus::StillAlive) if turns < TURNS => {
+                    turns += 1;
+                    std::thread::yield_now();
+                }
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if pause < KILLED => {
                     std::thread::sleep(pause);
                     pause *= 2;
