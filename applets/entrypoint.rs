@@ -15,9 +15,6 @@ use tracing::Level;
 
 use crate::{Context, boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
 
-/// The limit of a step that shows no signs of life.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
 /// The steps of the boot, in the order of the contract.
 pub fn run(context: &Context) -> u8 {
     let mut environment = process::environment();
@@ -26,18 +23,19 @@ pub fn run(context: &Context) -> u8 {
         return status;
     }
     if rustix::process::geteuid().is_root() {
-        if let Some(status) = guarded("restore", FOREVER, |_| restore::boot()) {
-            return status;
-        }
+        let restored = match guarded("restore", limit, restore::boot) {
+            Ended::BootToo(status) => return status,
+            ended => ended == Ended::Itself,
+        };
         let agent = setting(&environment, "MOLECULE_AGENT", DEFAULT_AGENT);
         let looked_up = look_up(&agent);
         match Dir::open_operator_path("/") {
             Ok(root) => {
                 let ownership = guarded("ownership", limit, |heart| {
-                    fix_perms::boot(&root, &agent, heart);
+                    fix_perms::boot(&root, &agent, restored, heart);
                     None
                 });
-                if let Some(status) = ownership {
+                if let Ended::BootToo(status) = ownership {
                     return status;
                 }
                 if git_cred_setup::wanted(&environment) {
@@ -45,7 +43,7 @@ pub fn run(context: &Context) -> u8 {
                         git_cred_setup::boot(&root, &agent, heart);
                         None
                     });
-                    if let Some(status) = credentials {
+                    if let Ended::BootToo(status) = credentials {
                         return status;
                     }
                 }
@@ -78,28 +76,50 @@ pub fn run(context: &Context) -> u8 {
 }
 
 fn audit(limit: Duration) -> Option<u8> {
-    guarded("audit", limit, |_| {
+    let ended = guarded("audit", limit, |_| {
         boot_audit::boot();
         None
-    })
+    });
+    match ended {
+        Ended::BootToo(status) => Some(status),
+        _ => None,
+    }
 }
 
+/// Leaves the records of this start; a tree that hangs does not leave the others without.
 fn record(limit: Duration) -> Option<u8> {
-    guarded("record", limit, |_| {
-        restore::note_start();
-        None
-    })
+    let (root, trees) = restore::trees()?;
+    for tree in &trees {
+        let ended = guarded("record", limit, |heart| {
+            restore::note_start(&root, tree, heart);
+            None
+        });
+        if let Ended::BootToo(status) = ended {
+            return Some(status);
+        }
+    }
+    None
+}
+
+/// How a guarded step has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It came to its end.
+    Itself,
+    /// It did not, which was told.
+    Early,
+    /// The boot has to end too, with this status.
+    BootToo(u8),
 }
 
 /// Runs a step of the boot in a process of its own, which may hang, crash or be killed: that is told
-/// and the boot goes on. Gives the status to end the boot with, if `work` gives one or a signal asks for
-/// its end.
+/// and the boot goes on. It ends if `work` gives a status for that or a signal asks for its end.
 #[must_use]
-fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat) -> Option<u8>) -> Option<u8> {
+fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat) -> Option<u8>) -> Ended {
     match step::run(limit, |heart| work(heart).unwrap_or(0)) {
-        StepEnd::Returned(0) => {}
-        StepEnd::Returned(status) => return Some(status),
-        StepEnd::Interrupted(signal) => return Some(128 + signal as u8),
+        StepEnd::Returned(0) => return Ended::Itself,
+        StepEnd::Returned(status) => return Ended::BootToo(status),
+        StepEnd::Interrupted(signal) => return Ended::BootToo(128 + signal as u8),
         StepEnd::Died(Some(signal)) => {
             warn(&format!("the {name} step was ended by {signal}; the boot goes on"));
         }
@@ -114,7 +134,7 @@ fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat) -> Option<
             ));
         }
     }
-    None
+    Ended::Early
 }
 
 /// How long a step may be without a sign of life: MOLECULE_STEP_TIMEOUT in seconds, 60 without it.

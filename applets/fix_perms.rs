@@ -93,10 +93,12 @@ fn may_change_owners() -> bool {
         || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN))
 }
 
-/// The ownership part of a boot below `root`. Whatever goes wrong is a warning line.
-pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
+/// The ownership part of a boot below `root`. Whatever goes wrong is a warning line. `restored`: the
+/// restore before it has come to its end.
+pub fn boot(root: &Dir, user: &OsStr, restored: bool, heart: &Heartbeat) {
     log::section("MOLECULE-PERMS", Stream::Stdout);
-    let mut steps = prepare(root, user, Mode::Apply, heart);
+    let mode = if restored { Mode::Apply } else { Mode::SpareUnfinished };
+    let mut steps = prepare(root, user, mode, heart);
     steps.boot();
     summarise(&steps);
 }
@@ -108,7 +110,9 @@ fn summarise(steps: &Steps<'_>) {
     }
     let (changed, made, failed) = (tally.changed, steps.made, tally.failed);
     match steps.mode {
-        Mode::Apply => info!("changed {changed} entries, made {made}, {failed} failed"),
+        Mode::Apply | Mode::SpareUnfinished => {
+            info!("changed {changed} entries, made {made}, {failed} failed")
+        }
         Mode::DryRun => info!("would change {changed} entries, make {made}, {failed} failed"),
     }
 }

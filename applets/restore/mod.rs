@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::Dir;
+use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process::Interruption;
 use molecule_tools::record;
@@ -154,7 +155,9 @@ pub fn run(context: &Context) -> u8 {
         };
     }
     let interruption = Interruption::watch();
-    let (status, report) = match restore(&options, &root, &interruption, Caller::Hand) {
+    // By hand, whoever waits sees that it hangs.
+    let life = Life { interruption: &interruption, heart: &Heartbeat::new() };
+    let (status, report) = match restore(&options, &root, life, Caller::Hand) {
         Outcome::AlreadyDone => {
             info!("to restore all the same: --force");
             (0, json!({ "status": 0, "result": "marker present" }))
@@ -175,11 +178,12 @@ pub fn run(context: &Context) -> u8 {
 /// At boot: whatever happens is told and the boot goes on, unless a signal asked for its end; then
 /// gives the status to end with.
 #[must_use]
-pub fn boot() -> Option<u8> {
+pub fn boot(heart: &Heartbeat) -> Option<u8> {
     log::section("MOLECULE-RESTORE", Stream::Stdout);
     let (options, root) = boot_options()?;
     let interruption = Interruption::watch();
-    match restore(&options, &root, &interruption, Caller::Boot) {
+    let life = Life { interruption: &interruption, heart };
+    match restore(&options, &root, life, Caller::Boot) {
         Outcome::Interrupted(_) => {
             let signal = interruption.seen().unwrap_or(15);
             Some(128 + u8::try_from(signal).unwrap_or(15))
@@ -188,12 +192,15 @@ pub fn boot() -> Option<u8> {
     }
 }
 
-/// Leaves a record of this start with each tree, just before the runtime starts over them.
-pub fn note_start() {
+/// The root and the trees in which a start leaves its records.
+pub fn trees() -> Option<(Dir, Vec<PathBuf>)> {
     log::section("MOLECULE-RESTORE", Stream::Stdout);
-    if let Some((options, root)) = boot_options() {
-        leave_records(&options.restore_set(), &root, record::start);
-    }
+    boot_options().map(|(options, root)| (root, options.restore_set()))
+}
+
+/// Leaves a record of this start with one tree, just before the runtime starts over it.
+pub fn note_start(root: &Dir, tree: &Path, heart: &Heartbeat) {
+    leave_records(&[tree.to_owned()], root, record::start, heart);
 }
 
 fn boot_options() -> Option<(Options, Dir)> {
@@ -213,8 +220,9 @@ fn boot_options() -> Option<(Options, Dir)> {
     }
 }
 
-fn leave_records(paths: &[PathBuf], root: &Dir, leave: fn(&Dir) -> Result<()>) {
+fn leave_records(paths: &[PathBuf], root: &Dir, leave: fn(&Dir) -> Result<()>, heart: &Heartbeat) {
     for path in paths {
+        heart.enter(0, shown_below(root.path(), path));
         match root.open_beneath(path).and_then(|tree| tree.as_ref().map_or(Ok(()), leave)) {
             Ok(()) => {}
             // Where nothing can be written, nothing can be lost either.
@@ -244,6 +252,11 @@ impl Options {
             .unwrap_or_else(|| source::DEFAULT_DEVICE.into())
     }
 
+    /// What is restored from, for messages.
+    fn source_name(&self) -> OsString {
+        self.source.clone().map_or_else(|| self.device(), OsString::from)
+    }
+
     /// What is to be restored, relative to the root.
     fn restore_set(&self) -> Vec<PathBuf> {
         if self.paths.is_empty() { set::whole() } else { self.paths.clone() }
@@ -256,11 +269,20 @@ impl Options {
     }
 }
 
-fn restore(options: &Options, root: &Dir, interruption: &Interruption, caller: Caller) -> Outcome {
+/// What whoever watches a restore knows of it, and it of them.
+#[derive(Clone, Copy)]
+struct Life<'a> {
+    interruption: &'a Interruption,
+    heart: &'a Heartbeat,
+}
+
+fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Outcome {
+    life.heart.enter(0, marker::path(root));
     if let Some(outcome) = settled(options, root) {
         return outcome;
     }
     let paths = options.restore_set();
+    life.heart.enter(0, options.source_name());
     let source = open_source(options, root, &paths).unwrap_or_else(|error| {
         warn!("{error}");
         Source::Skip { reason: error.to_string(), failed: true }
@@ -271,8 +293,8 @@ fn restore(options: &Options, root: &Dir, interruption: &Interruption, caller: C
         // A start over these trees is known already, and nothing else happens to them.
         return if *failed { Outcome::Failed(reason.clone()) } else { Outcome::NoSource };
     }
-    let mut trees = hold_trees(options, root, &paths, &source);
-    if let Err(error) = lock_trees(options, &mut trees, interruption, caller) {
+    let mut trees = hold_trees(options, root, &paths, &source, life);
+    if let Err(error) = lock_trees(options, &mut trees, life, caller) {
         warn!("{error}");
         return Outcome::Failed(error.to_string());
     }
@@ -283,14 +305,14 @@ fn restore(options: &Options, root: &Dir, interruption: &Interruption, caller: C
     let outcome = match source {
         Source::Ready { trees: source, device } => {
             let report = Report::new(root.path(), device, source.stale(), options.dry_run, caller);
-            bring_back(options, root, &source, &trees, report, interruption)
+            bring_back(options, root, &source, &trees, report, life)
         }
         Source::Skip { failed: false, .. } => Outcome::NoSource,
         Source::Skip { reason, .. } => Outcome::Failed(reason),
     };
     if caller == Caller::Boot && !matches!(outcome, Outcome::Interrupted(_)) {
         // Before the locks are let go: the next one shall see that a runtime is about to start.
-        leave_records(&paths, root, record::announce);
+        leave_records(&paths, root, record::announce, life.heart);
     }
     outcome
 }
@@ -332,19 +354,24 @@ fn hold_trees<'a>(
     root: &Dir,
     paths: &'a [PathBuf],
     source: &Source,
+    life: Life<'_>,
 ) -> Vec<Held<'a>> {
     let wanted = |path: &Path| match source {
         Source::Ready { trees, .. } => !options.dry_run && matches!(trees.find(path), Ok(Some(_))),
         Source::Skip { .. } => false,
     };
-    paths.iter().map(|path| (path, destination::open(root, path, wanted(path)))).collect()
+    let hold = |path: &'a PathBuf| {
+        life.heart.enter(0, shown_below(root.path(), path));
+        (path, destination::open(root, path, wanted(path)))
+    };
+    paths.iter().map(hold).collect()
 }
 
 /// A boot waits for as long as another restore takes, for it could not start over half a tree.
 fn lock_trees(
     options: &Options,
     trees: &mut [Held<'_>],
-    interruption: &Interruption,
+    life: Life<'_>,
     caller: Caller,
 ) -> Result<()> {
     if options.dry_run {
@@ -358,7 +385,8 @@ fn lock_trees(
             info!("another restore into {} is running, waiting", escape(tree.path()));
             said = true;
         }
-        interruption.seen().is_none() && (caller == Caller::Boot || Instant::now() < deadline)
+        life.heart.enter(0, tree.path());
+        life.interruption.seen().is_none() && (caller == Caller::Boot || Instant::now() < deadline)
     })
 }
 
@@ -368,21 +396,23 @@ fn bring_back(
     source: &Trees,
     trees: &[Held<'_>],
     mut report: Report,
-    interruption: &Interruption,
+    life: Life<'_>,
 ) -> Outcome {
     let doubt = if options.force || options.dry_run { None } else { doubt(root) };
-    let watch = Watch::new(options.progress, options.dry_run, interruption);
+    let watch = Watch::new(options.progress, options.dry_run, life);
     let job = Job { options, root, source, watch: &watch, doubt };
     for (path, destination) in trees {
+        life.heart.enter(0, shown_below(root.path(), path));
         let restored = job.restore(path, destination.as_ref());
         report.add(path, &job, restored);
         // Also one that came while a lock was waited for, or after the last entry.
-        if interruption.seen().is_some() {
+        if life.interruption.seen().is_some() {
             warn!("interrupted by a signal; no marker is dropped, restore again");
             return Outcome::Interrupted(report.interrupted());
         }
     }
     if !options.dry_run {
+        life.heart.enter(0, marker::path(root));
         drop_marker(options, root, &mut report);
     }
     Outcome::Done(report)

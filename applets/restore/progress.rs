@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use molecule_tools::error::escape;
 use molecule_tools::mirror::{Change, Observer, Progress};
-use molecule_tools::process::Interruption;
 use tracing::info;
+
+use super::Life;
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -31,20 +32,22 @@ pub struct Watch<'a> {
     show: Show,
     live: bool,
     changes: bool,
-    interruption: &'a Interruption,
+    life: Life<'a>,
     state: Mutex<State>,
 }
 
 struct State {
     to: PathBuf,
     next: Instant,
+    /// What [`Progress::life`] was.
+    seen: u64,
 }
 
 impl<'a> Watch<'a> {
-    pub fn new(show: Show, changes: bool, interruption: &'a Interruption) -> Self {
+    pub fn new(show: Show, changes: bool, life: Life<'a>) -> Self {
         let live = show == Show::Auto && std::io::stderr().is_terminal();
-        let state = Mutex::new(State { to: PathBuf::new(), next: Instant::now() });
-        Self { show, live, changes, interruption, state }
+        let state = Mutex::new(State { to: PathBuf::new(), next: Instant::now(), seen: 0 });
+        Self { show, live, changes, life, state }
     }
 
     fn interval(&self) -> Duration {
@@ -54,7 +57,7 @@ impl<'a> Watch<'a> {
     /// A new path begins.
     pub fn start(&self, to: &Path) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { to: to.to_owned(), next: Instant::now() + self.interval() };
+        *state = State { to: to.to_owned(), next: Instant::now() + self.interval(), seen: 0 };
     }
 
     /// The path is done; the live line goes.
@@ -76,10 +79,14 @@ impl Observer for Watch<'_> {
     }
 
     fn progress(&self, progress: &Progress) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.life != state.seen {
+            state.seen = progress.life;
+            self.life.heart.beat();
+        }
         if self.show == Show::Never {
             return;
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if now < state.next {
             return;
@@ -94,7 +101,7 @@ impl Observer for Watch<'_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.interruption.seen().is_some()
+        self.life.interruption.seen().is_some()
     }
 }
 

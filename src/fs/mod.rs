@@ -17,3 +17,7 @@ pub use ids::{FsIds, KeepDumpable};
 pub use listing::{Entry, Listing};
 pub use patience::patiently;
 pub use stat::{Kind, Stat};
+
+/// Permission bits of a directory that a restore is making. The sticky bit tells those that a killed run has
+/// left from private directories of root's.
+pub const MAKING: u32 = 0o1700;

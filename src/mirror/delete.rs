@@ -120,8 +120,9 @@ impl Engine<'_> {
     /// Whether something that only the destination has may be removed now: a source that has answered
     /// with an error once may next say that a name is not there.
     fn may_remove(&self) -> bool {
+        let stopped = self.stopped();
         if !self.counters.source_errors.load(Ordering::Relaxed) {
-            return !self.stopped();
+            return !stopped;
         }
         if !self.counters.deletion_withheld.swap(true, Ordering::Relaxed) {
             let more = if self.counters.deleted.load(Ordering::Relaxed) > 0 { "more " } else { "" };

@@ -16,7 +16,7 @@ use super::tree::{Node, Pair};
 use super::xattrs::Xattrs;
 use super::{Engine, Pass};
 use crate::fs::xattr::Target;
-use crate::fs::{Kind, Stat, at};
+use crate::fs::{Kind, MAKING, Stat, at};
 
 /// What stands ready in the destination for a source directory.
 pub(super) struct Place {
@@ -45,10 +45,6 @@ impl Place {
         Self { fresh: false, ..Self::fresh(Some(dst)) }
     }
 }
-
-/// Permission bits of a directory in the making. The sticky bit tells those that a killed run has left
-/// from private directories of root's.
-const MAKING: u32 = 0o1700;
 
 impl Engine<'_> {
     /// Opens the destination directory for `stat`, making it where needed.
@@ -319,6 +315,7 @@ impl Engine<'_> {
         let mut count = 0;
         let mut buffer = vec![std::mem::MaybeUninit::uninit(); super::LISTING];
         let counted = at::list(dst, &mut buffer, |name, _, _| {
+            add(&self.counters.life, 1);
             count += u64::from(!self.is_excepted(node, name));
         });
         counted.is_err()

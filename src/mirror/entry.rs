@@ -78,7 +78,7 @@ impl Engine<'_> {
         let subject = Subject { node, pair, name: &name, stat, key };
         let role = loop {
             match key.map(|key| self.links.join(key, stat.nlink, node, &name)) {
-                Some(Role::Busy) if self.stopped() => return,
+                Some(Role::Busy) if self.counters.stopped() => return,
                 // Whoever has the lead needs nobody who waits here.
                 Some(Role::Busy) => std::thread::sleep(BUSY),
                 role => break role,

@@ -75,7 +75,7 @@ use links::{Id, Ledger, Links, Share};
 use make::Born;
 use passes::Passes;
 use pool::{Queue, TICK, Task};
-use report::{Counters, Fault};
+use report::{Counters, Fault, add};
 use tree::{Held, Node, Pair, Place, join};
 use xattrs::Xattrs;
 
@@ -113,6 +113,8 @@ pub struct Progress {
     pub waiting: u64,
     /// Directories found but not listed.
     pub directories_waiting: u64,
+    /// Grows with whatever is done: a run that stands still is one that waits for a file system.
+    pub life: u64,
     /// Time since the start.
     pub elapsed: Duration,
 }
@@ -410,8 +412,10 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether the run shall end. A thread that has nobody to watch looks for itself.
+    /// Whether the run shall end. A thread that has nobody to watch looks for itself. Asked before each
+    /// few system calls, which is a sign of life.
     fn stopped(&self) -> bool {
+        add(&self.counters.life, 1);
         if self.alone.load(Ordering::Relaxed) {
             let now = self.started.elapsed().as_millis() as u64;
             if now >= self.next_tick.load(Ordering::Relaxed) {
@@ -434,6 +438,7 @@ impl Engine<'_> {
             bytes: get(&counters.bytes),
             waiting: get(&counters.waiting),
             directories_waiting: self.queue.directories(),
+            life: get(&counters.life),
             elapsed: self.started.elapsed(),
         };
         self.observer.progress(&progress);

@@ -256,6 +256,8 @@ pub(super) struct Counters {
     pub errors: AtomicU64,
     /// Listed names not yet dealt with.
     pub waiting: AtomicU64,
+    /// See [`Progress::life`](super::Progress::life).
+    pub life: AtomicU64,
     pub source_errors: AtomicBool,
     pub deletion_withheld: AtomicBool,
     failures: Mutex<Vec<Failure>>,

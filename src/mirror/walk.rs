@@ -106,6 +106,7 @@ impl Engine<'_> {
         let mut listing = std::mem::take(&mut worker.listing);
         let mut listed = at::set_position(&pair.src, position).map(ControlFlow::Continue);
         while let Ok(ControlFlow::Continue(())) = listed {
+            add(&self.counters.life, 1);
             let waiting = self.queue.directories();
             let size = if waiting < MANY { LISTING } else { SMALL_LISTING };
             listed = at::list_portion(&pair.src, &mut listing[..size], |name, mut kind, ino| {

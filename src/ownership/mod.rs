@@ -52,6 +52,9 @@ pub enum Privileges {
 pub enum Mode {
     /// Change it.
     Apply,
+    /// The same after a restore that was cut off: directories that it was still making (mode 01700, root's)
+    /// stay root's with what is in them, for there are half-written files under their final names.
+    SpareUnfinished,
     /// Say so, one event per entry, and change nothing.
     DryRun,
 }

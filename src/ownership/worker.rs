@@ -12,10 +12,10 @@ use super::bounds::Seen;
 use super::capability::Lookup;
 use super::links::Verdict;
 use super::walk::{Pass, Plan, Shared, Task};
-use super::{Privileges, Tally};
+use super::{Mode, Privileges, Tally};
 use crate::error::Error;
 use crate::fs::descent::{CutOff, Descent, Next, Way};
-use crate::fs::{Kind, Stat, at};
+use crate::fs::{Kind, MAKING, Stat, at};
 
 /// A thread with its way through the tree.
 pub(super) struct Worker<'a> {
@@ -148,6 +148,14 @@ impl<'a> Worker<'a> {
                 return descent.skip();
             }
         };
+        let Plan { mode, .. } = hands.shared.walk.plan;
+        if mode == Mode::SpareUnfinished && stat.uid == 0 && stat.mode & 0o1777 == MAKING {
+            hands.failed(|base| {
+                Error::on("give", join(way, base, name), "a restore was cut off while it made it")
+                    .hint("it stays root's; the next start restores again")
+            });
+            return descent.skip();
+        }
         hands.give_directory(way, name, &fd, &stat);
         if descent.is_full() {
             hands.failed(|base| {

@@ -26,6 +26,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::pipe::PipeFlags;
 use tracing::warn;
@@ -38,6 +39,8 @@ use crate::heartbeat::Heartbeat;
 const LOOKS: u32 = 8;
 /// How long a step has to end in good order once the boot was asked to end.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long of that it may show no sign of life.
+const LAST_SIGN: Duration = Duration::from_secs(1);
 /// How long SIGKILL, or an end of its own, may take. After that the child is stuck in a system call that
 /// no signal ends.
 const KILLED: Duration = Duration::from_secs(1);
@@ -66,15 +69,15 @@ pub enum StepEnd {
 }
 
 /// Runs `work` in a forked child, for as long as it shows signs of life: [`Heartbeat::beat`] and its
-/// kin must be called more often than once in `limit`. (It is found stuck after `limit` or an eighth
-/// more.)
+/// kin must be called more often than once in `limit`, or bytes go between the child and a disk. (It is
+/// found stuck after `limit` or an eighth more.)
 ///
 /// - This process must have one thread: the child may do then all that the parent may, also start
 ///   threads and processes.
 /// - What `work` changes in memory is lost to the parent; a status comes back. What it does to files,
 ///   mounts and descriptors that are shared stays done.
 /// - SIGTERM and SIGINT that arrive meanwhile are passed on; the child has them as they were inherited
-///   and may handle them. It has 5 s to end, then SIGKILL. One that is ignored or blocked when this is
+///   and may handle them. It has 5 s to end, 1 s if it shows no sign of life, then SIGKILL. One that is ignored or blocked when this is
 ///   called stays so and is nobody's.
 /// - The child gets SIGKILL when this process ends.
 /// - Text that is buffered for standard output is written before, so lines keep their order.
@@ -176,8 +179,7 @@ struct Step {
 
 impl Step {
     fn watch(self, limit: Duration) -> StepEnd {
-        let heart = &self.memory.get().heart;
-        let (mut beats, mut looks) = (heart.beats(), 0);
+        let (mut life, mut looks) = (self.life(), 0);
         loop {
             match self.wait(limit / LOOKS) {
                 Seen::End => {
@@ -187,18 +189,18 @@ impl Step {
                 }
                 Seen::Request(signal) => {
                     self.signal(signal);
-                    if !self.ends_within(GRACE) {
+                    if !self.ends_in_good_order() {
                         self.kill();
                     }
                     return StepEnd::Interrupted(signal);
                 }
                 Seen::Nothing => {}
             }
-            let now = heart.beats();
-            looks = if now == beats { looks + 1 } else { 0 };
-            beats = now;
+            let now = self.life();
+            looks = if now == life { looks + 1 } else { 0 };
+            life = now;
             if looks >= LOOKS {
-                let place = heart.place();
+                let place = self.memory.get().heart.place();
                 let ended = self.kill();
                 // It may hang at its end, with a file open that does not close.
                 return match self.memory.get().status() {
@@ -241,6 +243,37 @@ impl Step {
             Ok(_) => Some(Seen::End),
             Err(_) => self.signals.read().map(Seen::Request),
         }
+    }
+
+    /// The child's heartbeat, and the bytes that disks have read and written for it, which it lives by
+    /// while it waits for a mount that replays a journal; nothing of them where the kernel does not say.
+    fn life(&self) -> (u64, Vec<u8>) {
+        let mut text = [0; 512];
+        let mut read = || {
+            let path = format!("/proc/{}/io", self.child);
+            let file = rustix::fs::open(path, OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+            rustix::io::read(file, &mut text)
+        };
+        let length = read().unwrap_or(0);
+        // The lines before count what went through any descriptor, which proc_pid_io(5) calls rchar.
+        let disks = text[..length].split(|byte| *byte == b'\n').skip(4);
+        (self.memory.get().heart.beats(), disks.flatten().copied().collect())
+    }
+
+    /// Waits until the child has ended, as it was asked to; false if it takes too long or is stuck.
+    fn ends_in_good_order(&self) -> bool {
+        let (until, mut life) = (Instant::now() + GRACE, self.life());
+        while Instant::now() < until {
+            if self.ends_within(LAST_SIGN) {
+                return true;
+            }
+            let now = self.life();
+            if now == life {
+                return false;
+            }
+            life = now;
+        }
+        false
     }
 
     fn ends_within(&self, time: Duration) -> bool {

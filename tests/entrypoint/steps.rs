@@ -6,12 +6,13 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::support::fuse::{FuseMount, Server};
 use crate::support::runtime::{sandbox, take_view};
-use crate::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
+use crate::support::sandbox::{LoopDevice, PROGRAM_INSIDE, Run, Sandbox};
 use crate::support::{Case, Need, case};
 use crate::{boots, entrypoint};
 
 pub fn cases() -> Vec<Case> {
     const FUSE: &[Need] = &[Need::Root, Need::Fuse];
+    const FUSE_LOOP: &[Need] = &[Need::Root, Need::Fuse, Need::Loop];
     const ROOT: &[Need] = &[Need::Root];
     vec![
         case("a_mount_that_never_answers_is_left_behind", FUSE, || hangs(Server::Absent)),
@@ -20,6 +21,10 @@ pub fn cases() -> Vec<Case> {
         case("a_caller_that_ignores_sigchld_boots", ROOT, ignored_sigchld),
         case("a_killed_ownership_step_is_told_and_the_boot_goes_on", FUSE, killed),
         case("a_step_timeout_that_is_no_number_is_told", ROOT, no_number),
+        case("a_restore_into_a_mount_that_never_answers_is_left", FUSE_LOOP, restore_hangs),
+        case("a_signal_ends_a_restore_that_hangs", FUSE_LOOP, restore_signals),
+        case("a_record_that_hangs_costs_the_other_trees_nothing", FUSE, record_hangs),
+        case("what_a_cut_off_restore_has_half_made_stays_root_s", FUSE_LOOP, half_made),
     ]
 }
 
@@ -115,6 +120,103 @@ fn killed() {
         "{said}"
     );
     assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// A sandbox with a snapshot at /dev/xvdb that has something for each tree, and the mount at `place`.
+fn restoring(place: &str, server: Server) -> (Sandbox, FuseMount, LoopDevice) {
+    let volume = LoopDevice::ext4(
+        16,
+        "mkdir -p configs workspace/a/hung workspace/new
+         echo x > configs/c; echo x > workspace/a/hung/f; echo x > workspace/new/f",
+    );
+    let sandbox = sandbox("mkdir -p workspace/a/hung");
+    sandbox.add_device("xvdb", &volume);
+    let mount = FuseMount::new(&sandbox, place, server);
+    (sandbox, mount, volume)
+}
+
+const MARKER: &str = "/configs/.restore-completed";
+
+fn restore_hangs() {
+    for server in [Server::Absent, Server::Silent] {
+        for place in ["/workspace/a/hung", "/workspace"] {
+            let (sandbox, mount, _volume) = restoring(place, server);
+            let begin = Instant::now();
+            let (outcome, view) = boots(&sandbox, boot(&sandbox));
+            // Two audits, restore, ownership and record: each the limit, an eighth, a second for SIGKILL.
+            assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+            assert_eq!(view["Uid"], "1000 1000 1000 1000", "{view:?}");
+            let stderr = outcome.stderr();
+            let line = "entrypoint: WARN the restore step has done nothing for 1 s in /workspace; ";
+            assert_eq!(stderr.matches(line).count(), 1, "{stderr}");
+            assert!(!sandbox.path(MARKER).exists(), "{stderr}");
+            drop(mount);
+            let until = Instant::now() + Duration::from_secs(10);
+            while !sandbox.processes().is_empty() {
+                assert!(Instant::now() < until, "{:?}", sandbox.processes());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert!(!sandbox.path(MARKER).exists(), "it went on when it was answered");
+        }
+    }
+}
+
+fn restore_signals() {
+    // As PID 1 of a container.
+    let (sandbox, _mount, _volume) = restoring("/workspace/a/hung", Server::Absent);
+    let inits = sandbox.command("/usr/bin/unshare").args(["--pid", "--fork", PROGRAM_INSIDE]);
+    let started = inits.arg("entrypoint").start();
+    let step = wait_for_step(&sandbox, started.child.id());
+    let status = std::fs::read_to_string(format!("/proc/{step}/status")).unwrap();
+    let init = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
+    let begin = Instant::now();
+    kill(nix::unistd::Pid::from_raw(init.parse().unwrap()), Signal::SIGTERM).unwrap();
+    let outcome = started.wait();
+    assert_eq!(outcome.status, 128 + Signal::SIGTERM as i32, "{outcome:?}");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    assert!(take_view(&sandbox).is_none(), "the runtime was started");
+    assert!(!sandbox.path(MARKER).exists(), "{outcome:?}");
+}
+
+fn record_hangs() {
+    let sandbox = sandbox("mkdir -p home/agent/.claude");
+    let _mount = FuseMount::new(&sandbox, "/configs", Server::Absent);
+    let (outcome, _) = boots(&sandbox, boot(&sandbox));
+    let stderr = outcome.stderr();
+    assert!(
+        stderr.contains("WARN the record step has done nothing for 1 s in /configs;"),
+        "{stderr}"
+    );
+    for tree in ["/workspace", "/home/agent/.claude"] {
+        let tree = molecule_tools::fs::Dir::open_operator_path(sandbox.path(tree)).unwrap();
+        let record = molecule_tools::record::look(&tree).unwrap().unwrap();
+        assert!(record.0 > 1_700_000_000, "{record:?}");
+    }
+}
+
+fn half_made() {
+    // As a killed restore leaves it: half a file in a directory that nobody else could enter.
+    let volume = LoopDevice::ext4(16, "mkdir -p opt/tree/hung; echo x > opt/tree/hung/f");
+    let sandbox = sandbox(
+        "mkdir -p opt/tree/hung workspace/half/made
+         echo x > workspace/half/made/f; echo x > workspace/g; chmod 1700 workspace/half",
+    );
+    sandbox.add_device("xvdb", &volume);
+    let mount = FuseMount::new(&sandbox, "/opt/tree/hung", Server::Absent);
+    let boot = || boots(&sandbox, boot(&sandbox).env("MOLECULE_RESTORE_PATHS", "opt/tree")).0;
+    let owner = |path: &str| sandbox.sh(&format!("stat -c %u {path}"));
+    let outcome = boot();
+    assert!(outcome.stderr().contains("the restore step has done nothing"), "{outcome:?}");
+    assert_eq!(owner("/workspace/g"), "1000\n", "{outcome:?}");
+    assert_eq!(owner("/workspace/half"), "0\n", "{outcome:?}");
+    assert_eq!(owner("/workspace/half/made/f"), "0\n", "{outcome:?}");
+    let line = "WARN give /workspace/half: a restore was cut off while it made it; ";
+    assert_eq!(outcome.stdout().matches(line).count(), 1, "{outcome:?}");
+    // After one that came to its end it is a directory like any other.
+    sandbox.sh("umount -l /opt/tree/hung; chown -R 0:0 /workspace");
+    drop(mount);
+    let outcome = boot();
+    assert_eq!(owner("/workspace/half/made/f"), "1000\n", "{outcome:?}");
 }
 
 fn no_number() {
