@@ -15,7 +15,7 @@ pub mod xattr;
 pub use dir::{Dir, TempName};
 pub use ids::{FsIds, KeepDumpable};
 pub use listing::{Entry, Listing};
-pub use patience::patiently;
+pub use patience::{patiently, pause};
 pub use stat::{Kind, Stat};
 
 /// Permission bits of a directory that a restore is making. The sticky bit tells those that a killed run has

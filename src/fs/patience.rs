@@ -21,11 +21,19 @@ pub fn patiently<T>(mut look: impl FnMut() -> Result<T>) -> Result<T> {
             Err(error) if error.errno() == Some(Errno::INTR) => {}
             Err(error) if tries < TRIES && error.errno().is_some_and(may_pass) => {
                 tries += 1;
-                std::thread::sleep(PAUSE);
+                pause(PAUSE);
             }
             other => return other,
         }
     }
+}
+
+/// Waits for `time`, or until a signal comes. The standard library's sleep panics where the call is refused,
+/// by a container's system call filter for instance; this one returns at once.
+pub fn pause(time: Duration) {
+    let tv_sec = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let time = rustix::time::Timespec { tv_sec, tv_nsec: time.subsec_nanos().into() };
+    let _ = rustix::thread::nanosleep(&time);
 }
 
 fn may_pass(errno: Errno) -> bool {

@@ -32,6 +32,7 @@ use rustix::pipe::PipeFlags;
 use tracing::warn;
 
 use crate::error::{Error, Result, errno_of};
+use crate::fs::pause;
 use crate::heartbeat::Heartbeat;
 
 /// A heartbeat is looked at so many times within the limit. A pause of the whole container, which stops
@@ -233,7 +234,7 @@ impl Step {
             match rustix::event::poll(&mut ready, Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 // Short of memory.
-                Err(_) => std::thread::sleep(left.min(Duration::from_millis(20))),
+                Err(_) => pause(left.min(Duration::from_millis(20))),
             }
         }
     }
@@ -302,7 +303,7 @@ impl Step {
     /// Takes the child, which is ending, from the process table; one that does not get to its end (it
     /// has files open that hang at close) is left behind.
     fn reap(&self) -> StepEnd {
-        let mut pause = Duration::from_micros(50);
+        let mut time = Duration::from_micros(50);
         let mut turns = 0;
         let ended = loop {
             match waitpid(self.child, Some(WaitPidFlag::WNOHANG)) {
@@ -311,9 +312,9 @@ impl Step {
                     turns += 1;
                     std::thread::yield_now();
                 }
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if pause < KILLED => {
-                    std::thread::sleep(pause);
-                    pause *= 2;
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if time < KILLED => {
+                    pause(time);
+                    time *= 2;
                 }
                 other => break other,
             }

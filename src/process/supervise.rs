@@ -24,7 +24,7 @@ use tracing::Level;
 
 use super::bounded_log::BoundedLog;
 use crate::error::{Error, Result, errno_of};
-use crate::fs::{Dir, patiently};
+use crate::fs::{Dir, patiently, pause};
 use crate::log;
 
 /// How long descendants have to end after SIGTERM before SIGKILL.
@@ -277,7 +277,7 @@ impl Supervisor {
             None => rustix::event::poll(&mut [signals], timeout.as_ref()),
         };
         if result.is_err_and(|errno| errno != rustix::io::Errno::INTR) {
-            std::thread::sleep(Duration::from_millis(50));
+            pause(Duration::from_millis(50));
         }
         self.drain();
         while let Ok(Some(info)) = self.signals.read_signal() {

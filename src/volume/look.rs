@@ -1,6 +1,5 @@
 //! Looks that are repeated before "cannot tell" is their answer.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -24,7 +23,7 @@ pub fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> 
                 | Errno::STALE
                 | Errno::AGAIN),
             ) => match waits.next() {
-                Some(wait) => sleep(*wait),
+                Some(wait) => crate::fs::pause(*wait),
                 None => return Err(errno),
             },
             other => return other,

@@ -9,6 +9,7 @@ pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace"), Need::Program("git")];
     vec![
         case("steps_that_panic_are_told_and_the_boot_goes_on", STRACE, no_random_numbers),
+        case("a_boot_that_may_not_wait_goes_on", STRACE, no_waiting),
         case("a_step_that_ends_anywhere_is_told_and_the_boot_goes_on", STRACE, aborts),
     ]
 }
@@ -45,6 +46,17 @@ fn no_random_numbers() {
             && line.contains("failed to generate random data")
     });
     assert!(faults.count() >= 5, "{said}");
+}
+
+/// The boot's own process waits for its steps by these calls; where they fail, it neither panics nor is
+/// there a word to be said.
+fn no_waiting() {
+    let sandbox = scene();
+    for calls in ["poll,ppoll", "clock_nanosleep,nanosleep", "poll,ppoll,clock_nanosleep,nanosleep"]
+    {
+        let run = boot(&sandbox, "", &format!("{calls}:error=ENOMEM"));
+        assert_eq!(boots(&sandbox, run).0.stderr(), "", "{calls}");
+    }
 }
 
 /// The end that a panic gives a step, at a system call that each of them makes.
