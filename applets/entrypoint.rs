@@ -68,6 +68,13 @@ pub fn run(context: &Context) -> u8 {
         complain(&error.to_string());
         return 1;
     }
+    let durable = guarded("durability", limit, |_| {
+        restore::make_durable();
+        None
+    });
+    if let Ended::BootToo(status) = durable {
+        return status;
+    }
     if token_refresh::wanted(&environment) {
         context.inherited.give_back_limits();
         token_refresh::start_daemon(&environment);

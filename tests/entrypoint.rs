@@ -21,6 +21,8 @@ mod json_lines;
 mod limits;
 #[path = "entrypoint/panics.rs"]
 mod panics;
+#[path = "entrypoint/power_cut.rs"]
+mod power_cut;
 #[path = "entrypoint/records.rs"]
 mod records;
 #[path = "entrypoint/steps.rs"]
@@ -42,6 +44,7 @@ fn cases() -> Vec<Case> {
         limits::cases(),
         json_lines::cases(),
         panics::cases(),
+        power_cut::cases(),
         records::cases(),
         steps::cases(),
     ];

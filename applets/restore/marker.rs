@@ -4,16 +4,25 @@ use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape};
+use molecule_tools::fs::xattr::Target;
 use molecule_tools::fs::{Dir, Kind, TempName, patiently};
 use molecule_tools::log;
 use rustix::io::Errno;
 use serde_json::Value;
 use tracing::warn;
 
+use super::durable;
+
 /// Where it lives, below the root.
 pub const DIRECTORY: &str = "configs";
 /// Its name there.
 pub const NAME: &CStr = c".restore-completed";
+
+/// The attribute of a marker that says in which boot of the kernel it was written. After a power cut a new
+/// file can have its name and attributes and no content.
+const ATTRIBUTE: &CStr = c"user.molecule.boot";
+/// How much of a marker is looked at, in bytes: its first lines.
+const HEAD: usize = 4096;
 
 /// What stands in its place.
 pub enum Marker {
@@ -21,6 +30,9 @@ pub enum Marker {
     Absent,
     /// A regular file: the restore is done.
     Present,
+    /// A regular file of an earlier boot of the kernel that ended before all was on the disk. It was written at
+    /// this time (seconds and nanoseconds, modification time).
+    CutOff((i64, u32)),
     /// Anything else. Nobody but the tree's user can have put it there, so a runtime may have run.
     Odd(Kind),
 }
@@ -31,20 +43,61 @@ pub enum Marker {
 ///
 /// When it cannot be told whether there is one.
 pub fn look(root: &Dir) -> Result<Marker> {
-    let configs = match patiently(|| root.open_beneath(Path::new(DIRECTORY))) {
-        Ok(Some(configs)) => configs,
-        Ok(None) => return Ok(Marker::Absent),
-        // A link or a file: there is no directory that could hold one.
-        Err(error) if matches!(error.errno(), None | Some(Errno::NOTDIR | Errno::LOOP)) => {
-            return Ok(Marker::Absent);
-        }
-        Err(error) => return Err(error),
-    };
-    Ok(match patiently(|| configs.stat_entry(NAME))?.map(|stat| stat.kind) {
-        None => Marker::Absent,
-        Some(Kind::File) => Marker::Present,
-        Some(kind) => Marker::Odd(kind),
+    let Some(configs) = directory(root)? else { return Ok(Marker::Absent) };
+    let Some(stat) = patiently(|| configs.stat_entry(NAME))? else { return Ok(Marker::Absent) };
+    if stat.kind != Kind::File {
+        return Ok(Marker::Odd(stat.kind));
+    }
+    Ok(match is_cut_off(&configs) {
+        true => Marker::CutOff(stat.mtime),
+        false => Marker::Present,
     })
+}
+
+/// The directory that can hold a marker; `None` if there is none.
+fn directory(root: &Dir) -> Result<Option<Dir>> {
+    match patiently(|| root.open_beneath(Path::new(DIRECTORY))) {
+        // A link or a file: there is no directory that could hold one.
+        Err(error) if matches!(error.errno(), None | Some(Errno::NOTDIR | Errno::LOOP)) => Ok(None),
+        other => other,
+    }
+}
+
+/// Whether the marker certainly is of an earlier boot of the kernel and was never made durable. One that the old
+/// script, an earlier version or somebody else has written is final, and so is one that cannot be read.
+fn is_cut_off(configs: &Dir) -> bool {
+    let Some(now) = durable::boot_id() else { return false };
+    let Ok(file) = configs.open_file(NAME) else { return false };
+    let mut head = vec![0; HEAD];
+    let Ok(length) = rustix::io::pread(&file, &mut head, 0) else { return false };
+    let written_in = match pending(&head[..length]) {
+        Some(Pending { boot_id, .. }) => boot_id,
+        // Complete, or not a report: the attribute tells whether it was to be one.
+        None if head[..length].starts_with(b"{") => return false,
+        None => match Target::fd(&file).get(ATTRIBUTE) {
+            Ok(Some(boot_id)) => String::from_utf8_lossy(&boot_id).into_owned(),
+            _ => return false,
+        },
+    };
+    written_in != now
+}
+
+/// What a marker says that is not durable yet.
+pub struct Pending {
+    /// In which boot of the kernel it was written.
+    pub boot_id: String,
+    /// Where the word `false` stands that says so, in bytes from the start.
+    pub offset: u64,
+}
+
+/// Reads the first lines of a report; `None` if it is durable or none.
+pub fn pending(head: &[u8]) -> Option<Pending> {
+    const DURABLE: &str = "\n  \"durable\": false,\n  \"boot_id\": \"";
+    let text = std::str::from_utf8(head.get(..head.len().min(512))?).ok()?;
+    let at = text.find(DURABLE)?;
+    let (boot_id, _) = text[at + DURABLE.len()..].split_once('"')?;
+    let offset = at + DURABLE.find("false")?;
+    Some(Pending { boot_id: boot_id.to_owned(), offset: offset as u64 })
 }
 
 /// The path for messages.
@@ -77,5 +130,29 @@ pub fn write(root: &Dir, report: &Value) -> Result<()> {
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(umask);
     let mode = 0o666 & !umask.as_raw_mode();
-    configs.replace_file(NAME, (log::json_text(report, true) + "\n").as_bytes(), mode, None)
+    let text = log::json_text(report, true) + "\n";
+    configs.replace_prepared(NAME, text.as_bytes(), mode, None, |file| {
+        if let Some(boot_id) = durable::boot_id() {
+            // Where the file system keeps none, it does not outlive a power cut either, or is a server's.
+            let _ = Target::fd(&file).set(ATTRIBUTE, boot_id.as_bytes());
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_report_that_is_not_durable_is_pending() {
+        let text = b"{\n  \"durable\": false,\n  \"boot_id\": \"x-1\",\n  \"program\"";
+        let found = pending(text).unwrap();
+        assert_eq!((found.boot_id.as_str(), found.offset), ("x-1", 15));
+        assert_eq!(&text[15..20], b"false");
+        for other in
+            [&b""[..], b"{}", b"\0\0\0", b"\xff", b"{\n  \"durable\": true,\n  \"boot_id\": \"x\""]
+        {
+            assert!(pending(other).is_none());
+        }
+    }
 }

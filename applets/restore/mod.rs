@@ -1,6 +1,7 @@
 //! `restore`: brings the restore set back from a snapshot volume or a directory, once per workspace.
 
 mod destination;
+mod durable;
 mod lock;
 mod marker;
 mod path;
@@ -203,6 +204,14 @@ pub fn note_start(root: &Dir, tree: &Path, heart: &Heartbeat) {
     leave_records(&[tree.to_owned()], root, record::start, heart);
 }
 
+/// Has what was restored written to disk in the background, once this process is the agent.
+pub fn make_durable() {
+    log::section("MOLECULE-RESTORE", Stream::Stdout);
+    if let Some((options, root)) = boot_options() {
+        durable::finish_in_background(&root, &options.restore_set());
+    }
+}
+
 fn boot_options() -> Option<(Options, Dir)> {
     let options = match Options::from_environment() {
         Ok(options) => options,
@@ -287,6 +296,17 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
         warn!("{error}");
         Source::Skip { reason: error.to_string(), failed: true }
     });
+    if !options.force && matches!(marker::look(root), Ok(Marker::CutOff(_))) {
+        warn!(
+            "marker {}: the machine went down before everything that was restored was on the disk; {}",
+            escape(&marker::path(root)),
+            match &source {
+                Source::Ready { .. } => "restoring again",
+                Source::Skip { .. } =>
+                    "files may be empty or missing, and there is nothing to restore from",
+            }
+        );
+    }
     if let Source::Skip { reason, failed } = &source
         && (caller == Caller::Hand || all_have_records(root, &paths))
     {
@@ -328,7 +348,7 @@ fn settled(options: &Options, root: &Dir) -> Option<Outcome> {
             info!("marker {} present — skipping (already restored on this EC2)", escape(&shown));
             Some(Outcome::AlreadyDone)
         }
-        Ok(Marker::Absent | Marker::Odd(_)) => None,
+        Ok(Marker::Absent | Marker::Odd(_) | Marker::CutOff(_)) => None,
         Err(error) => {
             let error = error.hint("nothing is restored, for it may be there");
             warn!("cannot tell whether there is a marker {}: {error}", escape(&shown));
@@ -398,7 +418,7 @@ fn bring_back(
     mut report: Report,
     life: Life<'_>,
 ) -> Outcome {
-    let doubt = if options.force || options.dry_run { None } else { doubt(root) };
+    let doubt = if options.force { None } else { doubt(options, root) };
     let watch = Watch::new(options.progress, options.dry_run, life);
     let job = Job { options, root, source, watch: &watch, doubt };
     for (path, destination) in trees {
@@ -413,15 +433,17 @@ fn bring_back(
     }
     if !options.dry_run {
         life.heart.enter(0, marker::path(root));
-        drop_marker(options, root, &mut report);
+        drop_marker(options, root, trees, &mut report);
     }
     Outcome::Done(report)
 }
 
 /// Why an earlier restore, and so a runtime, may have been at these trees although there is no marker.
-fn doubt(root: &Dir) -> Option<Doubt> {
+fn doubt(options: &Options, root: &Dir) -> Option<Doubt> {
     match marker::look(root) {
         Ok(Marker::Odd(kind)) => Some(Doubt::OddMarker(kind.noun())),
+        Ok(Marker::CutOff(time)) => Some(Doubt::CutOff(time)),
+        Ok(_) if options.dry_run => None,
         Ok(_) => marker::is_writable(root).err().map(Doubt::NoMarker),
         Err(error) => Some(Doubt::NoMarker(error)),
     }
@@ -447,7 +469,7 @@ fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Sourc
 
 /// Drops the marker, with warnings or without: the source would be the same the next time. By hand it is
 /// dropped only where the next start has nothing left to restore.
-fn drop_marker(options: &Options, root: &Dir, report: &mut Report) {
+fn drop_marker(options: &Options, root: &Dir, trees: &[Held<'_>], report: &mut Report) {
     let marker = marker::path(root);
     let shown = escape(&marker);
     if report.is_by_hand() && report.status() == 1 {
@@ -459,6 +481,11 @@ fn drop_marker(options: &Options, root: &Dir, report: &mut Report) {
             "only a part of the restore set was asked for: no marker is dropped, the next start \
              restores the rest"
         );
+    }
+    // A boot does not wait for the disk.
+    let held = trees.iter().filter_map(|(_, tree)| Some(&tree.as_ref().ok()?.as_ref()?.tree));
+    if report.is_by_hand() && durable::sync(held) {
+        report.is_durable();
     }
     if let Err(error) = marker::write(root, &report.to_json()) {
         report.lacks_marker();

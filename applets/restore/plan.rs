@@ -18,6 +18,9 @@ pub enum Doubt {
     OddMarker(&'static str),
     /// No marker can be written, so an earlier restore could not either.
     NoMarker(Error),
+    /// The machine went down after an earlier restore, before all of it was on the disk. Its marker was written at
+    /// this time.
+    CutOff((i64, u32)),
 }
 
 /// See the module's description.
@@ -34,6 +37,17 @@ impl Plan {
         let Some(tree) = destination.filter(|_| !options.force) else { return full };
         let careful = |keep, why| Self { keep: Some(keep), checksum: false, why: Some(why) };
         match (record::look(tree), doubt) {
+            (Ok(Some(time)), Some(Doubt::CutOff(_))) if time > PENDING => Self {
+                keep: Some(Keep::ChangedSince(time)),
+                checksum: true,
+                why: Some("what was restored there is compared".to_owned()),
+            },
+            // No start is on this disk. What was changed there without being written is the boot's own work.
+            (Ok(_), Some(Doubt::CutOff(time))) => Self {
+                keep: Some(Keep::ModifiedSince(*time)),
+                checksum: true,
+                why: Some("what was restored there is compared".to_owned()),
+            },
             (Ok(Some(time)), _) => {
                 let since = match time {
                     time if time.0 > PENDING.0 => format!("since {}", log::rfc3339(time.0)),

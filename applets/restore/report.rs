@@ -6,8 +6,8 @@ use molecule_tools::log;
 use molecule_tools::mirror::Side;
 use serde_json::{Value, json};
 
-use super::Caller;
 use super::path::{Job, PathReport, Restored};
+use super::{Caller, durable};
 
 /// Everything one restore did.
 pub struct Report {
@@ -26,6 +26,8 @@ pub struct Report {
 impl Report {
     pub fn new(root: &Path, source: Value, stale: bool, dry_run: bool, caller: Caller) -> Self {
         let head = json!({
+            "durable": false,
+            "boot_id": durable::boot_id(),
             "program": concat!("molecule-tools ", env!("CARGO_PKG_VERSION")),
             "started": log::timestamp(),
             "root": root.to_string_lossy(),
@@ -81,6 +83,11 @@ impl Report {
 
     pub fn is_by_hand(&self) -> bool {
         self.by_hand
+    }
+
+    /// Notes that everything that was restored is on the disk.
+    pub fn is_durable(&mut self) {
+        self.head["durable"] = true.into();
     }
 
     /// Notes that no marker could be written.

@@ -249,10 +249,22 @@ impl Dir {
         mode: u32,
         owner_ids: Option<(u32, u32)>,
     ) -> Result<()> {
+        self.replace_prepared(name, bytes, mode, owner_ids, |_| ())
+    }
+
+    /// The same; `prepare` is given the new file before anybody can see it under its name.
+    pub fn replace_prepared(
+        &self,
+        name: &CStr,
+        bytes: &[u8],
+        mode: u32,
+        owner_ids: Option<(u32, u32)>,
+        prepare: impl FnOnce(BorrowedFd<'_>),
+    ) -> Result<()> {
         use std::io::Write as _;
         let temp = TempName::new();
         let mut file = std::fs::File::from(self.create_file(temp.as_cstr(), 0o600)?);
-        let mut fill = || -> Result<()> {
+        let fill = || -> Result<()> {
             let fail = |operation, errno| self.entry_error(operation, name, errno);
             file.write_all(bytes).map_err(|error| fail("write", os_errno(&error)))?;
             if let Some((uid, gid)) = owner_ids {
@@ -262,6 +274,7 @@ impl Dir {
             }
             at::again(|| rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)))
                 .map_err(|errno| fail("change mode of", errno))?;
+            prepare(file.as_fd());
             self.rename(temp.as_cstr(), name)
         };
         let filled = fill();

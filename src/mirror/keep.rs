@@ -22,6 +22,8 @@ pub enum Keep {
     ChangedSince((i64, u32)),
     /// What has a later modification time than the source's, for want of such a time.
     NewerThanSource,
+    /// What has this modification time or a later one, where the time of last change tells too little.
+    ModifiedSince((i64, u32)),
 }
 
 impl Keep {
@@ -32,6 +34,7 @@ impl Keep {
             || match self {
                 Self::ChangedSince(time) => there.ctime >= time,
                 Self::NewerThanSource => there.mtime > source.mtime,
+                Self::ModifiedSince(time) => there.mtime >= time,
             }
     }
 }

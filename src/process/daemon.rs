@@ -6,7 +6,32 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use rustix::fs::{Mode, OFlags};
 
+use nix::unistd::ForkResult;
+
 use crate::error::{Error, Result, errno_of};
+
+/// Runs `work` in a child in the background (see [`become_daemon`]), which nobody waits for: this process is to end
+/// soon. It must have one thread.
+pub fn start_in_background(
+    name: &CStr,
+    keep: &[BorrowedFd<'_>],
+    work: impl FnOnce() -> u8,
+) -> Result<()> {
+    // SAFETY: this process has one thread, so the child may do all that the parent may.
+    #[allow(unsafe_code)]
+    match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Parent { .. }) => Ok(()),
+        Ok(ForkResult::Child) => {
+            let status = become_daemon(name, keep).map_or(1, |()| work());
+            // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
+            #[allow(unsafe_code)]
+            unsafe {
+                nix::libc::_exit(status.into())
+            }
+        }
+        Err(errno) => Err(Error::failed("start a process", errno_of(errno))),
+    }
+}
 
 /// Gives this process a session of its own and the `name` that ps(1) shows; ignores SIGHUP, SIGINT
 /// and SIGQUIT; standard streams become /dev/null; every other descriptor but those in `keep` is

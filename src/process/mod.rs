@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 pub use bounded_log::BoundedLog;
 pub use command::{Command, Printed};
-pub use daemon::become_daemon;
+pub use daemon::{become_daemon, start_in_background};
 pub use interrupt::Interruption;
 use limits::RaisedLimits;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
