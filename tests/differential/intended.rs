@@ -53,9 +53,12 @@ pub const TABLE: &[Row] = &[
                  search /root: the sessions are lost",
     },
     Row {
-        keys: &["tree /configs/.restore-completed content"],
+        keys: &[
+            "tree /configs/.restore-completed content",
+            "tree /configs/.restore-completed xattrs",
+        ],
         scenarios: EVERY_RESTORE,
-        reason: "the script's marker is empty; the program's holds the report",
+        reason: "the script's marker is empty; the program's holds the report and the boot of the kernel",
     },
     Row {
         keys: &["log - MOLECULE-RESTORE: mount: *"],
