@@ -64,9 +64,14 @@ pub fn run(context: &Context) -> u8 {
         if let Some(status) = audit(limit) {
             return status;
         }
-    } else if let Err(error) = stay() {
-        complain(&error.to_string());
-        return 1;
+    } else {
+        if let Err(error) = stay() {
+            complain(&error.to_string());
+            return 1;
+        }
+        if let Some(status) = record(limit) {
+            return status;
+        }
     }
     let durable = guarded("durability", limit, |_| {
         restore::make_durable();

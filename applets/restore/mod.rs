@@ -236,6 +236,10 @@ fn leave_records(paths: &[PathBuf], root: &Dir, leave: fn(&Dir) -> Result<()>, h
             Ok(()) => {}
             // Where nothing can be written, nothing can be lost either.
             Err(error) if error.errno() == Some(Errno::ROFS) => {}
+            // A start that is not root's: its user can make nothing here either, at most further down.
+            Err(error)
+                if matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM))
+                    && !rustix::process::geteuid().is_root() => {}
             Err(error) => {
                 warn!("{}", error.hint("a later restore may not know that a runtime has run here"));
             }

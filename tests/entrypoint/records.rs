@@ -11,6 +11,7 @@ pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] = &[Need::Root, Need::Loop, Need::Program("strace")];
     vec![
         case("each_tree_remembers_its_first_start", ROOT, remembered),
+        case("a_start_that_is_not_root_s_is_remembered_too", LOOP, not_root),
         case("a_volume_that_comes_late_takes_nothing_away", LOOP, late_volume),
         case("a_new_configs_costs_the_other_trees_nothing", LOOP, new_configs),
         case("another_try_costs_nothing_that_was_made_since", LOOP, another_try),
@@ -74,6 +75,17 @@ fn remembered() {
     boot(&sandbox);
     assert_eq!(records(), first, "a later start changes nothing");
     assert_eq!(sandbox.sh("ls -A /configs /workspace | grep -c molecule-lock || :"), "0\n");
+}
+
+fn not_root() {
+    let sandbox = workspace();
+    let (outcome, _) = boots(&sandbox, entrypoint(&sandbox).identity(1000, 1000, &[]));
+    assert!(!outcome.stdout().contains("WARN"), "{outcome:?}");
+    agent_works(&sandbox);
+    let volume = volume();
+    sandbox.add_device("xvdb", &volume);
+    let log = boot(&sandbox);
+    nothing_is_lost(&sandbox, &log);
 }
 
 fn late_volume() {
