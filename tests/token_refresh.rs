@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         case("once_ends_what_the_command_leaves_behind", root, once_leaves_nothing),
         case("the_command_starts_again_after_30_seconds_with_a_line", root, starts_again),
         case("sigterm_ends_all_descendants_wherever_they_hide", root, descendants),
+        case("nobody_gets_sigterm_twice", root, one_signal),
         case("what_ignores_sigterm_is_killed", root, stubborn),
         case("sigterm_in_the_pause_ends_it", root, in_the_pause),
         case("sigterm_during_start_up_leaves_nothing", root, start_up),
@@ -148,6 +149,22 @@ fn descendants() {
     let mut ended: Vec<&str> = ended.lines().collect();
     ended.sort_unstable();
     assert_eq!(ended, ["group", "parent", "session"]);
+}
+
+/// One of the command's group outlives it, and becomes the supervisor's child with the signal behind it.
+fn one_signal() {
+    let sandbox = sandbox(
+        "trap 'sleep 0.3; exit' TERM
+         sh -c 'trap \"echo term >> /tmp/terms\" TERM; touch /tmp/ready
+                while [ ! -e /tmp/terms ]; do sleep 0.1; done; sleep 0.5; sleep 0.5' &
+         wait",
+    );
+    let started = refresh(&sandbox).start();
+    eventually("the command is up", || sandbox.path("/tmp/ready").exists());
+    send(&started, Signal::SIGTERM);
+    assert_eq!(started.wait().status, 143);
+    nothing_left(&sandbox);
+    assert_eq!(text(&sandbox, "/tmp/terms"), "term\n");
 }
 
 fn stubborn() {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
-use nix::sys::signal::{kill, killpg, sigaction, sigprocmask};
+use nix::sys::signal::{kill, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
@@ -212,20 +212,25 @@ impl Supervisor {
         }
     }
 
-    /// Sends `signal` to every child that is not yet in `signalled`, and to its group unless that is
-    /// this process's own (a child that has not come to its setsid(2) yet).
+    /// Sends `signal` to every child that did not get it, and to its group unless that is this process's
+    /// own (a child that has not come to its setsid(2) yet). `signalled` has who got it, groups as
+    /// kill(2) takes them: a second SIGTERM runs a shell's trap again, and means "at once" to others.
     fn signal_children(&self, signal: Signal, signalled: &mut Vec<Pid>) {
         let own = nix::unistd::getpgrp();
         for child in self.children() {
             if signalled.contains(&child) {
                 continue;
             }
-            signalled.push(child);
             // An unreaped child keeps its own number and its group's from being given to others.
-            let _ = match nix::unistd::getpgid(Some(child)) {
-                Ok(group) if group != own && group.as_raw() > 1 => killpg(group, signal),
-                _ => kill(child, signal),
+            let target = match nix::unistd::getpgid(Some(child)) {
+                Ok(group) if group != own && group.as_raw() > 1 => Pid::from_raw(-group.as_raw()),
+                _ => child,
             };
+            // A child that its parent left behind got what its group got (fork(2) sees to it).
+            if !signalled.contains(&target) {
+                let _ = kill(target, signal);
+            }
+            signalled.extend([child, target]);
         }
     }
 
