@@ -1,21 +1,11 @@
-//! `cargo bench --bench boot`: a boot without work, from its start to the exec of the runtime, by the
-//! reference script and by the program, in turns, in equal sandboxes. As root; needs rsync and gosu as
-//! the script does. Ends with status 1 if the median ratio is below [`REQUIRED`].
-#![no_main]
-#![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "it lays out trees by path and fails loudly"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
-
-use std::ffi::{CStr, CString, c_char};
+//! A boot without work, from its start to the exec of the runtime, by the reference script and by the
+//! program, in turns, in equal sandboxes. As root; needs rsync and gosu as the script does. Fails if the
+//! median ratio is below [`REQUIRED`].
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
-use support::sandbox::{PROGRAM_INSIDE, Sandbox};
+use crate::support;
+use crate::support::sandbox::{PROGRAM_INSIDE, Sandbox};
 
 /// How many times faster the program has to be.
 const REQUIRED: f64 = 10.0;
@@ -57,7 +47,8 @@ fn quartiles(mut values: Vec<f64>) -> [f64; 5] {
     [0, 1, 2, 3, 4].map(|quarter| values[(values.len() - 1) * quarter / 4])
 }
 
-fn bench() -> i32 {
+/// The benchmark; the exit status.
+pub fn bench() -> i32 {
     let (scripted, native) = (sandbox(), sandbox());
     let script = || measure(&scripted, &["/entrypoint.sh"]);
     let program = || measure(&native, &[PROGRAM_INSIDE, "entrypoint"]);
@@ -78,8 +69,8 @@ fn bench() -> i32 {
     i32::from(ratios[2] < REQUIRED)
 }
 
-/// Takes the time and execs the boot.
-fn start(arguments: &[&CStr]) -> i32 {
+/// Takes the time and execs the boot; called by the name `starter`.
+pub fn start(arguments: &[&CStr]) -> i32 {
     let mut environment: Vec<CString> = std::env::vars()
         .filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok())
         .collect();
@@ -88,24 +79,10 @@ fn start(arguments: &[&CStr]) -> i32 {
     panic!("{}: {errno}", arguments[1].to_string_lossy());
 }
 
-/// The runtime: how long did it take to get here?
-fn finish() -> i32 {
+/// The runtime's stand-in: writes how long the boot took to get here.
+pub fn finish() -> i32 {
     let end = now();
     let start: i128 = std::env::var(START).expect("set").parse().expect("a number");
     std::fs::write(Path::new(ELAPSED), (end - start).to_string()).expect("write it");
     0
-}
-
-#[allow(unsafe_code, reason = "the runtime's time has to be taken before any start-up code")]
-#[unsafe(no_mangle)]
-extern "C" fn main(argc: i32, argv: *const *const c_char) -> i32 {
-    let count = usize::try_from(argc).unwrap_or(0);
-    // SAFETY: the C library hands over argc valid C strings.
-    let arguments: Vec<&CStr> =
-        (0..count).map(|index| unsafe { CStr::from_ptr(*argv.add(index)) }).collect();
-    match arguments.first().map(|name| name.to_bytes()) {
-        Some(name) if name.ends_with(b"molecule-runtime") => finish(),
-        Some(name) if name.ends_with(b"starter") => start(&arguments),
-        _ => bench(),
-    }
 }

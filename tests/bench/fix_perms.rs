@@ -1,36 +1,28 @@
 //! fix-perms against `chown -R`, one after the other in the same run: 107 000 entries that are right
-//! already, on ext4 and in the lower layer of an overlay. Needs root. `cargo bench --bench fix_perms`.
+//! already, on ext4 and in the lower layer of an overlay. Needs root.
 //!
 //! Elapsed and processor time: the walk takes two threads, which help only where processors are idle.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "benchmarks lay out trees by path and fail loudly"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::fs::{File, create_dir_all, write};
 use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::mounts::{Mounted, ext4_image, leave_the_machine_alone};
-use support::{Need, program};
+use crate::support;
+use crate::support::mounts::{Mounted, ext4_image};
+use crate::support::{Need, program};
 
 /// The user in the trees.
 const USER: u32 = 1000;
 /// Rounds on ext4; the shortest time of each counts.
 const ROUNDS: usize = 9;
 
-fn main() {
+/// The benchmark.
+pub fn bench() {
     if !Need::Root.met() || !Need::Loop.met() {
         println!("fix_perms: needs root and loop devices");
         return;
     }
-    leave_the_machine_alone();
     let place = tempfile::tempdir().unwrap();
     let image = place.path().join("image");
     ext4_image(&image, 2048, &["-N", "400000"]);

@@ -1,9 +1,8 @@
 //! Latency of one launch: gosu here, Debian's gosu, setpriv and a minimal static su-exec (with musl
-//! and with glibc), each before a program that does nothing, against that program alone. Run as root: `cargo bench --bench gosu`.
+//! and with glibc), each before a program that does nothing, against that program alone. Run as root.
 //!
-//! The runs alternate, so that what else the machine does meets all of them. `BENCH_ROUNDS` sets how
-//! many there are.
-#![allow(clippy::unwrap_used, reason = "a benchmark fails loudly")]
+//! The runs alternate, so that other work of the machine meets all of them. `MOLECULE_BENCH_ROUNDS` sets
+//! how many there are.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,12 +16,12 @@ struct Peer {
     times: Vec<f64>,
 }
 
-fn main() {
+/// The benchmark.
+pub fn bench() {
     let directory = tempfile::tempdir().unwrap();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/su_exec_like.c");
     let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let noop = at("noop.c");
-    #[allow(clippy::disallowed_methods, reason = "a file of its own")]
     std::fs::write(&noop, "int main(void) { return 0; }\n").unwrap();
     if !compile("musl-gcc", &noop, &at("noop")) && !compile("cc", &noop, &at("noop")) {
         panic!("a C compiler is needed for the program that does nothing");
@@ -56,7 +55,7 @@ fn main() {
         }
     }
 
-    let rounds = std::env::var("BENCH_ROUNDS").map_or(500, |text| text.parse().unwrap());
+    let rounds = std::env::var("MOLECULE_BENCH_ROUNDS").map_or(500, |text| text.parse().unwrap());
     let warm_up = 20;
     for round in 0..rounds + warm_up {
         for peer in &mut peers {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::measure::{self, Usage};
+use super::measure::{self, Usage};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::{PROGRAM, ok};
 
@@ -25,7 +25,7 @@ pub enum Contestant {
     Cp,
     Tar,
     /// With so many threads.
-    Floor(usize),
+    PlainCopy(usize),
     Molecule,
 }
 
@@ -35,7 +35,7 @@ impl Contestant {
             Self::Rsync => "rsync -aHAX --delete".into(),
             Self::Cp => "cp -a".into(),
             Self::Tar => "tar \\| tar".into(),
-            Self::Floor(threads) => format!("floor, {threads} threads"),
+            Self::PlainCopy(threads) => format!("plain copy, {threads} threads"),
             Self::Molecule => "molecule-tools restore".into(),
         }
     }
@@ -50,9 +50,9 @@ impl Contestant {
                 "tar -C {from} --xattrs --acls -cf - . | \
                  tar -C {to} --xattrs --acls --numeric-owner -xpf -"
             ),
-            Self::Floor(threads) => {
+            Self::PlainCopy(threads) => {
                 let this = std::env::current_exe().unwrap();
-                return [this.to_str().unwrap(), "--floor", from, to, &threads.to_string()]
+                return [this.to_str().unwrap(), "--plain-copy", from, to, &threads.to_string()]
                     .map(String::from)
                     .into();
             }

@@ -1,53 +1,40 @@
-//! `restore` against rsync, cp, tar and a bare floor, on trees of its own making.
+//! `restore` against rsync, cp, tar and a plain copy, on trees of its own making.
 //!
-//! `cargo bench --bench mirror` runs all and prints the README's comparison in Markdown; words after
-//! `--` choose scenarios by a part of their name, `million` (memory at 1,000,000 files) only runs
-//! when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (9) says how often
+//! It prints the comparison in Markdown. Words after `mirror` choose scenarios by a part of their name;
+//! `million` (memory at 1,000,000 files) only runs when named. `MOLECULE_BENCH_SCALE` (1) scales the trees, `MOLECULE_BENCH_ROUNDS` (9) says how often
 //! each contestant runs, in turns within each round; against a slow source at most 3 times. It needs
 //! root, 12 GiB in the temporary directory (20 for `million`), and an otherwise idle machine.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "benches lay out trees by path and fail loudly"
-)]
-
-#[path = "mirror/contest.rs"]
 mod contest;
-#[path = "mirror/floor.rs"]
-mod floor;
-#[path = "mirror/forest.rs"]
 mod forest;
-#[path = "mirror/measure.rs"]
 mod measure;
-#[path = "../support/mod.rs"]
-mod support;
+mod plain_copy;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use contest::Contestant::{Cp, Floor, Molecule, Rsync, Tar};
+use crate::support;
+use crate::support::device::{Device, Manners};
+use crate::support::mounts::Mounted;
+use contest::Contestant::{Cp, Molecule, PlainCopy, Rsync, Tar};
 use contest::{Contest, Contestant, Line, Start};
 use forest::Forest;
-use support::device::{Device, Manners};
-use support::mounts::Mounted;
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words[..] {
-        ["--floor", from, to, threads] => floor::copy(from, to, threads.parse().unwrap()),
-        ["--measure", ref command @ ..] => measure::print(command),
-        _ => bench(&words.into_iter().filter(|word| *word != "--bench").collect::<Vec<_>>()),
+/// What this program does when a contest starts it anew: it measures a command, or is the plain copy.
+pub fn part(words: &[&str]) -> bool {
+    match words {
+        ["--plain-copy", from, to, threads] => plain_copy::copy(from, to, threads.parse().unwrap()),
+        ["--measure", command @ ..] => measure::print(command),
+        _ => return false,
     }
+    true
 }
 
-fn bench(chosen: &[&str]) {
+/// The benchmark: the scenarios that have one of `chosen` in their name, or all.
+pub fn bench(chosen: &[&str]) {
     if !support::Need::Root.met() {
         println!("the mirror's benchmarks need root");
         return;
     }
-    support::mounts::leave_the_machine_alone();
     let place = tempfile::tempdir().unwrap();
     let bench = Bench {
         place: place.path().into(),
@@ -74,7 +61,7 @@ struct Bench {
 }
 
 /// Who is compared stands side by side, for the machine is not the same a minute later.
-const ALL: &[Contestant] = &[Rsync, Molecule, Floor(2), Tar, Cp];
+const ALL: &[Contestant] = &[Rsync, Molecule, PlainCopy(2), Tar, Cp];
 
 impl Bench {
     fn wants(&self, name: &str) -> bool {
@@ -90,7 +77,7 @@ impl Bench {
             ("hot, small files", "all/small", Start::Hot, ALL),
             ("hot, packs", "all/packs", Start::Hot, ALL),
             ("hot, both", "all", Start::Hot, ALL),
-            ("cold, both", "all", Start::Cold, &[Rsync, Molecule, Floor(8), Tar, Cp]),
+            ("cold, both", "all", Start::Cold, &[Rsync, Molecule, PlainCopy(8), Tar, Cp]),
             ("second run, both", "all", Start::Done, &[Rsync, Molecule]),
         ];
         if !scenarios.iter().any(|(name, ..)| self.wants(name)) {
@@ -126,7 +113,7 @@ impl Bench {
         let mut contest = self.contest(&name, &source.0, "all", Start::Cold);
         // Of 20 ms rsync takes more than a minute.
         contest.rounds = self.rounds.min(3);
-        contest.run(&[Rsync, Molecule, Floor(32)])
+        contest.run(&[Rsync, Molecule, PlainCopy(32)])
     }
 
     /// Peak memory at a million files.

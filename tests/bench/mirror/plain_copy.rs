@@ -1,5 +1,6 @@
-//! The floor: the system calls that a copy cannot do without, and no checks. No tool of this kind is
-//! faster, so it says how much of a result is the kernel's.
+//! A plain copy: the system calls that a copy of small files cannot do without, and no checks. It shows
+//! how much of a result is the kernel's. It does not read ahead or past the page cache, so a copy that
+//! does can be faster on large files and slow volumes.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Condvar, Mutex};
