@@ -20,8 +20,9 @@ pub mod runtime;
 pub mod sandbox;
 pub mod tree;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::LazyLock;
 
 use libtest_mimic::{Arguments, Trial};
 pub use memory::peak_memory;
@@ -86,9 +87,13 @@ pub fn run(cases: Vec<Case>) -> ExitCode {
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_molecule-tools");
 
-/// Where the program under test is.
+/// Where the program in sandboxes is: the one under test, or what `MOLECULE_BINARY` names, so that the
+/// same suite can judge another build.
 pub fn program_path() -> &'static Path {
-    Path::new(PROGRAM)
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
+        std::env::var_os("MOLECULE_BINARY").map_or_else(|| PROGRAM.into(), Into::into)
+    });
+    &PATH
 }
 
 /// A command that runs the program under test with none of the caller's `MOLECULE_*` variables.

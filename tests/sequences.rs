@@ -1,0 +1,41 @@
+//! Random lives of a workspace: starts, an agent at work, volumes that come, go and fail, trees that are
+//! made anew, kills. Whatever happens, the content that the agent wrote last is there after each boot.
+//!
+//! `MOLECULE_SEQUENCES` says how many (200), `MOLECULE_SEED` is the seed of the first one, `MOLECULE_BINARY`
+//! another program to judge. A failure prints its seed; with it and `MOLECULE_SEQUENCES=1` the same steps
+//! run again, only the moments of kills differ.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests lay out trees by path and fail loudly"
+)]
+
+#[path = "sequences/life.rs"]
+mod life;
+#[path = "sequences/model.rs"]
+mod model;
+mod support;
+#[path = "sequences/workspace.rs"]
+mod workspace;
+
+use std::process::ExitCode;
+
+use support::{Case, Need, case};
+use workspace::Filesystem;
+
+fn main() -> ExitCode {
+    const XFS: &[Need] = &[Need::Root, Need::Loop, Need::Program("mkfs.xfs")];
+    const BTRFS: &[Need] = &[Need::Root, Need::Loop, Need::Program("mkfs.btrfs")];
+    const LOOP: &[Need] = &[Need::Root, Need::Loop];
+    support::mounts::leave_the_machine_alone();
+    let lives = |filesystem: Filesystem| move || life::run(filesystem);
+    let cases: Vec<Case> = vec![
+        case("lives_on_ext4_lose_nothing", LOOP, lives(Filesystem::Ext4)),
+        case("lives_on_xfs_lose_nothing", XFS, lives(Filesystem::Xfs)),
+        case("lives_on_btrfs_lose_nothing", BTRFS, lives(Filesystem::Btrfs)),
+        case("lives_on_overlayfs_lose_nothing", LOOP, lives(Filesystem::Overlay)),
+        case("lives_on_tmpfs_lose_nothing", LOOP, lives(Filesystem::Tmpfs)),
+    ];
+    support::run(cases)
+}

@@ -1,0 +1,168 @@
+//! The agent at work, and what it remembers of its work.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use crate::workspace::{TREES, Workspace};
+
+/// The names that the agent works on. Some are files or directories in the image and the snapshots.
+const NAMES: [&str; 12] = [
+    "old",
+    "work",
+    "made",
+    "missing",
+    "dir",
+    "dir/a",
+    "dir/made",
+    "deep",
+    "deep/x",
+    "deep/x/y",
+    "deep/x/made",
+    "new/one",
+];
+/// The name that a runtime writes from its first moment on.
+pub const ONCE: &str = "once";
+
+/// The content that the agent wrote last, by path, for each tree.
+#[derive(Debug, Default)]
+pub struct Model {
+    trees: [BTreeMap<String, String>; 3],
+    written: u64,
+}
+
+/// One thing that the agent does in one tree.
+#[derive(Debug, Clone, Copy)]
+pub enum Work {
+    /// Writes the file, in place where there is one.
+    Write(&'static str),
+    /// The same, with the size and the time of the snapshot's file.
+    Imitate(&'static str),
+    /// Writes a new file and renames it over the old one.
+    Replace(&'static str),
+    /// Makes a directory with a file in it, in the place of whatever was there.
+    Directory(&'static str),
+    Rename(&'static str, &'static str),
+    Remove(&'static str),
+}
+
+impl Work {
+    pub fn random(random: &mut impl FnMut(usize) -> usize) -> Self {
+        let mut name = || NAMES[random(NAMES.len())];
+        let (one, other) = (name(), name());
+        match random(8) {
+            0..=2 => Self::Write(one),
+            3 => Self::Imitate(one),
+            4 => Self::Replace(one),
+            5 => Self::Directory(one),
+            6 => Self::Rename(one, other),
+            _ => Self::Remove(one),
+        }
+    }
+}
+
+impl Model {
+    /// Content that nobody else writes, of the length of the snapshot's.
+    pub fn content(&mut self) -> String {
+        self.written += 1;
+        format!("a{:07}\n", self.written)
+    }
+
+    /// Tree `index` is another one now.
+    pub fn forget(&mut self, index: usize) {
+        self.trees[index].clear();
+    }
+
+    /// The agent wrote `content` to `name`.
+    pub fn remember(&mut self, index: usize, name: &str, content: &str) {
+        self.trees[index].insert(name.into(), content.into());
+    }
+
+    /// Does it, and remembers it. Work that cannot be done where the tree stands so is left.
+    pub fn work(&mut self, workspace: &Workspace, index: usize, work: Work) -> std::io::Result<()> {
+        let path = |name: &str| workspace.path(index, name);
+        match work {
+            Work::Write(name) | Work::Imitate(name) | Work::Replace(name) => {
+                let content = self.content();
+                parents(&path(name))?;
+                if matches!(work, Work::Replace(_)) {
+                    let aside = path(".aside");
+                    write(&aside, &content)?;
+                    std::fs::rename(&aside, path(name))
+                        .inspect_err(|_| drop(std::fs::remove_file(&aside)))?;
+                } else {
+                    write(&path(name), &content)?;
+                }
+                if matches!(work, Work::Imitate(_)) {
+                    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_577_836_800);
+                    std::fs::File::options().write(true).open(path(name))?.set_modified(old)?;
+                }
+                self.remember(index, name, &content);
+            }
+            Work::Directory(name) => {
+                self.remove(workspace, index, name)?;
+                parents(&path(name))?;
+                std::fs::create_dir(path(name))?;
+                let content = self.content();
+                let inside = format!("{name}/inside");
+                write(&path(&inside), &content)?;
+                self.remember(index, &inside, &content);
+            }
+            Work::Rename(from, to) => {
+                parents(&path(to))?;
+                std::fs::rename(path(from), path(to))?;
+                if from == to {
+                    return Ok(());
+                }
+                let tree = &mut self.trees[index];
+                tree.retain(|name, _| !is_at_or_below(name, to));
+                let moved: Vec<String> =
+                    tree.keys().filter(|name| is_at_or_below(name, from)).cloned().collect();
+                for name in moved {
+                    let content = tree.remove(&name).unwrap();
+                    tree.insert(format!("{to}{}", &name[from.len()..]), content);
+                }
+            }
+            Work::Remove(name) => self.remove(workspace, index, name)?,
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, workspace: &Workspace, index: usize, name: &str) -> std::io::Result<()> {
+        let path = workspace.path(index, name);
+        match path.symlink_metadata() {
+            Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&path)?,
+            Ok(_) => std::fs::remove_file(&path)?,
+            Err(_) => {}
+        }
+        self.trees[index].retain(|other, _| !is_at_or_below(other, name));
+        Ok(())
+    }
+
+    /// The paths whose content is not what the agent wrote last.
+    pub fn lost(&self, workspace: &Workspace) -> Vec<String> {
+        let mut lost = Vec::new();
+        for (index, tree) in self.trees.iter().enumerate() {
+            for (name, content) in tree {
+                let found = std::fs::read_to_string(workspace.path(index, name));
+                if found.as_ref().ok() != Some(content) {
+                    lost.push(format!("{}/{name}: {found:?}, not {content:?}", TREES[index]));
+                }
+            }
+        }
+        lost
+    }
+}
+
+fn is_at_or_below(name: &str, directory: &str) -> bool {
+    name.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn parents(path: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(path.parent().unwrap())
+}
+
+fn write(path: &Path, content: &str) -> std::io::Result<()> {
+    std::fs::write(path, content)?;
+    chown(path, Some(1000), Some(1000))
+}
