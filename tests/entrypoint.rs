@@ -19,6 +19,8 @@ mod identity;
 mod json_lines;
 #[path = "entrypoint/limits.rs"]
 mod limits;
+#[path = "entrypoint/matrix.rs"]
+mod matrix;
 #[path = "entrypoint/panics.rs"]
 mod panics;
 #[path = "entrypoint/power_cut.rs"]
@@ -43,6 +45,7 @@ fn cases() -> Vec<Case> {
         identity::cases(),
         limits::cases(),
         json_lines::cases(),
+        matrix::cases(),
         panics::cases(),
         power_cut::cases(),
         records::cases(),
