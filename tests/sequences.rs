@@ -21,21 +21,9 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use support::{Case, Need, case};
-use workspace::Filesystem;
+use support::destination::Filesystem;
 
 fn main() -> ExitCode {
-    const XFS: &[Need] = &[Need::Root, Need::Loop, Need::Program("mkfs.xfs")];
-    const BTRFS: &[Need] = &[Need::Root, Need::Loop, Need::Program("mkfs.btrfs")];
-    const LOOP: &[Need] = &[Need::Root, Need::Loop];
     support::mounts::leave_the_machine_alone();
-    let lives = |filesystem: Filesystem| move || life::run(filesystem);
-    let cases: Vec<Case> = vec![
-        case("lives_on_ext4_lose_nothing", LOOP, lives(Filesystem::Ext4)),
-        case("lives_on_xfs_lose_nothing", XFS, lives(Filesystem::Xfs)),
-        case("lives_on_btrfs_lose_nothing", BTRFS, lives(Filesystem::Btrfs)),
-        case("lives_on_overlayfs_lose_nothing", LOOP, lives(Filesystem::Overlay)),
-        case("lives_on_tmpfs_lose_nothing", LOOP, lives(Filesystem::Tmpfs)),
-    ];
-    support::run(cases)
+    support::run(Filesystem::cases("lives_lose_nothing", life::run))
 }

@@ -1,5 +1,6 @@
 //! Boots over trees in which a runtime has run already: nothing that it made is lost to a restore.
 
+use crate::support::destination::Filesystem;
 use crate::support::runtime::sandbox;
 use crate::support::sandbox::{LoopDevice, PROGRAM_INSIDE, Sandbox};
 use crate::support::{Case, Need, case};
@@ -8,17 +9,23 @@ use crate::{boots, entrypoint};
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     const LOOP: &[Need] = &[Need::Root, Need::Loop];
-    const STRACE: &[Need] = &[Need::Root, Need::Loop, Need::Program("strace")];
-    vec![
+    let mut cases = vec![
         case("each_tree_remembers_its_first_start", ROOT, remembered),
         case("a_start_that_is_not_root_s_is_remembered_too", LOOP, not_root),
-        case("a_volume_that_comes_late_takes_nothing_away", LOOP, late_volume),
-        case("a_new_configs_costs_the_other_trees_nothing", LOOP, new_configs),
-        case("another_try_costs_nothing_that_was_made_since", LOOP, another_try),
-        case("a_marker_that_cannot_be_looked_at_is_no_absence", STRACE, in_doubt),
-        case("starts_at_once_lose_nothing_of_the_first", LOOP, at_once),
         case("a_tree_without_attributes_remembers_in_a_file", LOOP, without_attributes),
-    ]
+    ];
+    let everywhere = [
+        ("a_marker_that_cannot_be_looked_at_is_no_absence", in_doubt as fn(Filesystem)),
+        ("a_volume_that_comes_late_takes_nothing_away", late_volume),
+        ("a_new_configs_costs_the_other_trees_nothing", new_configs),
+        ("another_try_costs_nothing_that_was_made_since", another_try),
+        ("a_source_that_fails_takes_nothing_away", failing_source),
+        ("starts_at_once_lose_nothing_of_the_first", at_once),
+    ];
+    for (name, run) in everywhere {
+        cases.extend(Filesystem::cases(name, run));
+    }
+    cases
 }
 
 const TREES: &str = "/configs /workspace /home/agent/.claude";
@@ -35,13 +42,19 @@ fn volume() -> LoopDevice {
     )
 }
 
-/// A workspace whose image brings an old file.
+/// What the image of a workspace brings: an old file in each tree.
+const IMAGE: &str = "mkdir -p home/agent/.claude
+    for d in configs workspace home/agent/.claude; do echo image > $d/old; done
+    chown -R 1000:1000 configs workspace home/agent";
+
+/// A workspace on a tmpfs.
 fn workspace() -> Sandbox {
-    sandbox(
-        "mkdir -p home/agent/.claude
-         for d in configs workspace home/agent/.claude; do echo image > $d/old; done
-         chown -R 1000:1000 configs workspace home/agent",
-    )
+    sandbox(IMAGE)
+}
+
+/// One whose trees lie on `filesystem`.
+fn workspace_on(filesystem: Filesystem) -> Sandbox {
+    sandbox(&filesystem.script(IMAGE))
 }
 
 fn boot(sandbox: &Sandbox) -> String {
@@ -88,9 +101,9 @@ fn not_root() {
     nothing_is_lost(&sandbox, &log);
 }
 
-fn late_volume() {
+fn late_volume(filesystem: Filesystem) {
     for unusable in [false, true] {
-        let sandbox = workspace();
+        let sandbox = workspace_on(filesystem);
         let raw = crate::support::sandbox::Image::new(1 << 20).attach();
         if unusable {
             sandbox.add_device("xvdb", &raw);
@@ -111,8 +124,8 @@ fn late_volume() {
     }
 }
 
-fn new_configs() {
-    let sandbox = workspace();
+fn new_configs(filesystem: Filesystem) {
+    let sandbox = workspace_on(filesystem);
     let volume = volume();
     sandbox.add_device("xvdb", &volume);
     boot(&sandbox);
@@ -127,8 +140,8 @@ fn new_configs() {
     );
 }
 
-fn another_try() {
-    let sandbox = workspace();
+fn another_try(filesystem: Filesystem) {
+    let sandbox = workspace_on(filesystem);
     let volume = volume();
     sandbox.add_device("xvdb", &volume);
     boot(&sandbox);
@@ -141,20 +154,20 @@ fn another_try() {
     }
 }
 
-fn in_doubt() {
+fn in_doubt(filesystem: Filesystem) {
     for (call, word, errnos) in [
         ("openat", "\"configs\", O_RDONLY", ["EIO", "EMFILE", "ESTALE"]),
         ("statx", "\".restore-completed\"", ["EIO", "ENOMEM", "EINTR"]),
     ] {
         for errno in errnos {
-            look_fails(call, word, errno);
+            look_fails(filesystem, call, word, errno);
         }
     }
 }
 
 /// A boot whose look at the marker, which is `call` with `word` in it, fails with `errno`.
-fn look_fails(call: &str, word: &str, errno: &str) {
-    let sandbox = workspace();
+fn look_fails(filesystem: Filesystem, call: &str, word: &str, errno: &str) {
+    let sandbox = workspace_on(filesystem);
     let volume = volume();
     sandbox.add_device("xvdb", &volume);
     boot(&sandbox);
@@ -206,9 +219,34 @@ fn look_fails(call: &str, word: &str, errno: &str) {
     }
 }
 
-fn at_once() {
+/// The first error at the source comes late, in one directory of many.
+fn failing_source(filesystem: Filesystem) {
+    let sandbox = workspace_on(filesystem);
+    let surplus = "/workspace/surplus /workspace/d1/surplus /workspace/d9/surplus";
+    sandbox.sh(&format!("mkdir /workspace/d1 /workspace/d9; touch {surplus}"));
+    let volume = LoopDevice::ext4(
+        16,
+        "mkdir -p configs workspace home/agent/.claude
+         for n in $(seq 9); do mkdir workspace/d$n; echo snapshot > workspace/d$n/work; done
+         echo snapshot > workspace/d5/poison",
+    );
+    sandbox.add_device("xvdb", &volume);
+    let trace = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/dev/null"]);
+    let trace = trace.args(["-P", "poison", "-e", "trace=openat", "-e", "inject=openat:error=EIO"]);
+    let run = trace.args([PROGRAM_INSIDE, "entrypoint"]).directory("/tmp");
+    let log = boots(&sandbox, run).0.stdout();
+    assert!(log.contains("d5/poison: Input/output error"), "{log}");
+    assert!(log.contains("WARN rsync to /workspace exited 23"), "{log}");
+    sandbox.sh(&format!("ls {surplus}; cat /workspace/d9/work"));
+    // With the source in order again the surplus goes: it was the error that kept it.
+    sandbox.sh("rm /configs/.restore-completed; setfattr -x user.molecule.started /workspace");
+    let log = boot(&sandbox);
+    assert_eq!(sandbox.sh(&format!("ls {surplus} 2>/dev/null || :")), "", "{log}");
+}
+
+fn at_once(filesystem: Filesystem) {
     for _ in 0..5 {
-        let sandbox = workspace();
+        let sandbox = workspace_on(filesystem);
         let volume = volume();
         sandbox.add_device("xvdb", &volume);
         // The runtime of whoever comes first works at once.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::model::{Model, ONCE, Work};
-use crate::workspace::{Filesystem, TREES, Volume, Workspace};
+use crate::support::destination::Filesystem;
+use crate::workspace::{TREES, Volume, Workspace};
 
 /// Lives in all when nothing else is asked for, over the five file systems.
 const LIVES: u64 = 200;

@@ -2,18 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::support::destination::Filesystem;
 use crate::support::sandbox::{Image, LoopDevice, Run, Sandbox};
-
-/// What the three trees lie on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filesystem {
-    Ext4,
-    Xfs,
-    Btrfs,
-    /// Each tree an overlay whose lower layer holds what the image brings.
-    Overlay,
-    Tmpfs,
-}
 
 /// The state of the volume's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

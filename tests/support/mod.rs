@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod compare;
+pub mod destination;
 pub mod device;
 pub mod fuse;
 pub mod manifest;
