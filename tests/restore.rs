@@ -9,6 +9,8 @@
 mod decisions;
 #[path = "restore/lines.rs"]
 mod lines;
+#[path = "restore/newer.rs"]
+mod newer;
 #[path = "restore/report.rs"]
 mod report;
 #[path = "restore/scene.rs"]
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     support::mounts::leave_the_machine_alone();
     let mut cases = decisions::cases();
     cases.extend(lines::cases());
+    cases.extend(newer::cases());
     cases.extend(report::cases());
     support::run(cases)
 }

@@ -4,6 +4,7 @@ mod destination;
 mod durable;
 mod lock;
 mod marker;
+mod newer;
 mod path;
 mod plan;
 mod probe;
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 use crate::Context;
 use destination::Destination;
 use marker::Marker;
+use newer::Consent;
 use path::Job;
 use plan::Doubt;
 use progress::{Show, Watch};
@@ -49,7 +51,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 ///
 /// What rsync -aHAX --delete --numeric-ids would leave, once: the marker /configs/.restore-completed
 /// says that it was done and holds the report. Exit status: 0 restored or nothing to do, 23 partially
-/// restored, 20 ended by SIGTERM or SIGINT, 1 nothing could be restored, 2 usage.
+/// restored, 20 ended by SIGTERM or SIGINT, 1 nothing could be restored or --force was not confirmed, 2 usage.
 #[derive(Parser)]
 struct Options {
     /// Volume to restore from: a device node, an image file, UUID=, LABEL= or a volume id (vol-...)
@@ -74,7 +76,11 @@ struct Options {
     /// Restore although the marker says it was done
     #[arg(long)]
     force: bool,
-    /// Say what would change, in the form of rsync --itemize-changes, and change nothing
+    /// With --force: do not ask before entries are taken away that were changed since a runtime started there
+    #[arg(long)]
+    yes: bool,
+    /// Say what would change, in the form of rsync --itemize-changes, and change nothing; with --force, "!"
+    /// marks entries that were changed since a runtime started there
     #[arg(long)]
     dry_run: bool,
     /// Compare content where size and modification time agree
@@ -423,8 +429,18 @@ fn bring_back(
     life: Life<'_>,
 ) -> Outcome {
     let doubt = if options.force { None } else { doubt(options, root) };
-    let watch = Watch::new(options.progress, options.dry_run, life);
+    let watch = Watch::new(options.progress, life);
     let job = Job { options, root, source, watch: &watch, doubt };
+    if options.force && !options.dry_run {
+        match newer::ask(&job, trees, life) {
+            Consent::Given => {}
+            Consent::Refused => return Outcome::Failed("not confirmed".to_owned()),
+            Consent::Interrupted => {
+                warn!("interrupted by a signal; nothing was changed");
+                return Outcome::Interrupted(report.interrupted());
+            }
+        }
+    }
     for (path, destination) in trees {
         life.heart.enter(0, shown_below(root.path(), path));
         let restored = job.restore(path, destination.as_ref());

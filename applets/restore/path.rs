@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape, shorten};
 use molecule_tools::fs::Dir;
-use molecule_tools::mirror::{self, Change, Observer, mirror};
+use molecule_tools::mirror::{self, Change, Observer, Progress, mirror};
 use molecule_tools::record;
 use tracing::{info, warn};
 
 use super::destination::Destination;
+use super::newer::{self, Since};
 use super::plan::{Doubt, Plan};
 use super::progress::Watch;
 use super::source::{Found, Trees};
@@ -128,17 +129,21 @@ impl Job<'_> {
         path: &Path,
         to: &Path,
     ) -> Result<PathReport> {
+        let full = self.full(source, path);
         let options = mirror::Options {
-            checksum: self.options.checksum || plan.checksum,
-            dry_run: self.options.dry_run,
-            delete: !self.options.no_delete && !source.stale && plan.keep.is_none(),
-            jobs: Some(usize::from(self.options.jobs)).filter(|&jobs| jobs > 0),
-            no_privileged: self.options.no_privileged,
-            except: if path == Path::new(marker::DIRECTORY) { EXCEPT_WITH_MARKER } else { EXCEPT },
+            checksum: full.checksum || plan.checksum,
+            delete: full.delete && plan.keep.is_none(),
             keep: plan.keep,
+            ..full
         };
         self.watch.start(to);
-        let report = mirror(&source.dir, destination, &options, self.watch)?;
+        let report = if options.dry_run {
+            let since = destination.filter(|_| self.options.force).and_then(Since::of);
+            let listing = Listing { watch: self.watch, to, since };
+            mirror(&source.dir, destination, &options, &listing)?
+        } else {
+            mirror(&source.dir, destination, &options, self.watch)?
+        };
         self.watch.finish();
         say_privileges(&report, to);
         if report.kept > 0 {
@@ -159,6 +164,19 @@ impl Job<'_> {
             mismatches = Some(self.verify(&source.dir, destination, &options, to)?);
         }
         Ok(PathReport { mirror: report, mismatches })
+    }
+
+    /// How `path` is made what the snapshot has.
+    pub fn full(&self, source: &Found, path: &Path) -> mirror::Options {
+        mirror::Options {
+            checksum: self.options.checksum,
+            dry_run: self.options.dry_run,
+            delete: !self.options.no_delete && !source.stale,
+            jobs: Some(usize::from(self.options.jobs)).filter(|&jobs| jobs > 0),
+            no_privileged: self.options.no_privileged,
+            except: if path == Path::new(marker::DIRECTORY) { EXCEPT_WITH_MARKER } else { EXCEPT },
+            keep: None,
+        }
     }
 
     /// Reads both sides again; gives the number of differences.
@@ -202,6 +220,33 @@ fn say_privileges(report: &mirror::Report, to: &Path) {
             escape(to),
             report.privileges_left_out
         );
+    }
+}
+
+/// Says each change of a dry run.
+struct Listing<'a> {
+    watch: &'a Watch<'a>,
+    to: &'a Path,
+    /// The record by which entries count as newer, if they are not spared.
+    since: Option<Since<'a>>,
+}
+
+impl Observer for Listing<'_> {
+    fn wants_changes(&self) -> bool {
+        true
+    }
+
+    fn change(&self, change: &Change, path: &Path) {
+        let lost = self.since.as_ref().is_some_and(|since| since.is_lost(change, path));
+        info!("{}", newer::line(change, lost, &shown_below(self.to, path)));
+    }
+
+    fn progress(&self, progress: &Progress) {
+        self.watch.progress(progress);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.watch.interrupted()
     }
 }
 

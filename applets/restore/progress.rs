@@ -1,4 +1,4 @@
-//! What is said while a path is restored: the changes of a dry run, and how far it is.
+//! How far a restore is, said while a path is restored.
 
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use molecule_tools::error::escape;
-use molecule_tools::mirror::{Change, Observer, Progress};
+use molecule_tools::mirror::{Observer, Progress};
 use tracing::info;
 
 use super::Life;
@@ -31,7 +31,6 @@ pub enum Show {
 pub struct Watch<'a> {
     show: Show,
     live: bool,
-    changes: bool,
     life: Life<'a>,
     state: Mutex<State>,
 }
@@ -44,10 +43,10 @@ struct State {
 }
 
 impl<'a> Watch<'a> {
-    pub fn new(show: Show, changes: bool, life: Life<'a>) -> Self {
+    pub fn new(show: Show, life: Life<'a>) -> Self {
         let live = show == Show::Auto && std::io::stderr().is_terminal();
         let state = Mutex::new(State { to: PathBuf::new(), next: Instant::now(), seen: 0 });
-        Self { show, live, changes, life, state }
+        Self { show, live, life, state }
     }
 
     fn interval(&self) -> Duration {
@@ -69,15 +68,6 @@ impl<'a> Watch<'a> {
 }
 
 impl Observer for Watch<'_> {
-    fn wants_changes(&self) -> bool {
-        self.changes
-    }
-
-    fn change(&self, change: &Change, path: &Path) {
-        let to = self.state.lock().unwrap_or_else(PoisonError::into_inner).to.clone();
-        info!("{} {}", change.itemize(), escape(&super::shown_below(&to, path)));
-    }
-
     fn progress(&self, progress: &Progress) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if progress.life != state.seen {

@@ -285,7 +285,7 @@ fn dots() {
 }
 
 /// A scene whose workspace a runtime has started over, with files from before and after that.
-fn started() -> Scene {
+pub fn started() -> Scene {
     let scene = Scene::new();
     for name in ["before", "after", "replaced"] {
         scene.source.file(format!("workspace/{name}"), "of the snapshot");

@@ -1,0 +1,194 @@
+//! The entries that `restore --force` takes away although they were changed since a runtime started over
+//! their tree: they are marked in a dry run, and counted and asked about before a run.
+
+use std::ffi::CString;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use molecule_tools::error::{Result, escape};
+use molecule_tools::fs::{Dir, Kind};
+use molecule_tools::log;
+use molecule_tools::mirror::{self, Change, Differences, Observer, mirror};
+use molecule_tools::record::{self, PENDING, Time};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use super::path::Job;
+use super::{Held, Life, shown_below};
+
+/// How many of them are named.
+const NAMED: u64 = 10;
+/// How long an answer is waited for. The trees are locked meanwhile, and a boot may wait for them.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A tree in which a runtime has started, and when.
+pub struct Since<'a> {
+    tree: &'a Dir,
+    time: Time,
+}
+
+impl<'a> Since<'a> {
+    /// `None` if no runtime has started over `tree`.
+    pub fn of(tree: &'a Dir) -> Option<Self> {
+        let time = record::look(tree).unwrap_or_else(|error| {
+            warn!("{error}; every entry counts as newer");
+            Some(PENDING)
+        });
+        time.map(|time| Self { tree, time })
+    }
+
+    /// Whether `change` at `path`, below the tree, takes away what was changed since then. The times of a
+    /// directory change with every entry in it and are nobody's work.
+    pub fn is_lost(&self, change: &Change, path: &Path) -> bool {
+        let times_only = matches!(change, Change::Touch(Kind::Dir, differences)
+            if !Differences { time: false, ..*differences }.any());
+        // The lock of a restore changes the top itself.
+        if times_only || path.as_os_str().is_empty() {
+            return false;
+        }
+        // If it cannot be looked at, it may be somebody's work.
+        self.changed_at(path).map_or(true, |time| time.is_some_and(|time| time >= self.time))
+    }
+
+    /// The time of last change of `path`; `None` if it does not exist.
+    fn changed_at(&self, path: &Path) -> Result<Option<Time>> {
+        let name =
+            CString::new(path.file_name().unwrap_or_default().as_bytes()).unwrap_or_default();
+        match self.tree.open_beneath(path.parent().unwrap_or(Path::new(""))) {
+            Ok(Some(parent)) => Ok(parent.stat_entry(&name)?.map(|stat| stat.ctime)),
+            // Something else stands in the place of the directory, which is a change of its own.
+            Err(error) if matches!(error.errno(), None | Some(Errno::NOTDIR | Errno::LOOP)) => {
+                Ok(None)
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn words(&self) -> String {
+        match self.time {
+            time if time.0 > PENDING.0 => log::rfc3339(time.0),
+            _ => "it is not known when".to_owned(),
+        }
+    }
+}
+
+/// What the operator says to it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Consent {
+    Given,
+    Refused,
+    /// A signal asked for the end.
+    Interrupted,
+}
+
+/// Counts what a full restore of `trees` would take away that is newer, says so, and asks for consent if
+/// there is a terminal to ask on.
+pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
+    let mut lost = 0;
+    for (path, destination) in trees {
+        let Ok(Some(destination)) = destination else { continue };
+        let (Ok(Some(source)), Some(since)) =
+            (job.source.find(path), Since::of(&destination.tree).filter(|_| !destination.made))
+        else {
+            continue;
+        };
+        let to = shown_below(job.root.path(), path);
+        let options = mirror::Options { dry_run: true, ..job.full(&source, path) };
+        let count = Count::new(&since, &to, life);
+        if let Err(error) = mirror(&source.dir, Some(&destination.tree), &options, &count) {
+            warn!("{error}");
+        }
+        let [overwritten, deleted] =
+            [&count.overwritten, &count.deleted].map(|count| count.load(Ordering::Relaxed));
+        if overwritten + deleted > 0 {
+            warn!(
+                "{}: {overwritten} entries that were changed since a runtime started there ({}) \
+                 are overwritten by this restore, and {deleted} deleted",
+                escape(&to),
+                since.words()
+            );
+        }
+        lost += overwritten + deleted;
+    }
+    if life.interruption.seen().is_some() {
+        return Consent::Interrupted;
+    }
+    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if lost == 0 || job.options.yes || !terminal {
+        return Consent::Given;
+    }
+    let _ = write!(std::io::stderr(), "Take {lost} newer entries away? [y/N] ");
+    let consent = answer(life);
+    if consent == Consent::Refused {
+        info!("nothing was changed");
+    }
+    consent
+}
+
+/// Waits for a line that begins with `y`; anything else, the end of input and silence are a no.
+fn answer(life: Life<'_>) -> Consent {
+    let end = Instant::now() + PATIENCE;
+    let stdin = std::io::stdin();
+    while Instant::now() < end {
+        let step = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+        let ready = rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&step));
+        if life.interruption.seen().is_some() {
+            return Consent::Interrupted;
+        }
+        if ready.is_ok_and(|ready| ready > 0) {
+            let mut line = String::new();
+            let read = stdin.lock().read_line(&mut line);
+            let yes = read.is_ok() && line.trim_start().starts_with(['y', 'Y']);
+            return if yes { Consent::Given } else { Consent::Refused };
+        }
+    }
+    let _ = writeln!(std::io::stderr());
+    warn!("no answer within {} seconds", PATIENCE.as_secs());
+    Consent::Refused
+}
+
+/// Counts the changes of a dry run that take newer entries away, and names the first ones.
+struct Count<'a> {
+    since: &'a Since<'a>,
+    to: &'a Path,
+    life: Life<'a>,
+    overwritten: AtomicU64,
+    deleted: AtomicU64,
+}
+
+impl<'a> Count<'a> {
+    fn new(since: &'a Since<'a>, to: &'a Path, life: Life<'a>) -> Self {
+        Self { since, to, life, overwritten: 0.into(), deleted: 0.into() }
+    }
+}
+
+impl Observer for Count<'_> {
+    fn wants_changes(&self) -> bool {
+        true
+    }
+
+    fn change(&self, change: &Change, path: &Path) {
+        if !self.since.is_lost(change, path) {
+            return;
+        }
+        let count =
+            if matches!(change, Change::Delete(_)) { &self.deleted } else { &self.overwritten };
+        if count.fetch_add(1, Ordering::Relaxed) < NAMED {
+            info!("{}", line(change, true, &shown_below(self.to, path)));
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.life.interruption.seen().is_some()
+    }
+}
+
+/// A line of a dry run: rsync's eleven characters, `!` if the entry is newer, and the path.
+pub fn line(change: &Change, lost: bool, path: &Path) -> String {
+    format!("{} {}{}", change.itemize(), if lost { "! " } else { "" }, escape(path))
+}

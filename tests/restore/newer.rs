@@ -1,0 +1,139 @@
+//! `restore --force` over a tree in which a runtime has worked: what it takes away is counted, marked and
+//! asked about.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+use crate::decisions::started;
+use crate::scene::Scene;
+use crate::support::{self, Case, Need, case};
+
+pub fn cases() -> Vec<Case> {
+    const TERMINAL: &[Need] = &[Need::Root, Need::Program("script")];
+    vec![
+        case("a_dry_run_marks_what_is_newer", crate::NEEDS, marks),
+        case("without_a_terminal_the_newer_entries_are_counted", crate::NEEDS, counts),
+        case("a_yes_on_the_terminal_restores_the_whole", TERMINAL, yes),
+        case("anything_else_than_a_yes_changes_nothing", TERMINAL, no),
+        case("the_option_yes_is_not_asked", TERMINAL, option),
+        case("a_signal_at_the_question_is_a_no", TERMINAL, signal),
+        case("trees_without_a_record_are_not_asked_about", TERMINAL, no_record),
+    ]
+}
+
+const COUNT: &str = "WARN {R}/workspace: 3 entries that were changed since a runtime started there";
+
+/// A run on a terminal: its status and what it printed. `keys` are typed once it has asked; without any the
+/// input ends at once.
+fn on_a_terminal(scene: &Scene, options: &[&str], keys: &str) -> (Option<i32>, String) {
+    let mut command = scene.command();
+    command.args(options);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let mut script = Command::new("script");
+    script.args(["-qefc", &words.join(" "), "/dev/null"]);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (stdin, mut stdout) = (child.stdin.take(), child.stdout.take().unwrap());
+    let mut stdin = stdin.filter(|_| !keys.is_empty());
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    loop {
+        let length = stdout.read(&mut buffer).unwrap();
+        if length == 0 {
+            break;
+        }
+        text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        if text.contains("[y/N]")
+            && let Some(mut stdin) = stdin.take()
+        {
+            stdin.write_all(keys.as_bytes()).unwrap();
+        }
+    }
+    (child.wait().unwrap().code(), text)
+}
+
+/// Whether the workspace is as [`started`] left it.
+fn is_untouched(scene: &Scene) -> bool {
+    let read = |path: &str| std::fs::read_to_string(scene.root.path(path)).unwrap();
+    ["after", "made", "directory", "file/in"].map(|name| read(&format!("workspace/{name}")))
+        == ["mine"; 4]
+        && read("workspace/before") == "old"
+        && !scene.root.path("workspace/replaced").exists()
+}
+
+fn is_whole(scene: &Scene) -> bool {
+    let read = |path: &str| std::fs::read_to_string(scene.root.path(path)).unwrap();
+    read("workspace/after") == "of the snapshot" && !scene.root.path("workspace/made").exists()
+}
+
+fn marks() {
+    let scene = started();
+    let lines = scene.run(&["--force", "--dry-run"], 0);
+    for line in [
+        ">fcst...... ! {R}/workspace/after",
+        "cd+++++++++ ! {R}/workspace/directory",
+        ">f+++++++++ ! {R}/workspace/file",
+        "*deleting   ! {R}/workspace/made",
+        ">f+++++++++ {R}/workspace/replaced",
+    ] {
+        assert!(lines.contains(&scene.line(line)), "{line}\n{lines}");
+    }
+    assert!(!lines.contains("! {R}/workspace/before"), "{lines}");
+    assert_eq!(lines.matches(" ! ").count(), 4, "{lines}");
+    assert!(is_untouched(&scene));
+    assert!(!scene.run(&["--dry-run"], 0).contains(" ! "));
+}
+
+fn counts() {
+    let scene = started();
+    let lines = scene.run(&["--force"], 0);
+    assert!(lines.contains(scene.line(COUNT).trim_end()), "{lines}");
+    assert!(lines.contains("are overwritten by this restore, and 1 deleted"), "{lines}");
+    assert!(lines.contains(&scene.line("*deleting   ! {R}/workspace/made")), "{lines}");
+    assert!(is_whole(&scene));
+}
+
+fn yes() {
+    let scene = started();
+    let (status, text) = on_a_terminal(&scene, &["--force"], "y\n");
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("Take 4 newer entries away? [y/N]"), "{text}");
+    assert!(is_whole(&scene));
+}
+
+fn no() {
+    for keys in ["n\n", "\n", "maybe y\n", ""] {
+        let scene = started();
+        let (status, text) = on_a_terminal(&scene, &["--force"], keys);
+        assert_eq!(status, Some(1), "{keys:?} {text}");
+        assert!(text.contains("nothing was changed"), "{keys:?} {text}");
+        assert!(is_untouched(&scene), "{keys:?} {text}");
+        assert!(!scene.marker().exists());
+    }
+}
+
+fn option() {
+    let scene = started();
+    let (status, text) = on_a_terminal(&scene, &["--force", "--yes"], "");
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("and 1 deleted") && !text.contains("[y/N]"), "{text}");
+    assert!(is_whole(&scene));
+}
+
+fn signal() {
+    let scene = started();
+    // The terminal turns ^C into SIGINT.
+    let (status, text) = on_a_terminal(&scene, &["--force"], "\u{3}");
+    assert_eq!(status, Some(20), "{text}");
+    assert!(text.contains("interrupted by a signal; nothing was changed"), "{text}");
+    assert!(is_untouched(&scene), "{text}");
+}
+
+fn no_record() {
+    let scene = Scene::new();
+    scene.root.file("workspace/surplus", "goes");
+    let (status, text) = on_a_terminal(&scene, &["--force"], "");
+    assert_eq!(status, Some(0), "{text}");
+    assert!(!text.contains("[y/N]") && !text.contains("changed since"), "{text}");
+    assert!(!scene.root.path("workspace/surplus").exists());
+    support::ok(Command::new("test").arg("-f").arg(scene.marker()));
+}
