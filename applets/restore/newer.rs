@@ -89,7 +89,7 @@ pub enum Consent {
 /// Counts what a full restore of `trees` would take away that is newer, says so, and asks for consent if
 /// there is a terminal to ask on.
 pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
-    let mut lost = 0;
+    let (mut lost, mut unknown) = (0, false);
     for (path, destination) in trees {
         let Ok(Some(destination)) = destination else { continue };
         let (Ok(Some(source)), Some(since)) =
@@ -100,8 +100,20 @@ pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
         let to = shown_below(job.root.path(), path);
         let options = mirror::Options { dry_run: true, ..job.full(&source, path) };
         let count = Count::new(&since, &to, life);
-        if let Err(error) = mirror(&source.dir, Some(&destination.tree), &options, &count) {
-            warn!("{error}");
+        let looked = mirror(&source.dir, Some(&destination.tree), &options, &count);
+        let whole = match looked {
+            Ok(report) => report.status() == 0,
+            Err(error) => {
+                warn!("{error}");
+                false
+            }
+        };
+        if !whole && life.interruption.seen().is_none() {
+            unknown = true;
+            warn!(
+                "{}: not everything could be looked at; more may be taken away than is counted",
+                escape(&to)
+            );
         }
         let [overwritten, deleted] =
             [&count.overwritten, &count.deleted].map(|count| count.load(Ordering::Relaxed));
@@ -119,10 +131,11 @@ pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
         return Consent::Interrupted;
     }
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if lost == 0 || job.options.yes || !terminal {
+    if (lost == 0 && !unknown) || job.options.yes || !terminal {
         return Consent::Given;
     }
-    let _ = write!(std::io::stderr(), "Take {lost} newer entries away? [y/N] ");
+    let least = if unknown { "at least " } else { "" };
+    let _ = write!(std::io::stderr(), "Take {least}{lost} newer entries away? [y/N] ");
     let consent = answer(life);
     if consent == Consent::Refused {
         info!("nothing was changed");

@@ -36,6 +36,15 @@ const MANY_WAITING: usize = 8 * 1024;
 /// What one getdents64(2) may fill then.
 const SMALL_LISTING: usize = 512;
 
+/// Why a directory is removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The source has none of its name.
+    Surplus,
+    /// The source has something else of its name.
+    Room,
+}
+
 /// One level of a tree that is being removed.
 struct Level {
     name: CString,
@@ -196,7 +205,9 @@ impl Engine<'_> {
     /// Removes one surplus name with everything below it; false if it stays, which has been said.
     fn remove(&self, node: &Arc<Node>, dir: &OwnedFd, name: &CStr) -> bool {
         let (operation, errno) = match at::stat(dir, name) {
-            Ok(stat) if stat.kind == Kind::Dir => return self.remove_tree(node, dir, name, &stat),
+            Ok(stat) if stat.kind == Kind::Dir => {
+                return self.remove_tree(node, dir, name, &stat, Purpose::Surplus);
+            }
             Ok(stat) => {
                 self.change(node, name, || Change::Delete(stat.kind));
                 match if self.options.dry_run { Ok(()) } else { at::unlink(dir, name) } {
@@ -220,7 +231,7 @@ impl Engine<'_> {
         match at::remove_dir(dir, name) {
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.options.delete && self.may_remove() => {
                 let stat = at::stat(dir, name)?;
-                self.remove_tree(node, dir, name, &stat);
+                self.remove_tree(node, dir, name, &stat, Purpose::Room);
                 // Gone, unless something in it could not be removed, which has been said.
                 match at::stat(dir, name) {
                     Err(Errno::NOENT) => Ok(()),
@@ -232,8 +243,27 @@ impl Engine<'_> {
         }
     }
 
+    /// Says in a dry run what [`Engine::clear`] would remove from the directory `name`, which is `old`.
+    pub(super) fn foretell_clear(&self, node: &Arc<Node>, name: &CStr, old: Option<&Stat>) {
+        let wanted = self.options.dry_run && self.options.delete;
+        let Some(old) = old.filter(|old| wanted && old.kind == Kind::Dir) else { return };
+        let Some(pair) = self.open(node, c"") else { return };
+        if let Some(dir) = &pair.dst
+            && self.may_remove()
+        {
+            self.remove_tree(node, dir, name, old, Purpose::Room);
+        }
+    }
+
     /// Removes the directory `name` of `parent`; false if it stays, which has been said.
-    fn remove_tree(&self, node: &Arc<Node>, parent: &OwnedFd, name: &CStr, stat: &Stat) -> bool {
+    fn remove_tree(
+        &self,
+        node: &Arc<Node>,
+        parent: &OwnedFd,
+        name: &CStr,
+        stat: &Stat,
+        purpose: Purpose,
+    ) -> bool {
         let base = node.path();
         let mut buffer = vec![MaybeUninit::uninit(); LISTING];
         let (mut levels, mut waiting): (Vec<Level>, usize) = (Vec::new(), 0);
@@ -268,7 +298,7 @@ impl Engine<'_> {
             }
             let Some(mut done) = levels.pop() else { return false };
             stays = done.stays;
-            if let Err(errno) = self.leave(&base, &mut levels, parent, &done) {
+            if let Err(errno) = self.leave(&base, &mut levels, parent, &done, purpose) {
                 if matches!(errno, Errno::NOTEMPTY | Errno::EXIST) && done.read_again() {
                     levels.push(done);
                     continue;
@@ -383,6 +413,7 @@ impl Engine<'_> {
         levels: &mut [Level],
         parent: &OwnedFd,
         done: &Level,
+        purpose: Purpose,
     ) -> Result<(), Errno> {
         if let (Some(above), Some(dir)) = (levels.last_mut(), &done.dir)
             && above.dir.is_none()
@@ -404,10 +435,13 @@ impl Engine<'_> {
         if !self.options.dry_run {
             at::remove_dir(dir, &done.name)?;
         }
-        self.change_at(
-            || self.removal_path(base, levels, &done.name),
-            || Change::Delete(Kind::Dir),
-        );
+        // What takes the place of the top is a change of its own.
+        if purpose == Purpose::Surplus || !levels.is_empty() {
+            self.change_at(
+                || self.removal_path(base, levels, &done.name),
+                || Change::Delete(Kind::Dir),
+            );
+        }
         add(&self.counters.deleted, 1);
         if let Some(above) = levels.last_mut() {
             above.removed = true;

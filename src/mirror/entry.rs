@@ -187,6 +187,7 @@ impl Engine<'_> {
         } else if protected {
             return self.keep_entry(subject);
         }
+        self.foretell_clear(node, name, old.as_ref());
         self.change(node, name, || match &old {
             Some(old) if old.kind == stat.kind => Change::Replace(stat.kind, differences),
             _ => Change::Create(stat.kind),
@@ -302,6 +303,7 @@ impl Engine<'_> {
         if old.is_some_and(|old| self.protects(stat, &old)) {
             return self.keep(node, name);
         }
+        self.foretell_clear(node, name, old.as_ref());
         self.change(node, name, || Change::Link(stat.kind));
         add(&self.counters.hard_links, 1);
         if self.options.dry_run {

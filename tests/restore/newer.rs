@@ -10,6 +10,7 @@ use crate::support::{self, Case, Need, case};
 
 pub fn cases() -> Vec<Case> {
     const TERMINAL: &[Need] = &[Need::Root, Need::Program("script")];
+    const STRACED: &[Need] = &[Need::Root, Need::Program("script"), Need::Program("strace")];
     vec![
         case("a_dry_run_marks_what_is_newer", crate::NEEDS, marks),
         case("without_a_terminal_the_newer_entries_are_counted", crate::NEEDS, counts),
@@ -17,6 +18,8 @@ pub fn cases() -> Vec<Case> {
         case("anything_else_than_a_yes_changes_nothing", TERMINAL, no),
         case("the_option_yes_is_not_asked", TERMINAL, option),
         case("a_signal_at_the_question_is_a_no", TERMINAL, signal),
+        case("what_cannot_be_looked_at_is_asked_about", STRACED, unknown),
+        case("newer_work_in_an_older_directory_that_gives_way_counts", crate::NEEDS, gives_way),
         case("trees_without_a_record_are_not_asked_about", TERMINAL, no_record),
     ]
 }
@@ -28,6 +31,10 @@ const COUNT: &str = "WARN {R}/workspace: 3 entries that were changed since a run
 fn on_a_terminal(scene: &Scene, options: &[&str], keys: &str) -> (Option<i32>, String) {
     let mut command = scene.command();
     command.args(options);
+    answer_on_a_terminal(&command, keys)
+}
+
+fn answer_on_a_terminal(command: &Command, keys: &str) -> (Option<i32>, String) {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
     let mut script = Command::new("script");
@@ -73,12 +80,13 @@ fn marks() {
         "cd+++++++++ ! {R}/workspace/directory",
         ">f+++++++++ ! {R}/workspace/file",
         "*deleting   ! {R}/workspace/made",
+        "*deleting   ! {R}/workspace/file/in",
         ">f+++++++++ {R}/workspace/replaced",
     ] {
         assert!(lines.contains(&scene.line(line)), "{line}\n{lines}");
     }
     assert!(!lines.contains("! {R}/workspace/before"), "{lines}");
-    assert_eq!(lines.matches(" ! ").count(), 4, "{lines}");
+    assert_eq!(lines.matches(" ! ").count(), 5, "{lines}");
     assert!(is_untouched(&scene));
     assert!(!scene.run(&["--dry-run"], 0).contains(" ! "));
 }
@@ -87,7 +95,7 @@ fn counts() {
     let scene = started();
     let lines = scene.run(&["--force"], 0);
     assert!(lines.contains(scene.line(COUNT).trim_end()), "{lines}");
-    assert!(lines.contains("are overwritten by this restore, and 1 deleted"), "{lines}");
+    assert!(lines.contains("are overwritten by this restore, and 2 deleted"), "{lines}");
     assert!(lines.contains(&scene.line("*deleting   ! {R}/workspace/made")), "{lines}");
     assert!(is_whole(&scene));
 }
@@ -96,7 +104,7 @@ fn yes() {
     let scene = started();
     let (status, text) = on_a_terminal(&scene, &["--force"], "y\n");
     assert_eq!(status, Some(0), "{text}");
-    assert!(text.contains("Take 4 newer entries away? [y/N]"), "{text}");
+    assert!(text.contains("Take 5 newer entries away? [y/N]"), "{text}");
     assert!(is_whole(&scene));
 }
 
@@ -115,7 +123,7 @@ fn option() {
     let scene = started();
     let (status, text) = on_a_terminal(&scene, &["--force", "--yes"], "");
     assert_eq!(status, Some(0), "{text}");
-    assert!(text.contains("and 1 deleted") && !text.contains("[y/N]"), "{text}");
+    assert!(text.contains("and 2 deleted") && !text.contains("[y/N]"), "{text}");
     assert!(is_whole(&scene));
 }
 
@@ -126,6 +134,54 @@ fn signal() {
     assert_eq!(status, Some(20), "{text}");
     assert!(text.contains("interrupted by a signal; nothing was changed"), "{text}");
     assert!(is_untouched(&scene), "{text}");
+}
+
+/// Without a count nobody could say yes to it: it is asked although nothing newer was found.
+fn unknown() {
+    let scene = Scene::new();
+    scene.source.file("workspace/directory/in", "of the snapshot");
+    scene.root.file("workspace/directory/in", "old");
+    let tree = molecule_tools::fs::Dir::open_operator_path(scene.root.path("workspace")).unwrap();
+    support::clock::tick();
+    molecule_tools::record::start(&tree).unwrap();
+    let restore = scene.command();
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+        .arg(scene.root.path("workspace/directory"));
+    command.args(["-e", "inject=getdents64:error=EIO"]);
+    command.arg(restore.get_program()).args(restore.get_args()).arg("--force");
+    let (status, text) = answer_on_a_terminal(&command, "n\n");
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains("workspace: not everything could be looked at"), "{text}");
+    assert!(text.contains("Take at least 0 newer entries away? [y/N]"), "{text}");
+    let now = std::fs::read_to_string(scene.root.path("workspace/directory/in")).unwrap();
+    assert_eq!(now, "old", "{text}");
+}
+
+/// To write into a file changes nothing of the directories above it.
+fn gives_way() {
+    let scene = Scene::new();
+    scene.source.file("workspace/place", "of the snapshot");
+    scene.root.file("workspace/place/below/notes", "old").file("workspace/place/old", "old");
+    let tree = molecule_tools::fs::Dir::open_operator_path(scene.root.path("workspace")).unwrap();
+    support::clock::tick();
+    molecule_tools::record::start(&tree).unwrap();
+    std::fs::write(scene.root.path("workspace/place/below/notes"), "mine").unwrap();
+    let lines = scene.run(&["--force", "--dry-run"], 0);
+    for line in [
+        "*deleting   ! {R}/workspace/place/below/notes",
+        "*deleting   {R}/workspace/place/below",
+        "*deleting   {R}/workspace/place/old",
+        ">f+++++++++ {R}/workspace/place",
+    ] {
+        assert!(lines.contains(&scene.line(line)), "{line}\n{lines}");
+    }
+    assert!(!lines.contains("workspace/place\nMOLECULE-RESTORE: *deleting"), "{lines}");
+    let lines = scene.run(&["--force"], 0);
+    assert!(lines.contains("workspace: 0 entries that were changed"), "{lines}");
+    assert!(lines.contains("and 1 deleted"), "{lines}");
+    assert!(scene.root.path("workspace/place").is_file());
 }
 
 fn no_record() {
