@@ -50,10 +50,14 @@ impl Lookup {
         }
     }
 
-    /// Whether regular file `name` of the entered directory `dir` has file capabilities. What cannot
-    /// be found out counts as none: a file system without the attribute, a file that just went.
-    pub(super) fn has_capabilities(&mut self, dir: &OwnedFd, name: &CStr) -> bool {
-        let result = match self {
+    /// Whether regular file `name` of the entered directory `dir` has file capabilities. A file system
+    /// without the attribute has none, nor has a file that just went.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be told.
+    pub(super) fn has_capabilities(&mut self, dir: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+        let found = match self {
             Self::WorkingDirectory => size(name),
             Self::Proc { path, mark } => {
                 path.truncate(*mark);
@@ -64,16 +68,25 @@ impl Lookup {
                 }
             }
         };
-        match result {
-            Ok(_) | Err(Errno::RANGE) => true,
+        let found = match found {
             // No /proc here. The file is opened then, which works but costs more.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => at::open_read(dir, name)
-                .is_ok_and(|fd| rustix::fs::fgetxattr(fd, NAME, &mut [0_u8; 64][..]).is_ok()),
-            Err(_) => false,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                at::open_read(dir, name).and_then(|file| {
+                    at::again(|| rustix::fs::fgetxattr(&file, NAME, &mut [0_u8; 64][..]))
+                })
+            }
+            other => other,
+        };
+        match found {
+            Ok(_) | Err(Errno::RANGE) => Ok(true),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+            // Gone, or something else by now.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+            Err(errno) => Err(errno),
         }
     }
 }
 
 fn size(path: &CStr) -> Result<usize, Errno> {
-    rustix::fs::lgetxattr(path, NAME, &mut [0_u8; 0][..])
+    at::again(|| rustix::fs::lgetxattr(path, NAME, &mut [0_u8; 0][..]))
 }

@@ -46,8 +46,13 @@ pub(super) fn run(parent: &Dir, name: &CStr, plan: Plan<'_>) -> Tally {
         }
     };
     let top = Task { dir: start, path: parent.path().to_owned(), name: name.to_owned() };
-    let walk =
-        Walk { plan, top: parent.join(name), links: Links::new(), warnings: AtomicU64::new(0) };
+    let walk = Walk {
+        plan,
+        top: parent.join(name),
+        links: Links::new(),
+        warnings: AtomicU64::new(0),
+        unclear: AtomicBool::new(false),
+    };
     let mut tally = walk.pass(&top, Pass::Look);
     if walk.links.is_needed() {
         tally += walk.pass(&top, Pass::GiveLinks);
@@ -92,6 +97,7 @@ pub(super) struct Walk<'a> {
     top: PathBuf,
     pub(super) links: Links,
     warnings: AtomicU64,
+    unclear: AtomicBool,
 }
 
 /// What the threads of one walk share.
@@ -160,6 +166,14 @@ impl Walk<'_> {
     pub(super) fn complain(&self, error: impl FnOnce() -> Error) {
         if self.warnings.fetch_add(1, Ordering::Relaxed) < WARNINGS {
             warn!("{}", error());
+        }
+    }
+
+    /// Says of the first file of which it cannot be told whether it has capabilities what becomes of all.
+    pub(super) fn note_unclear(&self, error: impl FnOnce() -> Error) {
+        if !self.unclear.swap(true, Ordering::Relaxed) {
+            let all = format!("such files below {} lose any that they have", self.shown());
+            warn!("{}", error().hint(all));
         }
     }
 }

@@ -297,7 +297,7 @@ impl Hands<'_> {
                 let leave = privileges == Privileges::Leave;
                 if shared_file {
                     self.count_link(way, name);
-                } else if !owner.owns(&stat) || (!leave && self.privileged(way.fd(), name, &stat)) {
+                } else if !owner.owns(&stat) || (!leave && self.privileged(way, name, &stat)) {
                     self.change(way, name);
                 }
             }
@@ -308,14 +308,19 @@ impl Hands<'_> {
     }
 
     /// Whether chown(2) would take something from the file: set-user-ID, set-group-ID with
-    /// group-execute, file capabilities.
-    fn privileged(&mut self, dir: &OwnedFd, name: &CStr, stat: &Stat) -> bool {
+    /// group-execute, file capabilities. Where that cannot be told it may: `chown -R` asks no file.
+    fn privileged(&mut self, way: Way<'_>, name: &CStr, stat: &Stat) -> bool {
         const SET_USER_ID: u32 = 0o4000;
         const SET_GROUP_ID_AND_EXECUTE: u32 = 0o2010;
         stat.kind == Kind::File
             && (stat.mode & SET_USER_ID != 0
                 || stat.mode & SET_GROUP_ID_AND_EXECUTE == SET_GROUP_ID_AND_EXECUTE
-                || self.lookup.has_capabilities(dir, name))
+                || self.lookup.has_capabilities(way.fd(), name).unwrap_or_else(|errno| {
+                    self.shared.walk.note_unclear(|| {
+                        Error::os("look for capabilities of", join(way, &self.base, name), errno)
+                    });
+                    true
+                }))
     }
 
     /// Opens entry `name`, which was seen to need a change, and changes what is there now.

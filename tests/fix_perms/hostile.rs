@@ -6,13 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::support::compare::{snapshot, touched};
-use crate::support::sandbox::{LoopDevice, Sandbox};
+use crate::support::sandbox::{LoopDevice, PROGRAM_INSIDE, Sandbox};
 use crate::support::tree::{CAPABILITY, Tree};
 use crate::support::{Case, Need, case};
-use crate::{boot, warning, warnings};
+use crate::{boot, said, warning, warnings};
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
+    const TRACED: &[Need] = &[Need::Root, Need::Program("strace")];
     const EXT4: &[Need] = &[Need::Root, Need::Loop, Need::Program("chattr")];
     vec![
         case("a_link_in_every_place_leads_nowhere", ROOT, planted_links),
@@ -22,6 +23,7 @@ pub fn cases() -> Vec<Case> {
         case("an_immutable_file_is_one_warning_and_the_rest_is_given", EXT4, immutable),
         case("a_large_tree_loses_every_set_id_bit_and_capability", ROOT, large),
         case("without_proc_capabilities_are_found_too", ROOT, no_proc),
+        case("a_capability_that_cannot_be_seen_goes_too_which_is_told_once", TRACED, unseen),
         case("what_stands_where_a_directory_should_be_is_left", ROOT, files_in_the_way),
     ]
 }
@@ -187,6 +189,31 @@ fn no_proc() {
     assert_eq!(warnings(&boot(&sandbox, 0)), 0);
     let entry = &snapshot(&sandbox.path("/configs/cap"))[std::path::Path::new("")];
     assert!(entry.xattrs.is_empty(), "{:?}", entry.xattrs);
+}
+
+fn unseen() {
+    for (errno, told) in [("EIO", true), ("EACCES", true), ("EOPNOTSUPP", false)] {
+        let sandbox = Sandbox::new();
+        let tree = Tree(sandbox.path("/configs"));
+        for name in ["a", "b", "c"] {
+            tree.file(name, "x").owner(name, 1000, 1000).mode(name, 0o600);
+            tree.xattr(name, "security.capability", CAPABILITY);
+        }
+        let run = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+        let run = run.arg(format!("inject=lgetxattr:error={errno}"));
+        let outcome = run.args([PROGRAM_INSIDE, "fix-perms"]).run();
+        assert_eq!(outcome.status, 0, "{}", said(&outcome));
+        let log = outcome.stdout();
+        assert_eq!(warnings(&log) > 0, told, "{errno} {log}");
+        if told {
+            let line = warning(&log, "look for capabilities of /configs/");
+            assert!(line.contains("below /configs lose any that they have"), "{line}");
+        }
+        for name in ["a", "b", "c"] {
+            let entry = &snapshot(&tree.path(name))[std::path::Path::new("")];
+            assert_eq!(entry.xattrs.is_empty(), told, "{errno} {name}: {:?}", entry.xattrs);
+        }
+    }
 }
 
 fn files_in_the_way() {
