@@ -31,14 +31,19 @@ pub fn run(context: &Context) -> u8 {
         let looked_up = look_up(&agent);
         match Dir::open_operator_path("/") {
             Ok(root) => {
+                let credentials = git_cred_setup::wanted(&environment);
                 let ownership = guarded("ownership", limit, |heart| {
                     fix_perms::boot(&root, &agent, restored, heart);
+                    // Else that step does it.
+                    if !credentials {
+                        git_cred_setup::clear_leftovers();
+                    }
                     None
                 });
                 if let Ended::BootToo(status) = ownership {
                     return status;
                 }
-                if git_cred_setup::wanted(&environment) {
+                if credentials {
                     let credentials = guarded("git credentials", limit, |heart| {
                         git_cred_setup::boot(&root, &agent, heart);
                         None

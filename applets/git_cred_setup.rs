@@ -77,6 +77,17 @@ pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
     set_up(root, user, helper.unwrap_or(OsStr::new(HELPER)), Some(heart));
 }
 
+/// Removes the copies of .gitconfig files that a killed run has left, at a boot that sets nothing up. Gives the
+/// number of those that stay; each has been told.
+pub fn clear_leftovers() -> usize {
+    log::section("MOLECULE-GIT", Stream::Stdout);
+    let failures = gitconfig::clear_leftovers();
+    for error in &failures {
+        warn!("{error}");
+    }
+    failures.len()
+}
+
 /// Gives the number of failures; each has been told. At boot somebody watches `heart`, and what is
 /// right already is not told.
 fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, heart: Option<&Heartbeat>) -> usize {
@@ -85,11 +96,7 @@ fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, heart: Option<&Heartbeat>) -
         ("credential.https://github.com.helper", helper),
         ("credential.https://github.com.useHttpPath", OsStr::new("true")),
     ];
-    let mut failed = 0;
-    for error in gitconfig::clear_leftovers() {
-        failed += 1;
-        warn!("{error}");
-    }
+    let mut failed = clear_leftovers();
     let setup = find_git(&environment).and_then(|git| {
         let (database, left) = (Database::read(root)?, Cell::new(0));
         Ok(Setup { git, settings, database, heart, left })

@@ -20,6 +20,7 @@ pub fn cases() -> Vec<Case> {
         case("what_fails_is_told_in_the_kernels_words", STRACE, kernels_words),
         case("a_copy_that_cannot_be_removed_is_told_and_removed_later", STRACE, left_behind),
         case("what_a_killed_run_has_left_is_removed_and_nothing_else", STRACE, killed),
+        case("a_boot_without_credentials_removes_it_too", STRACE, every_boot),
     ]
 }
 
@@ -157,6 +158,27 @@ fn left_behind() {
     assert_eq!(private(&sandbox).lines().count(), 1);
     succeeded(&setup(&sandbox).run());
     assert_eq!(private(&sandbox), "");
+}
+
+fn every_boot() {
+    const RENAME: &str = "rename,renameat,renameat2:error=EIO:signal=SIGKILL";
+    let sandbox = Sandbox::new();
+    sandbox.install("/usr/local/sbin/molecule-runtime", "#!/bin/sh\nexit 42\n");
+    let boot = || sandbox.program().arg("entrypoint").run();
+    write(&sandbox, AGENTS, "[user]\n\ttoken = secret\n");
+    assert_eq!(with_injection(&sandbox, &[RENAME]).run().status, 128 + 9);
+    assert_eq!(private(&sandbox).lines().count(), 1);
+    let outcome = boot();
+    assert_eq!((outcome.status, outcome.stderr()), (42, String::new()), "{outcome:?}");
+    assert!(!outcome.stdout().contains("MOLECULE-GIT"), "{outcome:?}");
+    assert_eq!(private(&sandbox), "");
+    sandbox
+        .sh("mkdir -m 700 /run/.molecule-tools.other; touch /run/.molecule-tools.other/precious");
+    let outcome = boot();
+    assert_eq!(outcome.status, 42, "{outcome:?}");
+    let line =
+        "MOLECULE-GIT: WARN remove directory /run/.molecule-tools.other: Directory not empty";
+    assert_eq!(outcome.stdout().matches(line).count(), 1, "{outcome:?}");
 }
 
 fn killed() {
