@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape, os_errno};
-use molecule_tools::fs::{Dir, Kind, Listing, at};
+use molecule_tools::fs::{Dir, Kind, Listing, at, patiently};
 use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::ownership::{self, Mode, Owner, Privileges, Tally};
 use molecule_tools::record;
@@ -177,7 +177,7 @@ impl<'a> Steps<'a> {
                 let claude = home.join(".claude");
                 self.note_made(&claude);
                 self.plan_in_claude(&claude);
-                if self.sessions_volume().is_some() {
+                if self.sessions_volume().flatten().is_some() {
                     self.give_persistent();
                 }
                 for name in [".molecule-token-cache", "Downloads"] {
@@ -236,12 +236,15 @@ impl<'a> Steps<'a> {
 
     /// ~/.claude with the directories and the settings file that the SDK expects.
     fn claude(&mut self, home: &Dir) {
+        // Where it cannot be told, sessions stay where they are: a directory in the place of the link would
+        // keep them off their volume for good.
         let volume = self.sessions_volume();
         match self.directory(home, Path::new(".claude"), 0o777) {
             Some(Place::Open(claude)) => {
                 let linked = match &volume {
-                    Some(volume) => self.attempt(sessions::belong_elsewhere(&claude, volume)),
-                    None => Some(false),
+                    Some(Some(volume)) => self.attempt(sessions::belong_elsewhere(&claude, volume)),
+                    Some(None) => Some(false),
+                    None => None,
                 };
                 if linked == Some(false) {
                     self.plain_sessions(&claude);
@@ -256,14 +259,15 @@ impl<'a> Steps<'a> {
             Some(Place::Planned) => self.plan_in_claude(&home.path().join(".claude")),
             None => {}
         }
-        if volume.is_some() {
+        if volume.flatten().is_some() {
             self.give_persistent();
         }
     }
 
-    /// The directory that the platform mounts for sessions, if it does.
-    fn sessions_volume(&mut self) -> Option<Dir> {
-        self.attempt(self.root.open_beneath(Path::new("root/.claude/sessions"))).flatten()
+    /// The directory that the platform mounts for sessions, if it does. None after a warning.
+    fn sessions_volume(&mut self) -> Option<Option<Dir>> {
+        let look = || self.root.open_beneath(Path::new("root/.claude/sessions"));
+        self.attempt(patiently(look))
     }
 
     /// In a dry run, what would be made in a ~/.claude that is absent.

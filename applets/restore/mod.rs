@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use molecule_tools::error::{Result, escape};
-use molecule_tools::fs::Dir;
+use molecule_tools::fs::{Dir, patiently};
 use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process::Interruption;
@@ -145,7 +145,7 @@ pub fn run(context: &Context) -> u8 {
         return probe::run(&options.device());
     }
     log::section("MOLECULE-RESTORE", if options.json { Stream::Stderr } else { Stream::Stdout });
-    let root = match Dir::open_operator_path(&options.root) {
+    let root = match patiently(|| Dir::open_operator_path(&options.root)) {
         Ok(root) => root,
         Err(error) => {
             warn!("{error}");
@@ -226,7 +226,7 @@ fn boot_options() -> Option<(Options, Dir)> {
             return None;
         }
     };
-    match Dir::open_operator_path(&options.root) {
+    match patiently(|| Dir::open_operator_path(&options.root)) {
         Ok(root) => Some((options, root)),
         Err(error) => {
             warn!("{error}");
@@ -254,11 +254,16 @@ fn leave_records(paths: &[PathBuf], root: &Dir, leave: fn(&Dir) -> Result<()>, h
 }
 
 impl Options {
-    /// What the boot goes by. A number of jobs that is none is left out, not the restore.
+    /// What the boot goes by. A value that is none is left out, not the restore: whether privileges are
+    /// wanted is then taken for a no.
     fn from_environment() -> clap::error::Result<Self> {
-        Self::try_parse_from(["restore"]).or_else(|error| {
+        let parse =
+            |options: &[&'static str]| Self::try_parse_from(["restore"].iter().chain(options));
+        parse(&[]).or_else(|error| {
             warn!("environment: {}; going on without it", first_line(&error));
-            Self::try_parse_from(["restore", "--jobs", "0"])
+            parse(&["--jobs", "0"])
+                .or_else(|_| parse(&["--no-privileged"]))
+                .or_else(|_| parse(&["--jobs", "0", "--no-privileged"]))
         })
     }
 

@@ -229,6 +229,7 @@ fn is_of_btrfs(name: &CStr) -> bool {
     name.to_bytes().starts_with(b"btrfs.")
 }
 
+/// Where it cannot be told, the properties are tried: one that cannot be set is reported.
 fn is_btrfs(fd: impl AsFd) -> bool {
-    fstatfs(fd).is_ok_and(|fs| fs.f_type == BTRFS_SUPER_MAGIC)
+    fstatfs(fd).map_or(true, |fs| fs.f_type == BTRFS_SUPER_MAGIC)
 }

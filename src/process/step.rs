@@ -132,15 +132,16 @@ impl Watch {
     fn work(self, parent: Pid, work: impl FnOnce(&Heartbeat) -> u8) -> ! {
         let Self { memory, reader, writer, signals } = self;
         drop((reader, signals));
-        let alone = prctl::set_pdeathsig(Signal::SIGKILL).is_ok_and(|()| {
-            // It may have ended before.
-            nix::unistd::getppid() == parent
-        });
+        // Where a system call filter forbids it, the step is done all the same: it would outlive only a boot
+        // that is killed.
+        let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+        // That may have happened before.
+        let orphaned = nix::unistd::getppid() != parent;
         // A build that unwinds must not do so into what was the parent's stack.
         let work = std::panic::AssertUnwindSafe(|| work(&memory.get().heart));
-        let status = match alone {
-            true => std::panic::catch_unwind(work),
-            false => Ok(0),
+        let status = match orphaned {
+            false => std::panic::catch_unwind(work),
+            true => Ok(0),
         };
         let Ok(status) = status else { std::process::abort() };
         let _ = std::io::stdout().flush();

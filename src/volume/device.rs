@@ -120,9 +120,9 @@ impl Device {
         self.node.as_ref().map(|node| node.number)
     }
 
-    /// Size in bytes.
-    pub fn size(&self) -> u64 {
-        self.file.as_fd().size()
+    /// Size in bytes; `None` if it cannot be told.
+    pub fn size(&self) -> Option<u64> {
+        self.file.as_fd().size().ok()
     }
 
     /// See [`Node::is_claimed`]; an image file never is.

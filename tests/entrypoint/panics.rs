@@ -10,6 +10,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("steps_that_panic_are_told_and_the_boot_goes_on", STRACE, no_random_numbers),
         case("a_boot_that_may_not_wait_goes_on", STRACE, no_waiting),
+        case("steps_are_done_where_the_end_of_the_boot_cannot_end_them", STRACE, no_prctl),
         case("a_step_that_ends_anywhere_is_told_and_the_boot_goes_on", STRACE, aborts),
     ]
 }
@@ -57,6 +58,16 @@ fn no_waiting() {
         let run = boot(&sandbox, "", &format!("{calls}:error=ENOMEM"));
         assert_eq!(boots(&sandbox, run).0.stderr(), "", "{calls}");
     }
+}
+
+/// A system call filter may forbid prctl(2).
+fn no_prctl() {
+    let sandbox = scene();
+    sandbox.sh("rm -rf /home/agent/Downloads");
+    let (outcome, _) = boots(&sandbox, boot(&sandbox, "", "prctl:error=EPERM"));
+    let log = outcome.stdout();
+    assert!(log.contains("MOLECULE-RESTORE: no /dev/xvdb"), "{log}");
+    assert_eq!(sandbox.sh("stat -c %u /home/agent/Downloads"), "1000\n", "{log}");
 }
 
 /// The end that a panic gives a step, at a system call that each of them makes.

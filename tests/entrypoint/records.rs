@@ -12,6 +12,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         case("each_tree_remembers_its_first_start", ROOT, remembered),
         case("a_start_that_is_not_root_s_is_remembered_too", LOOP, not_root),
+        case("a_variable_that_is_no_text_costs_nothing", LOOP, odd_variable),
         case("a_tree_without_attributes_remembers_in_a_file", LOOP, without_attributes),
     ];
     let everywhere = [
@@ -99,6 +100,27 @@ fn not_root() {
     sandbox.add_device("xvdb", &volume);
     let log = boot(&sandbox);
     nothing_is_lost(&sandbox, &log);
+}
+
+/// Without the restore there would be neither a marker nor a record, and the next start would restore over what
+/// the agent has made.
+fn odd_variable() {
+    use std::os::unix::ffi::OsStrExt as _;
+    for jobs in ["", "many"] {
+        let sandbox = workspace();
+        let run = entrypoint(&sandbox)
+            .env("MOLECULE_RESTORE_NO_PRIVILEGED", std::ffi::OsStr::from_bytes(b"\xff"))
+            .env("MOLECULE_RESTORE_JOBS", jobs);
+        let volume = volume();
+        sandbox.add_device("xvdb", &volume);
+        let log = boots(&sandbox, run).0.stdout();
+        assert!(log.contains("WARN environment: "), "{log}");
+        assert!(log.contains("complete — marker /configs/.restore-completed dropped"), "{log}");
+        agent_works(&sandbox);
+        sandbox.sh("rm /configs/.restore-completed");
+        let log = boot(&sandbox);
+        nothing_is_lost(&sandbox, &log);
+    }
 }
 
 fn late_volume(filesystem: Filesystem) {

@@ -1,6 +1,6 @@
 //! ~/.claude/sessions, the volume at /root/.claude/sessions, and the way through /root.
 
-use crate::support::sandbox::Sandbox;
+use crate::support::sandbox::{PROGRAM_INSIDE, Sandbox};
 use crate::support::tree::{ACCESS, GROUP_OBJ, MASK, NO_ID, OTHER, USER, USER_OBJ, acl};
 use crate::support::{Case, Need, case};
 use crate::{boot, warning, warnings};
@@ -8,10 +8,12 @@ use crate::{boot, warning, warnings};
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     const ACL: &[Need] = &[Need::Root, Need::Program("setfacl")];
+    const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     vec![
         case("the_link_replaces_nothing_that_holds_anything", ROOT, link),
         case("sessions_that_are_there_stay", ROOT, kept),
         case("without_a_volume_there_is_a_directory", ROOT, no_volume),
+        case("a_volume_that_cannot_be_looked_at_is_no_absence", STRACE, unclear),
         case("sessions_that_are_the_volume_itself_are_left", ROOT, volume_itself),
         case("the_user_reads_and_writes_its_sessions_and_sees_nothing_else", ROOT, reach),
         case("an_acl_that_is_there_gives_nobody_more", ACL, existing_acl),
@@ -72,6 +74,32 @@ fn no_volume() {
     assert_eq!(warnings(&boot(&sandbox, 0)), 0);
     assert_eq!(sandbox.sh("stat -c '%F %u' /home/agent/.claude/sessions"), "directory 1000\n");
     assert_eq!(sandbox.sh("stat -c %a:%F /root; ls -A /root"), "700:directory\n");
+}
+
+/// Sessions in a directory in the place of the link would never come to the volume.
+fn unclear() {
+    let look = "readlink /home/agent/.claude/sessions; cat /root/.claude/sessions/s";
+    for (times, lost) in [("", true), (":when=1..2", false)] {
+        let sandbox = Sandbox::with(&format!(
+            "{VOLUME} echo mine > root/.claude/sessions/s
+             ln -s /root/.claude/sessions home/agent/.claude/sessions"
+        ));
+        let inject = format!("inject=openat,openat2:error=EIO{times}");
+        let outcome = sandbox
+            .command("/usr/bin/strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-P", "/root/.claude", "-e", &inject])
+            .args([PROGRAM_INSIDE, "fix-perms"])
+            .run();
+        let log = outcome.stdout();
+        assert_eq!(outcome.status, i32::from(lost), "{log}");
+        match lost {
+            true => assert!(warning(&log, "/root/.claude/sessions: ").contains("Input/output")),
+            false => assert_eq!(warnings(&log), 0, "{log}"),
+        }
+        assert_eq!(sandbox.sh(look), "/root/.claude/sessions\nmine\n", "{log}");
+        assert_eq!(warnings(&boot(&sandbox, 0)), 0);
+        assert_eq!(sandbox.sh(look), "/root/.claude/sessions\nmine\n");
+    }
 }
 
 fn volume_itself() {

@@ -54,7 +54,7 @@ impl ReadAt for Device {
         Ok(count)
     }
 
-    fn size(&self) -> u64 {
-        self.size
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.size)
     }
 }

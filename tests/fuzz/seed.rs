@@ -26,7 +26,7 @@ impl ReadAt for Watched {
         Ok(count)
     }
 
-    fn size(&self) -> u64 {
+    fn size(&self) -> std::io::Result<u64> {
         self.image.size()
     }
 }
@@ -37,5 +37,5 @@ fn main() {
     let image = open(Path::new(image)).unwrap();
     let device = Watched { image, blocks: RefCell::default() };
     println!("{:?}", probe(&device).unwrap().fstype);
-    std::fs::write(output, input::Device::encode(device.size(), &device.blocks.borrow())).unwrap();
+    std::fs::write(output, input::Device::encode(device.size().unwrap(), &device.blocks.borrow())).unwrap();
 }

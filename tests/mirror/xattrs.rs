@@ -12,8 +12,13 @@ use crate::support::{Case, Need, case, ok, peak_memory};
 pub fn cases() -> Vec<Case> {
     const XFS: &[Need] =
         &[Need::Root, Need::Loop, Need::Program("mkfs.xfs"), Need::Filesystem("xfs")];
-    const BTRFS: &[Need] =
-        &[Need::Root, Need::Loop, Need::Program("mkfs.btrfs"), Need::Filesystem("btrfs")];
+    const BTRFS: &[Need] = &[
+        Need::Root,
+        Need::Loop,
+        Need::Program("mkfs.btrfs"),
+        Need::Filesystem("btrfs"),
+        Need::Program("strace"),
+    ];
     vec![
         case("xattrs_are_not_held_all_at_once", XFS, too_many_to_hold),
         case("a_list_of_xattrs_that_cannot_be_read_costs_the_attributes", XFS, too_many_to_list),
@@ -138,6 +143,21 @@ fn compression() {
     pair.mirror();
     assert_eq!(both(), [Some(b"zstd".to_vec()), Some(b"lzo".to_vec())]);
     assert_eq!(seen(&pair, "plain"), None);
+    // It is not taken for another file system's only because this one cannot be asked.
+    std::process::Command::new("setfattr")
+        .args(["-x", "btrfs.compression"])
+        .arg(pair.to().path("file"))
+        .status()
+        .unwrap();
+    assert_eq!(seen(&pair, "file"), None);
+    let output = std::process::Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=fstatfs:error=EIO"])
+        .arg(crate::support::PROGRAM)
+        .args(pair.command().get_args())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(seen(&pair, "file"), Some(b"zstd".to_vec()), "{}", said(&output));
     // Elsewhere it is no error and no difference.
     let other = Pair::new();
     std::fs::remove_dir_all(&other.source).unwrap();

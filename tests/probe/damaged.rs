@@ -163,8 +163,8 @@ impl molecule_tools::volume::probe::ReadAt for Bad {
         }
     }
 
-    fn size(&self) -> u64 {
-        self.0.len() as u64
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.0.len() as u64)
     }
 }
 

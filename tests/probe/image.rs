@@ -133,7 +133,7 @@ impl<T: ReadAt> ReadAt for Counted<T> {
         Ok(count)
     }
 
-    fn size(&self) -> u64 {
+    fn size(&self) -> std::io::Result<u64> {
         self.inner.size()
     }
 

@@ -94,7 +94,7 @@ impl<T: ReadAt> ReadAt for Watched<T> {
         self.inner.read_at(offset, buffer)
     }
 
-    fn size(&self) -> u64 {
+    fn size(&self) -> std::io::Result<u64> {
         self.inner.size()
     }
 }
@@ -178,8 +178,8 @@ impl ReadAt for Sparse {
         Ok(count)
     }
 
-    fn size(&self) -> u64 {
-        self.size
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.size)
     }
 }
 
@@ -187,7 +187,7 @@ fn robust() {
     let devices: Vec<Sparse> = bases()
         .iter()
         .map(|base| Sparse {
-            size: open(&base.image.path()).unwrap().size(),
+            size: open(&base.image.path()).unwrap().size().unwrap(),
             blocks: watched(&base.image).into_iter().collect(),
         })
         .collect();

@@ -148,10 +148,10 @@ fn warn_of_staleness(target: &Target<'_>, options: &str) {
 }
 
 impl Target<'_> {
-    /// Length in bytes.
+    /// Length in bytes; 0 if it cannot be told.
     fn length(&self) -> u64 {
         match self.range.length {
-            0 => self.device.size().saturating_sub(self.range.offset),
+            0 => self.device.size().unwrap_or(0).saturating_sub(self.range.offset),
             length => length,
         }
     }

@@ -199,3 +199,27 @@ fn search(extent: &Extent<'_>) -> Content {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Zeros that it does not tell the number of.
+    struct Unsized;
+
+    impl ReadAt for Unsized {
+        fn read_at(&self, _: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+            buffer.fill(0);
+            Ok(buffer.len())
+        }
+        fn size(&self) -> std::io::Result<u64> {
+            Err(rustix::io::Errno::IO.into())
+        }
+    }
+
+    #[test]
+    fn a_device_that_does_not_tell_its_size_is_not_empty() {
+        assert_eq!(probe(&Unsized).unwrap_err().errno(), Some(rustix::io::Errno::IO));
+        assert!(probe(&&[0_u8; 4096][..]).is_ok());
+    }
+}

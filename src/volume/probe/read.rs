@@ -17,7 +17,7 @@ pub trait ReadAt {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Size in bytes.
-    fn size(&self) -> u64;
+    fn size(&self) -> io::Result<u64>;
 
     /// Size of a logical sector in bytes, the unit of partition tables.
     fn sector_size(&self) -> u64 {
@@ -35,8 +35,8 @@ impl ReadAt for &[u8] {
         Ok(count)
     }
 
-    fn size(&self) -> u64 {
-        self.len() as u64
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
     }
 }
 
@@ -45,9 +45,9 @@ impl ReadAt for BorrowedFd<'_> {
         Ok(rustix::io::retry_on_intr(|| rustix::io::pread(self, &mut *buffer, offset))?)
     }
 
-    /// Works for regular files and for block devices (lseek(2)); 0 for what has no size.
-    fn size(&self) -> u64 {
-        rustix::fs::seek(self, SeekFrom::End(0)).unwrap_or(0)
+    /// Works for regular files and for block devices (lseek(2)).
+    fn size(&self) -> io::Result<u64> {
+        Ok(rustix::fs::seek(self, SeekFrom::End(0))?)
     }
 
     fn sector_size(&self) -> u64 {
@@ -60,7 +60,7 @@ impl ReadAt for OwnedFd {
         self.as_fd().read_at(offset, buffer)
     }
 
-    fn size(&self) -> u64 {
+    fn size(&self) -> io::Result<u64> {
         self.as_fd().size()
     }
 
@@ -117,14 +117,16 @@ impl<'a> Source<'a> {
     pub(crate) const LIMIT: u64 = 1024 * 1024;
 
     pub(crate) fn new(device: &'a dyn ReadAt) -> Self {
+        let size = device.size().map_err(|error| crate::error::os_errno(&error));
         Self {
             device,
-            size: device.size(),
+            // Nothing can be found then, and the probe fails.
+            size: size.unwrap_or(0),
             sector_size: device.sector_size().clamp(512, 65536),
             blocks: RefCell::default(),
             used: Cell::new(0),
             exhausted: Cell::new(false),
-            failure: Cell::new(None),
+            failure: Cell::new(size.err()),
         }
     }
 

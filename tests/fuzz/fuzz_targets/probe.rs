@@ -23,7 +23,7 @@ impl ReadAt for Counted {
         Ok(count)
     }
 
-    fn size(&self) -> u64 {
+    fn size(&self) -> std::io::Result<u64> {
         self.device.size()
     }
 }
