@@ -8,6 +8,7 @@
 mod support;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         case("a_process_inside_gets_exactly_what_was_asked_for", &[Need::Root], process),
         case("a_loop_device_holds_a_snapshot_and_is_freed", &[Need::Root, Need::Loop], snapshot),
         case("a_new_file_is_never_older_than_now", &[], clock),
+        case("what_was_installed_runs_while_other_threads_start_processes", &[Need::Root], installed),
         case("nothing_inside_outlives_it", &[Need::Root], background),
     ])
 }
@@ -106,6 +108,29 @@ fn snapshot() {
     drop((device, sandbox));
     let after = std::fs::read_to_string(backing(number).join("backing_file")).ok();
     assert_ne!(after, Some(before), "still attached");
+}
+
+fn installed() {
+    let sandbox = Sandbox::new();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    sandbox.command("/bin/true").run();
+                }
+            });
+        }
+        let mut busy = Vec::new();
+        for number in 0..200 {
+            sandbox.install("/tmp/script", &format!("#!/bin/sh\nexit {}\n", number % 7));
+            // A shell, which tells of a failure to start it.
+            let outcome = sandbox.command("/bin/sh").args(["-c", "exec /tmp/script"]).run();
+            busy.extend((outcome.status != number % 7).then(|| outcome.stderr()));
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(busy.is_empty(), "{} of 200: {}", busy.len(), busy[0]);
+    });
 }
 
 fn background() {

@@ -10,7 +10,7 @@ mod run;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -136,11 +136,15 @@ impl Sandbox {
     }
 
     /// Makes an executable file.
+    ///
+    /// Another process writes it: what this one has open for writing, a process that another thread forks
+    /// has open until its exec, and the kernel runs no such program (ETXTBSY of execve(2)).
     pub fn install(&self, inside: &str, text: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::write(self.path(inside), text).expect("a file in the sandbox");
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(self.path(inside), mode).expect("its mode");
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).expect("its text");
+        let write = ["-euc", "cat > \"$0\"; chmod 755 \"$0\"", inside];
+        let outcome = self.command("/bin/sh").args(write).stdin(file).run();
+        assert_eq!(outcome.status, 0, "{inside}: {outcome:?}");
     }
 
     /// Runs `script` inside as root; it must succeed. Gives its standard output.
