@@ -21,7 +21,11 @@ fn main() -> ExitCode {
         case("a_process_inside_gets_exactly_what_was_asked_for", &[Need::Root], process),
         case("a_loop_device_holds_a_snapshot_and_is_freed", &[Need::Root, Need::Loop], snapshot),
         case("a_new_file_is_never_older_than_now", &[], clock),
-        case("what_was_installed_runs_while_other_threads_start_processes", &[Need::Root], installed),
+        case(
+            "what_was_installed_runs_while_other_threads_start_processes",
+            &[Need::Root],
+            installed,
+        ),
         case("nothing_inside_outlives_it", &[Need::Root], background),
     ])
 }

@@ -33,8 +33,8 @@ pub struct Plan {
 impl Plan {
     /// For the tree at `destination`; `None` where there is none yet.
     pub fn of(destination: Option<&Dir>, options: &Options, doubt: Option<&Doubt>) -> Self {
-        let full = Self { keep: None, checksum: false, why: None };
-        let Some(tree) = destination.filter(|_| !options.force) else { return full };
+        let full = |checksum| Self { keep: None, checksum, why: None };
+        let Some(tree) = destination.filter(|_| !options.force) else { return full(false) };
         let careful = |keep, why| Self { keep: Some(keep), checksum: false, why: Some(why) };
         match (record::look(tree), doubt) {
             (Ok(Some(time)), Some(Doubt::CutOff(_))) if time > PENDING => Self {
@@ -55,7 +55,9 @@ impl Plan {
                 };
                 careful(Keep::ChangedSince(time), format!("a runtime has run there {since}"))
             }
-            (Ok(None), None) => full,
+            // What is there already may be of a restore that a power cut ended before its marker. A file of its
+            // can have size and time and no content: ext4 writes the size to its journal before the data is there.
+            (Ok(None), None) => full(true),
             (Ok(None), Some(Doubt::OddMarker(noun))) => {
                 careful(Keep::NewerThanSource, format!("{noun} stands in the place of the marker"))
             }

@@ -36,6 +36,7 @@ pub fn cases() -> Vec<Case> {
         case("a_lock_is_nobody_elses_to_take", needs, lock_of_the_agents),
         case("a_new_marker_has_the_modes_the_umask_leaves", needs, marker_mode),
         case("a_restored_old_marker_is_rewritten", needs, old_marker),
+        case("content_that_a_power_cut_took_is_restored_without_a_marker", needs, lost_content),
     ]
 }
 
@@ -395,4 +396,18 @@ fn old_marker() {
         std::fs::read_to_string(scene.source.path("configs/.restore-completed")).unwrap(),
         before
     );
+}
+
+/// ext4 (delayed allocation, unwritten extents) leaves such a file when the machine goes down while it is written.
+fn lost_content() {
+    let scene = Scene::new();
+    let path = "workspace/src/main.rs";
+    let source = scene.source.path(path).metadata().unwrap();
+    scene.root.file(path, vec![0; source.len() as usize]);
+    let modified = source.modified().unwrap();
+    let file = std::fs::File::options().write(true).open(scene.root.path(path)).unwrap();
+    file.set_modified(modified).unwrap();
+    scene.run(&[], 0);
+    assert_eq!(std::fs::read_to_string(scene.root.path(path)).unwrap(), "fn main() {}\n");
+    assert_eq!(scene.root.path(path).metadata().unwrap().modified().unwrap(), modified);
 }
