@@ -6,12 +6,17 @@
 //! before Linux 6.6), as a small file in it. The time is that of the tree's own file system, so that it
 //! can be compared with the times of last change (ctime) of what is in the tree.
 //!
+//! A boot leaves its record twice: pending while it holds the lock of its restore, and once more just before
+//! its runtime starts, so that what the boot itself changes between the two counts as nobody's work. A pending
+//! record that another boot finds keeps its time: the runtime may have started all the same.
+//!
 //! The tree's user may remove or forge a record. That costs nobody but this user: the worst is what
 //! would happen without one. What is no time is read as one before every change, which protects everything.
 
 use std::ffi::CStr;
 
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{Error, Result};
 use crate::fs::xattr::Target;
@@ -27,12 +32,21 @@ const LIMIT: usize = 64;
 /// Seconds since 1970 and nanoseconds, as statx(2) gives them.
 pub type Time = (i64, u32);
 
+/// What a tree remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// What has a time of last change before this one was there before the runtime.
+    pub since: Time,
+    /// The boot that left it had not come to its runtime yet.
+    pub pending: bool,
+}
+
 /// The record of `tree`; `None` if it has none.
 ///
 /// # Errors
 ///
 /// When it cannot be told whether there is one.
-pub fn look(tree: &Dir) -> Result<Option<Time>> {
+pub fn look(tree: &Dir) -> Result<Option<Record>> {
     if let Some(value) = patiently(|| attribute(tree))? {
         return Ok(Some(parse(&value)));
     }
@@ -49,26 +63,44 @@ pub fn look(tree: &Dir) -> Result<Option<Time>> {
     }
 }
 
-/// Leaves [`PENDING`] with a tree that has no record: from here on no restore takes anything away there.
+/// Leaves a pending record with a tree that has none: from here on no restore takes anything away there. One
+/// that is pending already is another boot's and becomes final.
 ///
 /// # Errors
 ///
 /// Those of [`look`], and when no record can be left (EROFS where nothing at all can be written).
 pub fn announce(tree: &Dir) -> Result<()> {
+    leave(tree, || put_present(tree, true))
+}
+
+/// Leaves the time `since` with a tree that has no record, where a runtime may have started then. One that is
+/// pending becomes final.
+///
+/// # Errors
+///
+/// As [`announce`].
+pub fn lived(tree: &Dir, since: Time) -> Result<()> {
+    leave(tree, || put(tree, Record { since, pending: false }).map(drop))
+}
+
+fn leave(tree: &Dir, new: impl FnOnce() -> Result<()>) -> Result<()> {
     match look(tree)? {
+        None => new(),
+        Some(Record { since, pending: true }) => {
+            put(tree, Record { since, pending: false }).map(drop)
+        }
         Some(_) => Ok(()),
-        None => put(tree, PENDING).map(drop),
     }
 }
 
-/// Puts the present time in place of [`PENDING`], or of nothing. A record of an earlier start stays.
+/// Puts the present time in place of a pending record, or of nothing. A record of an earlier start stays.
 ///
 /// # Errors
 ///
 /// As [`announce`].
 pub fn start(tree: &Dir) -> Result<()> {
     match look(tree)? {
-        None | Some(PENDING) => renew(tree),
+        None | Some(Record { pending: true, .. }) => renew(tree),
         Some(_) => Ok(()),
     }
 }
@@ -79,25 +111,30 @@ pub fn start(tree: &Dir) -> Result<()> {
 ///
 /// When no record can be left.
 pub fn renew(tree: &Dir) -> Result<()> {
-    // The first write shows the time on the clock of this file system.
-    let now = put(tree, PENDING)?;
-    put(tree, now).map(drop)
+    put_present(tree, false)
 }
 
-/// The record of a boot that has not come to its runtime yet. It is before every change.
-pub const PENDING: Time = (0, 0);
-/// What a record that is no time is read as.
-const UNREADABLE: Time = (i64::MIN, 0);
+/// A time before every change.
+pub const ALWAYS: Time = (i64::MIN, 0);
+/// What a record that is no time of the past is read as. Later work would seem older than a time to come.
+const UNREADABLE: Record = Record { since: ALWAYS, pending: true };
+
+fn put_present(tree: &Dir, pending: bool) -> Result<()> {
+    // The first write shows the time on the clock of this file system.
+    let since = put(tree, Record { since: ALWAYS, pending: true })?;
+    put(tree, Record { since, pending }).map(drop)
+}
 
 /// Writes a record; returns the time at which it was written.
-fn put(tree: &Dir, time: Time) -> Result<Time> {
-    match Target::fd(tree).set(ATTRIBUTE, text(time).as_bytes()) {
+fn put(tree: &Dir, record: Record) -> Result<Time> {
+    let text = text(record);
+    match Target::fd(tree).set(ATTRIBUTE, text.as_bytes()) {
         Ok(()) => Ok(tree.stat()?.ctime),
         Err(errno @ Errno::ROFS) => Err(Error::os("leave a record with", tree.path(), errno)),
         Err(_) => {
             let owner = tree.stat()?;
-            tree.replace_file(FILE, text(time).as_bytes(), 0o644, Some((owner.uid, owner.gid)))?;
-            Ok(tree.stat_entry(FILE)?.map_or(PENDING, |stat| stat.ctime))
+            tree.replace_file(FILE, text.as_bytes(), 0o644, Some((owner.uid, owner.gid)))?;
+            Ok(tree.stat_entry(FILE)?.map_or(ALWAYS, |stat| stat.ctime))
         }
     }
 }
@@ -113,17 +150,28 @@ fn attribute(tree: &Dir) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn text((seconds, nanoseconds): Time) -> String {
-    format!("{seconds}.{nanoseconds:09}\n")
+fn text(Record { since: (seconds, nanoseconds), pending }: Record) -> String {
+    let word = if pending { PENDING } else { "" };
+    format!("{seconds}.{nanoseconds:09}{word}\n")
 }
 
-fn parse(bytes: &[u8]) -> Time {
-    let time = || {
-        let (seconds, nanoseconds) = std::str::from_utf8(bytes).ok()?.trim_end().split_once('.')?;
+/// Behind the time of a pending record.
+const PENDING: &str = " pending";
+
+fn parse(bytes: &[u8]) -> Record {
+    let record = || {
+        let text = std::str::from_utf8(bytes).ok()?.trim_end();
+        let (time, pending) = match text.strip_suffix(PENDING) {
+            Some(time) => (time, true),
+            None => (text, false),
+        };
+        let (seconds, nanoseconds) = time.split_once('.')?;
         let nanoseconds: u32 = nanoseconds.parse().ok().filter(|&n| n < 1_000_000_000)?;
-        Some((seconds.parse().ok()?, nanoseconds))
+        let since = (seconds.parse().ok()?, nanoseconds);
+        let now = clock_gettime(ClockId::Realtime);
+        (since <= (now.tv_sec, now.tv_nsec as u32)).then_some(Record { since, pending })
     };
-    time().unwrap_or(UNREADABLE)
+    record().unwrap_or(UNREADABLE)
 }
 
 #[cfg(test)]
@@ -139,15 +187,21 @@ mod tests {
         }
 
         #[test]
-        fn a_time_comes_back(seconds in any::<i64>(), nanoseconds in 0_u32..1_000_000_000) {
-            let time = (seconds, nanoseconds);
-            prop_assert_eq!(parse(text(time).as_bytes()), time);
+        fn a_record_comes_back(
+            seconds in i64::MIN..1_700_000_000,
+            nanoseconds in 0_u32..1_000_000_000,
+            pending: bool,
+        ) {
+            let record = Record { since: (seconds, nanoseconds), pending };
+            prop_assert_eq!(parse(text(record).as_bytes()), record);
         }
     }
 
     #[test]
-    fn what_is_no_time_protects_everything() {
-        for odd in [&b""[..], b"soon", b"5", b"5.", b"5.1000000000", b"\xff.1", b"1.2.3"] {
+    fn what_is_no_time_of_the_past_protects_everything() {
+        for odd in
+            [&b""[..], b"soon", b"5", b"5.", b"5.1000000000", b"\xff.1", b"1.2.3", b"9999999999.0"]
+        {
             assert_eq!(parse(odd), UNREADABLE, "{odd:?}");
         }
     }
@@ -157,20 +211,52 @@ mod tests {
     fn a_record_holds_the_time_of_its_file_system() {
         let directory = tempfile::tempdir().unwrap();
         let tree = Dir::open_operator_path(directory.path()).unwrap();
-        std::fs::write(directory.path().join("before"), "").unwrap();
-        let before = tree.stat_entry(c"before").unwrap().unwrap();
+        let make = |name: &str| {
+            std::fs::write(directory.path().join(name), "").unwrap();
+            tree.stat_entry(&std::ffi::CString::new(name).unwrap()).unwrap().unwrap().ctime
+        };
+        let record = || look(&tree).unwrap().unwrap();
+        let before = make("before");
         assert_eq!(look(&tree).unwrap(), None);
         announce(&tree).unwrap();
-        assert_eq!(look(&tree).unwrap(), Some(PENDING));
+        let announced = record();
+        assert!(announced.pending && before <= announced.since, "{announced:?}");
         start(&tree).unwrap();
-        std::fs::write(directory.path().join("after"), "").unwrap();
-        let after = tree.stat_entry(c"after").unwrap().unwrap();
-        let time = look(&tree).unwrap().unwrap();
-        assert!(before.ctime <= time && time <= after.ctime, "{time:?}");
-        std::fs::write(directory.path().join(".molecule-started"), "junk").unwrap();
+        let started = record();
+        let after = make("after");
+        assert!(!started.pending, "{started:?}");
+        assert!(announced.since <= started.since && started.since <= after, "{started:?}");
+        make(".molecule-started");
         start(&tree).unwrap();
-        assert_eq!(look(&tree).unwrap(), Some(time), "the first start counts, and the attribute");
+        assert_eq!(record(), started, "the first start counts, and the attribute");
         renew(&tree).unwrap();
-        assert!(look(&tree).unwrap() > Some(time));
+        assert!(record().since > started.since);
+    }
+
+    #[test]
+    fn what_another_boot_left_becomes_final() {
+        for leave in [announce as fn(&Dir) -> Result<()>, |tree| lived(tree, (5, 7))] {
+            let directory = tempfile::tempdir().unwrap();
+            let tree = Dir::open_operator_path(directory.path()).unwrap();
+            announce(&tree).unwrap();
+            let announced = look(&tree).unwrap().unwrap();
+            leave(&tree).unwrap();
+            start(&tree).unwrap();
+            let last = Record { pending: false, ..announced };
+            assert_eq!(look(&tree).unwrap(), Some(last));
+            put(&tree, Record { since: (9_999_999_999, 0), pending: false }).unwrap();
+            leave(&tree).unwrap();
+            let last = Record { since: ALWAYS, pending: false };
+            assert_eq!(look(&tree).unwrap(), Some(last));
+        }
+    }
+
+    #[test]
+    fn a_tree_without_a_record_has_lived_since_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Dir::open_operator_path(directory.path()).unwrap();
+        lived(&tree, (5, 7)).unwrap();
+        start(&tree).unwrap();
+        assert_eq!(look(&tree).unwrap(), Some(Record { since: (5, 7), pending: false }));
     }
 }

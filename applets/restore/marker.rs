@@ -28,8 +28,9 @@ const HEAD: usize = 4096;
 pub enum Marker {
     /// Nothing.
     Absent,
-    /// A regular file: the restore is done.
-    Present,
+    /// A regular file: the restore is done. It was written at this time (seconds and nanoseconds, modification
+    /// time), and no runtime has started over what was restored before.
+    Present((i64, u32)),
     /// A regular file of an earlier boot of the kernel that ended before all was on the disk. It was written at
     /// this time (seconds and nanoseconds, modification time).
     CutOff((i64, u32)),
@@ -50,7 +51,7 @@ pub fn look(root: &Dir) -> Result<Marker> {
     }
     Ok(match is_cut_off(&configs) {
         true => Marker::CutOff(stat.mtime),
-        false => Marker::Present,
+        false => Marker::Present(stat.mtime),
     })
 }
 

@@ -235,10 +235,15 @@ fn boot_options() -> Option<(Options, Dir)> {
     }
 }
 
-fn leave_records(paths: &[PathBuf], root: &Dir, leave: fn(&Dir) -> Result<()>, heart: &Heartbeat) {
+fn leave_records(
+    paths: &[PathBuf],
+    root: &Dir,
+    leave: impl Fn(&Dir) -> Result<()>,
+    heart: &Heartbeat,
+) {
     for path in paths {
         heart.enter(0, shown_below(root.path(), path));
-        match root.open_beneath(path).and_then(|tree| tree.as_ref().map_or(Ok(()), leave)) {
+        match root.open_beneath(path).and_then(|tree| tree.as_ref().map_or(Ok(()), &leave)) {
             Ok(()) => {}
             // Where nothing can be written, nothing can be lost either.
             Err(error) if error.errno() == Some(Errno::ROFS) => {}
@@ -302,10 +307,10 @@ struct Life<'a> {
 
 fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Outcome {
     life.heart.enter(0, marker::path(root));
-    if let Some(outcome) = settled(options, root) {
+    let paths = options.restore_set();
+    if let Some(outcome) = settled(options, root, &paths, life, caller) {
         return outcome;
     }
-    let paths = options.restore_set();
     life.heart.enter(0, options.source_name());
     let source = open_source(options, root, &paths).unwrap_or_else(|error| {
         warn!("{error}");
@@ -334,7 +339,7 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
         return Outcome::Failed(error.to_string());
     }
     // Whoever had a lock before may have restored everything meanwhile.
-    if let Some(outcome) = settled(options, root) {
+    if let Some(outcome) = settled(options, root, &paths, life, caller) {
         return outcome;
     }
     let outcome = match source {
@@ -352,29 +357,40 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
     outcome
 }
 
-/// How a restore ends for which there is nothing to do, or of which that cannot be told.
-fn settled(options: &Options, root: &Dir) -> Option<Outcome> {
+/// How a restore ends for which there is nothing to do, or of which that cannot be told. At boot a tree without
+/// a record gets one then: the old script, or an earlier version, may have started a runtime over it.
+fn settled(
+    options: &Options,
+    root: &Dir,
+    paths: &[PathBuf],
+    life: Life<'_>,
+    caller: Caller,
+) -> Option<Outcome> {
     if options.force {
         return None;
     }
     let shown = marker::path(root);
-    match marker::look(root) {
-        Ok(Marker::Present) => {
+    let (outcome, lived) = match marker::look(root) {
+        Ok(Marker::Present(time)) => {
             info!("marker {} present — skipping (already restored on this EC2)", escape(&shown));
-            Some(Outcome::AlreadyDone)
+            (Outcome::AlreadyDone, time)
         }
-        Ok(Marker::Absent | Marker::Odd(_) | Marker::CutOff(_)) => None,
+        Ok(Marker::Absent | Marker::Odd(_) | Marker::CutOff(_)) => return None,
         Err(error) => {
             let error = error.hint("nothing is restored, for it may be there");
             warn!("cannot tell whether there is a marker {}: {error}", escape(&shown));
-            Some(Outcome::Failed(error.to_string()))
+            (Outcome::Failed(error.to_string()), record::ALWAYS)
         }
+    };
+    if caller == Caller::Boot {
+        leave_records(paths, root, |tree| record::lived(tree, lived), life.heart);
     }
+    Some(outcome)
 }
 
 fn all_have_records(root: &Dir, paths: &[PathBuf]) -> bool {
     paths.iter().all(|path| match root.open_beneath(path) {
-        Ok(Some(tree)) => matches!(record::look(&tree), Ok(Some(_))),
+        Ok(Some(tree)) => matches!(record::look(&tree), Ok(Some(record)) if !record.pending),
         Ok(None) => true,
         Err(_) => false,
     })
@@ -500,7 +516,7 @@ fn drop_marker(options: &Options, root: &Dir, trees: &[Held<'_>], report: &mut R
     if report.is_by_hand() && report.status() == 1 {
         return warn!("nothing that was asked for could be restored; no marker is dropped");
     }
-    let missing = || !matches!(marker::look(root), Ok(Marker::Present));
+    let missing = || !matches!(marker::look(root), Ok(Marker::Present(_)));
     if report.is_by_hand() && options.is_partial() && missing() {
         return info!(
             "only a part of the restore set was asked for: no marker is dropped, the next start \

@@ -12,7 +12,7 @@ use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::{Dir, Kind};
 use molecule_tools::log;
 use molecule_tools::mirror::{self, Change, Differences, Observer, mirror};
-use molecule_tools::record::{self, PENDING, Time};
+use molecule_tools::record::{self, Time};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use tracing::{info, warn};
@@ -34,11 +34,14 @@ pub struct Since<'a> {
 impl<'a> Since<'a> {
     /// `None` if no runtime has started over `tree`.
     pub fn of(tree: &'a Dir) -> Option<Self> {
-        let time = record::look(tree).unwrap_or_else(|error| {
-            warn!("{error}; every entry counts as newer");
-            Some(PENDING)
-        });
-        time.map(|time| Self { tree, time })
+        let time = match record::look(tree) {
+            Ok(found) => found?.since,
+            Err(error) => {
+                warn!("{error}; every entry counts as newer");
+                record::ALWAYS
+            }
+        };
+        Some(Self { tree, time })
     }
 
     /// Whether `change` at `path`, below the tree, takes away what was changed since then. The times of a
@@ -71,7 +74,7 @@ impl<'a> Since<'a> {
 
     fn words(&self) -> String {
         match self.time {
-            time if time.0 > PENDING.0 => log::rfc3339(time.0),
+            time if time.0 > 0 => log::rfc3339(time.0),
             _ => "it is not known when".to_owned(),
         }
     }

@@ -6,7 +6,7 @@ use molecule_tools::error::{Error, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::log;
 use molecule_tools::mirror::Keep;
-use molecule_tools::record::{self, PENDING};
+use molecule_tools::record::{self, Record};
 use tracing::{info, warn};
 
 use super::Options;
@@ -37,8 +37,8 @@ impl Plan {
         let Some(tree) = destination.filter(|_| !options.force) else { return full(false) };
         let careful = |keep, why| Self { keep: Some(keep), checksum: false, why: Some(why) };
         match (record::look(tree), doubt) {
-            (Ok(Some(time)), Some(Doubt::CutOff(_))) if time > PENDING => Self {
-                keep: Some(Keep::ChangedSince(time)),
+            (Ok(Some(Record { since, pending: false })), Some(Doubt::CutOff(_))) => Self {
+                keep: Some(Keep::ChangedSince(since)),
                 checksum: true,
                 why: Some("what was restored there is compared".to_owned()),
             },
@@ -48,12 +48,12 @@ impl Plan {
                 checksum: true,
                 why: Some("what was restored there is compared".to_owned()),
             },
-            (Ok(Some(time)), _) => {
-                let since = match time {
-                    time if time.0 > PENDING.0 => format!("since {}", log::rfc3339(time.0)),
+            (Ok(Some(Record { since, .. })), _) => {
+                let words = match since.0 {
+                    seconds if seconds > 0 => format!("since {}", log::rfc3339(seconds)),
                     _ => "before".to_owned(),
                 };
-                careful(Keep::ChangedSince(time), format!("a runtime has run there {since}"))
+                careful(Keep::ChangedSince(since), format!("a runtime has run there {words}"))
             }
             // What is there already may be of a restore that a power cut ended before its marker. A file of its
             // can have size and time and no content: ext4 writes the size to its journal before the data is there.
@@ -67,7 +67,7 @@ impl Plan {
             (Err(error), _) => {
                 warn!("{error}; everything that differs stays");
                 careful(
-                    Keep::ChangedSince((i64::MIN, 0)),
+                    Keep::ChangedSince(record::ALWAYS),
                     "a runtime may have run there".to_owned(),
                 )
             }

@@ -27,7 +27,8 @@ pub fn cases() -> Vec<Case> {
 
 const TREES: [&str; 3] = ["/configs", "/workspace", "/home/agent/.claude"];
 const MARKERS: [&str; 4] = ["there", "absent", "in doubt", "odd"];
-const RECORDS: [&str; 5] = ["none", "older", "newer", "forged", "from the snapshot"];
+const RECORDS: [&str; 6] =
+    ["none", "older", "newer", "forged", "of the future", "from the snapshot"];
 const DEVICES: [&str; 4] = ["there", "late", "raw", "failing"];
 /// The files by which a result is told, and what each result makes of them.
 const FILES: [&str; 4] = ["older", "missing", "newer", "made"];
@@ -144,9 +145,11 @@ impl Scene {
         tick();
         with("newer").for_each(|tree| record::renew(&open(tree)).unwrap());
         let attribute = "user.molecule.started";
-        for tree in with("forged") {
-            let flags = rustix::fs::XattrFlags::empty();
-            rustix::fs::setxattr(self.sandbox.path(tree), attribute, b"soon", flags).unwrap();
+        for (record, value) in [("forged", "soon"), ("of the future", "9999999999.000000000")] {
+            for tree in with(record) {
+                let (tree, flags) = (self.sandbox.path(tree), rustix::fs::XattrFlags::empty());
+                rustix::fs::setxattr(tree, attribute, value.as_bytes(), flags).unwrap();
+            }
         }
         for tree in with("none").chain(with("from the snapshot")) {
             let removed = rustix::fs::removexattr(self.sandbox.path(tree), attribute);

@@ -1,5 +1,6 @@
 //! Boots over trees in which a runtime has run already: nothing that it made is lost to a restore.
 
+use crate::support::clock::tick;
 use crate::support::destination::Filesystem;
 use crate::support::runtime::sandbox;
 use crate::support::sandbox::{LoopDevice, PROGRAM_INSIDE, Sandbox};
@@ -9,17 +10,20 @@ use crate::{boots, entrypoint};
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     const LOOP: &[Need] = &[Need::Root, Need::Loop];
+    const TRACE: &[Need] = &[Need::Root, Need::Loop, Need::Program("strace")];
     let mut cases = vec![
         case("each_tree_remembers_its_first_start", ROOT, remembered),
         case("a_start_that_is_not_root_s_is_remembered_too", LOOP, not_root),
         case("a_variable_that_is_no_text_costs_nothing", LOOP, odd_variable),
         case("a_tree_without_attributes_remembers_in_a_file", LOOP, without_attributes),
+        case("a_record_that_a_killed_step_left_behind_keeps_its_time", TRACE, killed_record),
     ];
     let everywhere = [
         ("a_marker_that_cannot_be_looked_at_is_no_absence", in_doubt as fn(Filesystem)),
         ("a_volume_that_comes_late_takes_nothing_away", late_volume),
         ("a_new_configs_costs_the_other_trees_nothing", new_configs),
         ("another_try_costs_nothing_that_was_made_since", another_try),
+        ("another_try_costs_nothing_that_was_made_before_there_were_records", upgraded),
         ("a_source_that_fails_takes_nothing_away", failing_source),
         ("starts_at_once_lose_nothing_of_the_first", at_once),
     ];
@@ -85,7 +89,7 @@ fn remembered() {
         records.collect::<Vec<_>>()
     };
     let first = records();
-    assert!(first.iter().all(|time| time.0 > 1_700_000_000), "{first:?}");
+    assert!(first.iter().all(|it| it.since.0 > 1_700_000_000 && !it.pending), "{first:?}");
     boot(&sandbox);
     assert_eq!(records(), first, "a later start changes nothing");
     assert_eq!(sandbox.sh("ls -A /configs /workspace | grep -c molecule-lock || :"), "0\n");
@@ -173,6 +177,41 @@ fn another_try(filesystem: Filesystem) {
         let log = boot(&sandbox);
         nothing_is_lost(&sandbox, &log);
         assert_eq!(sandbox.sh("cat /workspace/missing"), "snapshot\n", "{log}");
+    }
+}
+
+/// The old script, or a version without records, has restored and started the runtime.
+fn upgraded(filesystem: Filesystem) {
+    let sandbox = workspace_on(filesystem);
+    sandbox.sh(": > /configs/.restore-completed");
+    agent_works(&sandbox);
+    tick();
+    assert!(boot(&sandbox).contains("present — skipping"));
+    let volume = volume();
+    sandbox.add_device("xvdb", &volume);
+    sandbox.sh("rm /configs/.restore-completed");
+    let log = boot(&sandbox);
+    nothing_is_lost(&sandbox, &log);
+    let missing = sandbox.sh(&format!("for d in {TREES}; do cat $d/missing; done"));
+    assert_eq!(missing, "snapshot\n".repeat(3), "{log}");
+}
+
+/// The runtime has started although its record did not become final.
+fn killed_record() {
+    for killed_at in 2..5 {
+        let sandbox = workspace();
+        let trace = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/dev/null"]);
+        let kill = format!("inject=fsetxattr:signal=KILL:when={killed_at}");
+        let trace = trace.args(["-e", "trace=fsetxattr", "-e", &kill]);
+        let (outcome, _) = boots(&sandbox, trace.args([PROGRAM_INSIDE, "entrypoint"]));
+        assert!(outcome.stderr().contains("was ended by SIGKILL"), "{outcome:?}");
+        agent_works(&sandbox);
+        tick();
+        boot(&sandbox);
+        let volume = volume();
+        sandbox.add_device("xvdb", &volume);
+        let log = boot(&sandbox);
+        nothing_is_lost(&sandbox, &log);
     }
 }
 

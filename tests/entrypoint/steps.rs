@@ -190,7 +190,7 @@ fn record_hangs() {
     for tree in ["/workspace", "/home/agent/.claude"] {
         let tree = molecule_tools::fs::Dir::open_operator_path(sandbox.path(tree)).unwrap();
         let record = molecule_tools::record::look(&tree).unwrap().unwrap();
-        assert!(record.0 > 1_700_000_000, "{record:?}");
+        assert!(record.since.0 > 1_700_000_000, "{record:?}");
     }
 }
 
