@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::model::{Model, ONCE, Work};
 use crate::support::destination::Filesystem;
 use crate::workspace::{TREES, Volume, Workspace};
@@ -29,6 +32,9 @@ fn live(workspace: &mut Workspace, seed: u64) {
     let mut life =
         Life { model: Model::default(), running: false, story: Vec::new(), log: String::new() };
     workspace.reset();
+    if random(4) == 0 {
+        life.upgrade(workspace, &mut random);
+    }
     for _ in 0..4 + random(STEPS - 4) {
         life.step(workspace, &mut random);
         let lost = life.model.lost(workspace);
@@ -52,12 +58,13 @@ struct Life {
 
 impl Life {
     fn step(&mut self, workspace: &mut Workspace, random: &mut impl FnMut(usize) -> usize) {
-        match random(if self.running { 16 } else { 11 }) {
+        match random(if self.running { 17 } else { 12 }) {
             0..=3 => self.boot(workspace),
             4 => self.boot_twice(workspace),
             5 => self.boot_and_die(workspace, random(25_000) as u64),
+            11 => self.boot_without_a_step(workspace, random(25_000) as u64),
             6..=7 => {
-                const KINDS: [Volume; 8] = [
+                const KINDS: [Volume; 9] = [
                     Volume::Old,
                     Volume::Old,
                     Volume::Old,
@@ -66,6 +73,7 @@ impl Life {
                     Volume::Raw,
                     Volume::Damaged,
                     Volume::Failing,
+                    Volume::Unreadable,
                 ];
                 let volume = KINDS[random(KINDS.len())];
                 self.tell(format!("volume: {volume:?}"));
@@ -89,14 +97,24 @@ impl Life {
                 workspace.kill();
                 workspace.reboot(random(1_000_000) as u64);
             }
-            _ => {
-                for _ in 0..1 + random(4) {
-                    let (index, work) = (random(TREES.len()), Work::random(random));
-                    let result = self.model.work(workspace, index, work);
-                    self.tell(format!("in {}: {work:?} {result:?}", TREES[index]));
-                }
-            }
+            _ => self.work(workspace, random),
         }
+    }
+
+    fn work(&mut self, workspace: &Workspace, random: &mut impl FnMut(usize) -> usize) {
+        for _ in 0..1 + random(4) {
+            let (index, work) = (random(TREES.len()), Work::random(random));
+            let result = self.model.work(workspace, index, work);
+            self.tell(format!("in {}: {work:?} {result:?}", TREES[index]));
+        }
+    }
+
+    /// A workspace that the old script has restored and started, and the first boot after the upgrade.
+    fn upgrade(&mut self, workspace: &Workspace, random: &mut impl FnMut(usize) -> usize) {
+        std::fs::write(workspace.path(0, ".restore-completed"), "").unwrap();
+        self.tell("the old script has run".into());
+        self.work(workspace, random);
+        self.boot(workspace);
     }
 
     fn boot(&mut self, workspace: &Workspace) {
@@ -137,6 +155,23 @@ impl Life {
         self.tell(format!(
             "boot, killed after {microseconds} us, runtime {}",
             workspace.runtime_ran()
+        ));
+    }
+
+    /// A boot of which one step is killed at most, so that it goes on without it.
+    fn boot_without_a_step(&mut self, workspace: &Workspace, microseconds: u64) {
+        let started = workspace.entrypoint().start();
+        std::thread::sleep(Duration::from_micros(microseconds));
+        for step in workspace.steps(started.child.id()) {
+            let _ = kill(Pid::from_raw(step.cast_signed()), Signal::SIGKILL);
+        }
+        let outcome = started.wait();
+        self.log = outcome.stdout() + &outcome.stderr();
+        self.running = workspace.runtime_ran();
+        self.tell(format!(
+            "boot, step killed after {microseconds} us: {}, runtime {}",
+            self.log.contains("ended by SIGKILL"),
+            self.running
         ));
     }
 

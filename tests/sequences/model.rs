@@ -1,17 +1,19 @@
 //! The agent at work, and what it remembers of its work.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::chown;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown, lchown};
 use std::path::Path;
 
 use crate::workspace::{TREES, Workspace};
 
 /// The names that the agent works on. Some are files or directories in the image and the snapshots.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "old",
     "work",
     "made",
     "missing",
+    "linked",
     "dir",
     "dir/a",
     "dir/made",
@@ -19,6 +21,7 @@ const NAMES: [&str; 12] = [
     "deep/x",
     "deep/x/y",
     "deep/x/made",
+    "deep/x/linked",
     "new/one",
 ];
 /// The name that a runtime writes from its first moment on.
@@ -43,6 +46,10 @@ pub enum Work {
     /// Makes a directory with a file in it, in the place of whatever was there.
     Directory(&'static str),
     Rename(&'static str, &'static str),
+    /// Gives the file another name beside its own.
+    Link(&'static str, &'static str),
+    /// Puts a symbolic link in the place of a file.
+    Symlink(&'static str),
     Remove(&'static str),
 }
 
@@ -50,12 +57,14 @@ impl Work {
     pub fn random(random: &mut impl FnMut(usize) -> usize) -> Self {
         let mut name = || NAMES[random(NAMES.len())];
         let (one, other) = (name(), name());
-        match random(8) {
+        match random(10) {
             0..=2 => Self::Write(one),
             3 => Self::Imitate(one),
             4 => Self::Replace(one),
             5 => Self::Directory(one),
             6 => Self::Rename(one, other),
+            7 => Self::Link(one, other),
+            8 => Self::Symlink(one),
             _ => Self::Remove(one),
         }
     }
@@ -92,6 +101,9 @@ impl Model {
                         .inspect_err(|_| drop(std::fs::remove_file(&aside)))?;
                 } else {
                     write(&path(name), &content)?;
+                    for other in self.other_names(workspace, index, name) {
+                        self.remember(index, &other, &content);
+                    }
                 }
                 if matches!(work, Work::Imitate(_)) {
                     let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_577_836_800);
@@ -123,9 +135,38 @@ impl Model {
                     tree.insert(format!("{to}{}", &name[from.len()..]), content);
                 }
             }
+            Work::Link(from, to) => {
+                parents(&path(to))?;
+                std::fs::hard_link(path(from), path(to))?;
+                let tree = &mut self.trees[index];
+                if let Some(content) = tree.get(from).cloned() {
+                    tree.insert(to.into(), content);
+                }
+            }
+            Work::Symlink(name) => {
+                parents(&path(name))?;
+                if path(name).symlink_metadata().is_ok_and(|it| !it.is_dir()) {
+                    std::fs::remove_file(path(name))?;
+                }
+                let target = self.content();
+                std::os::unix::fs::symlink(&target, path(name))?;
+                lchown(path(name), Some(1000), Some(1000))?;
+                self.remember(index, name, &target);
+            }
             Work::Remove(name) => self.remove(workspace, index, name)?,
         }
         Ok(())
+    }
+
+    /// The names that a file has beside `name`.
+    fn other_names(&self, workspace: &Workspace, index: usize, name: &str) -> Vec<String> {
+        let inode = |name: &str| {
+            let it = workspace.path(index, name).symlink_metadata().ok()?;
+            Some((it.dev(), it.ino()))
+        };
+        let all = NAMES.iter().copied().map(str::to_owned).chain(self.trees[index].keys().cloned());
+        let of_this = inode(name);
+        all.filter(|other| other != name && inode(other) == of_this).collect()
     }
 
     fn remove(&mut self, workspace: &Workspace, index: usize, name: &str) -> std::io::Result<()> {
@@ -144,7 +185,11 @@ impl Model {
         let mut lost = Vec::new();
         for (index, tree) in self.trees.iter().enumerate() {
             for (name, content) in tree {
-                let found = std::fs::read_to_string(workspace.path(index, name));
+                let path = workspace.path(index, name);
+                let found = match std::fs::read_link(&path) {
+                    Ok(target) => Ok(target.to_string_lossy().into_owned()),
+                    Err(_) => std::fs::read_to_string(&path),
+                };
                 if found.as_ref().ok() != Some(content) {
                     lost.push(format!("{}/{name}: {found:?}, not {content:?}", TREES[index]));
                 }
@@ -163,6 +208,9 @@ fn parents(path: &Path) -> std::io::Result<()> {
 }
 
 fn write(path: &Path, content: &str) -> std::io::Result<()> {
-    std::fs::write(path, content)?;
+    let flags = nix::libc::O_NOFOLLOW;
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true).custom_flags(flags);
+    options.open(path)?.write_all(content.as_bytes())?;
     chown(path, Some(1000), Some(1000))
 }

@@ -1,8 +1,10 @@
 //! A sandbox whose three trees are file systems, or directories of one, that can be made anew.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::support::destination::Filesystem;
+use crate::support::ok;
 use crate::support::sandbox::{Image, LoopDevice, Run, Sandbox};
 
 /// The state of the volume's device.
@@ -19,6 +21,8 @@ pub enum Volume {
     Damaged,
     /// No device behind the node.
     Failing,
+    /// [`Self::Old`] with content that cannot be read.
+    Unreadable,
 }
 
 /// The trees, in the order of the restore set.
@@ -29,11 +33,21 @@ const BOOT_ID: &str = "/run/boot_id";
 const LAYOUT: &str =
     "mkdir dir deep deep/x; for f in old work dir/a dir/b deep/x/y; do echo CONTENT > $f; done";
 
+/// `snapshot`, with a file and a directory that the kernel finds damaged.
+fn unreadable(snapshot: LoopDevice) -> LoopDevice {
+    for path in ["workspace/dir/b", "configs/deep"] {
+        let damage = format!("set_inode_field /{path} block[0] 0");
+        ok(Command::new("debugfs").args(["-w", "-R", &damage]).arg(snapshot.path()));
+        snapshot.fill(&format!("! ls {path}/ 2>/dev/null && ! cat {path} 2>/dev/null"));
+    }
+    snapshot
+}
+
 /// One workspace after the other, in one sandbox.
 pub struct Workspace {
     pub sandbox: Sandbox,
     filesystem: Filesystem,
-    devices: [(Volume, LoopDevice); 4],
+    devices: [(Volume, LoopDevice); 5],
     /// Number of the next fresh tree.
     next: u32,
 }
@@ -69,7 +83,8 @@ impl Workspace {
                 16,
                 &format!(
                     "for tree in configs workspace home/agent/.claude; do
-                         mkdir -p $tree; (cd $tree; {layout}; echo snapshot > missing; echo snapshot > once; {record})
+                         mkdir -p $tree; (cd $tree; {layout}; echo snapshot > missing; echo snapshot > once
+                            ln old linked; ln dir/a deep/x/linked; {record})
                      done
                      find . -exec touch -d {date} {{}} +; chown -R 1000:1000 configs workspace home/agent"
                 ),
@@ -91,8 +106,18 @@ impl Workspace {
             ),
             (Volume::Raw, Image::new(1 << 20).attach()),
             (Volume::Damaged, damaged.attach()),
+            (Volume::Unreadable, unreadable(snapshot("2020-01-01", ":"))),
         ];
         Self { sandbox, filesystem, devices, next: 0 }
+    }
+
+    /// The processes that a running `boot` has started and that are its children still.
+    pub fn steps(&self, boot: u32) -> Vec<u32> {
+        let parent = |pid: &u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            status.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse().ok())
+        };
+        self.sandbox.processes().into_iter().filter(|pid| parent(pid) == Some(boot)).collect()
     }
 
     /// Puts a fresh tree in the place of tree `index`: the image's content and nothing else.
