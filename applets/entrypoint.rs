@@ -23,7 +23,7 @@ pub fn run(context: &Context) -> u8 {
         return status;
     }
     if rustix::process::geteuid().is_root() {
-        let restored = match guarded("restore", limit, restore::boot) {
+        let restored = match guarded("restore", limit, |heart| restore::boot(heart, 2 * limit)) {
             Ended::BootToo(status) => return status,
             ended => ended == Ended::Itself,
         };

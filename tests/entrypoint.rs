@@ -31,6 +31,8 @@ mod records;
 mod steps;
 #[path = "entrypoint/system_calls.rs"]
 mod system_calls;
+#[path = "entrypoint/waiting.rs"]
+mod waiting;
 
 use std::ffi::c_char;
 
@@ -51,7 +53,8 @@ fn cases() -> Vec<Case> {
         records::cases(),
         steps::cases(),
     ];
-    of_this_file.into_iter().flatten().chain(system_calls::cases()).collect()
+    let others = system_calls::cases().into_iter().chain(waiting::cases());
+    of_this_file.into_iter().flatten().chain(others).collect()
 }
 
 /// The boot of a sandbox, as a container's init does it.

@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use molecule_tools::error::{Error, Result};
-use molecule_tools::fs::Dir;
+use molecule_tools::fs::{Dir, Stat};
 
-use super::lock::Lock;
+use super::lock::{Lock, Wait};
 
 /// One tree, and its lock if it has one.
 pub struct Destination {
@@ -15,6 +15,13 @@ pub struct Destination {
     /// Made just now: nobody has ever made anything in it.
     pub made: bool,
     lock: Option<Lock>,
+}
+
+impl Destination {
+    /// Its lock; `None` if there is none to be had.
+    pub fn lock(&self) -> Option<&Lock> {
+        self.lock.as_ref()
+    }
 }
 
 impl Drop for Destination {
@@ -46,8 +53,9 @@ pub fn open(root: &Dir, path: &Path, make: bool) -> Result<Option<Destination>> 
 ///
 /// # Errors
 ///
-/// EWOULDBLOCK when another process has one and `wait`, which is given the tree, says not to wait on.
-pub fn lock(trees: Vec<&mut Destination>, mut wait: impl FnMut(&Dir) -> bool) -> Result<()> {
+/// EWOULDBLOCK when another process has one and `wait`, which is given the tree and the file of its lock, says not
+/// to wait on.
+pub fn lock(trees: Vec<&mut Destination>, mut wait: impl FnMut(&Dir, &Stat) -> Wait) -> Result<()> {
     let mut trees = trees
         .into_iter()
         .map(|tree| tree.tree.stat().map(|stat| ((stat.dev, stat.ino), tree)))
@@ -55,9 +63,14 @@ pub fn lock(trees: Vec<&mut Destination>, mut wait: impl FnMut(&Dir) -> bool) ->
     trees.sort_by_key(|(inode, _)| *inode);
     // One tree can be in the set twice, through a bind mount; it has one lock.
     trees.dedup_by_key(|(inode, _)| *inode);
+    let mut held: Vec<&Lock> = Vec::new();
     for (_, destination) in trees {
-        let tree = &destination.tree;
-        destination.lock = Lock::take(tree, || wait(tree))?;
+        let Destination { tree, lock, .. } = destination;
+        *lock = Lock::take(tree, |stat| {
+            held.iter().for_each(|lock| lock.show_life());
+            wait(tree, stat)
+        })?;
+        held.extend(&*lock);
     }
     Ok(())
 }

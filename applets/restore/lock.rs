@@ -1,13 +1,19 @@
 //! What keeps two restores of one tree apart: a file in the tree that nobody but its owner can open, so that
 //! the tree's user cannot hold up a boot.
+//!
+//! A process can be stuck in a system call that not even SIGKILL ends, and has its locks until then. So whoever
+//! holds one shows signs of life, the file's modification time, and a boot that sees none for long goes on without
+//! a restore. It leaves word with the file: a holder that was only stopped must not go on restoring over what has
+//! been made meanwhile. Permission bits say both, which needs no space on the disk.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::{Dir, Kind, Stat, TempName, at};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use molecule_tools::fs::descent::Id;
+use molecule_tools::fs::{Dir, Kind, Stat, TempName, at, pause};
+use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -18,18 +24,58 @@ const TRIES: usize = 20;
 /// Between two tries to take a lock that somebody else has.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The permissions of the lock of a holder that shows signs of life. (An earlier version's has 0600.)
+const SHOWS_LIFE: u32 = 0o700;
+/// The same after somebody has gone on without it.
+const OVERTAKEN: u32 = 0o1700;
+/// The pauses of a whole container stop the holder and not the clock: between two looks no more than this counts.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What whoever waits for a lock does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    On,
+    /// Gives up.
+    NoMore,
+    /// Goes on as if there were none, which the holder is told.
+    Overtake,
+}
+
+/// How long the holder of a lock has shown no sign of life.
+#[derive(Debug)]
+pub struct Silence {
+    seen: Option<(Id, (i64, u32))>,
+    looked: Instant,
+    time: Duration,
+}
+
+impl Silence {
+    pub fn new() -> Self {
+        Self { seen: None, looked: Instant::now(), time: Duration::ZERO }
+    }
+
+    /// Looks at the file of the lock. Of a holder that never shows any nothing is known, and no time passes.
+    pub fn look(&mut self, lock: &Stat) -> Duration {
+        let (now, sign) = (Instant::now(), Some(((lock.dev, lock.ino), lock.mtime)));
+        let silent = lock.mode & SHOWS_LIFE == SHOWS_LIFE && self.seen == sign;
+        self.time = if silent { self.time + (now - self.looked).min(LOOK) } else { Duration::ZERO };
+        (self.seen, self.looked) = (sign, now);
+        self.time
+    }
+}
+
 /// The lock of one tree, until [`Lock::release`] or the end of the process.
 #[derive(Debug)]
 pub struct Lock(OwnedFd);
 
 impl Lock {
-    /// Takes the lock of `tree`. While another process has it, `wait` is asked whether to wait on. `None`
-    /// where no lock can be had (a read-only tree, one without locks): that is no rival.
+    /// Takes the lock of `tree`. While another process has it, `wait` is given its file and says what to do.
+    /// `None` where no lock can be had (a read-only tree, one without locks): that is no rival.
     ///
     /// # Errors
     ///
-    /// EWOULDBLOCK when `wait` said no.
-    pub fn take(tree: &Dir, mut wait: impl FnMut() -> bool) -> Result<Option<Self>> {
+    /// EWOULDBLOCK when `wait` said not to wait on.
+    pub fn take(tree: &Dir, mut wait: impl FnMut(&Stat) -> Wait) -> Result<Option<Self>> {
         let mut odd = 0;
         while odd < TRIES {
             let file = match keeping_time(tree, || open(tree)) {
@@ -53,14 +99,30 @@ impl Lock {
             }
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // Whoever had it before may have taken its name away.
-                Ok(()) if leads_to(tree, &stat) => return Ok(Some(Self(file))),
+                Ok(()) if leads_to(tree, &stat) => {
+                    // Without it, nobody takes silence for a sign.
+                    let _ = set_mode(&file, SHOWS_LIFE);
+                    return Ok(Some(Self(file)));
+                }
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(errno @ Errno::WOULDBLOCK) => {
-                    if !wait() {
-                        return Err(Error::os("lock", tree.path(), errno)
-                            .hint("another restore is running there; wait for it (fuser -v)"));
+                    let held = |hint| Err(Error::os("lock", tree.path(), errno).hint(hint));
+                    match wait(&stat) {
+                        Wait::On => pause(PAUSE),
+                        Wait::NoMore => {
+                            return held(
+                                "another restore is running there; wait for it (fuser -v)",
+                            );
+                        }
+                        Wait::Overtake => {
+                            set_mode(&file, OVERTAKEN)
+                                .map_err(|errno| Error::os("overtake", tree.path(), errno))?;
+                            return held(
+                                "the restore that is running there shows no sign of life; nothing is \
+                                 restored at this start, look what holds the other one up (fuser -v)",
+                            );
+                        }
                     }
-                    std::thread::sleep(PAUSE);
                 }
                 Err(errno) => return without(tree, errno),
             }
@@ -70,6 +132,21 @@ impl Lock {
             escape(tree.path())
         );
         Ok(None)
+    }
+
+    /// Shows those who wait that the holder is at work.
+    pub fn show_life(&self) {
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        };
+        // Where it fails, a boot may overtake this restore, and loses nothing.
+        let _ = rustix::fs::futimens(&self.0, &times);
+    }
+
+    /// Whether somebody has gone on without the lock, or may have.
+    pub fn is_overtaken(&self) -> bool {
+        !at::again(|| at::stat_fd(&self.0)).is_ok_and(|stat| stat.mode & 0o7000 == 0)
     }
 
     /// Lets go of the lock of `tree` and takes its name away. Left behind, it is no lock: the kernel gives it
@@ -99,6 +176,15 @@ fn open(tree: &Dir) -> Result<OwnedFd, Errno> {
         | OFlags::NOCTTY
         | OFlags::CLOEXEC;
     rustix::fs::openat(tree, NAME, flags, Mode::RUSR | Mode::WUSR)
+}
+
+/// Whether a start has gone on without the holder of the lock before.
+pub fn was_overtaken(lock: &Stat) -> bool {
+    lock.mode & OVERTAKEN == OVERTAKEN
+}
+
+fn set_mode(file: &OwnedFd, mode: u32) -> Result<(), Errno> {
+    at::again(|| rustix::fs::fchmod(file, Mode::from_raw_mode(mode)))
 }
 
 /// Whether nobody but this user can have opened the file.

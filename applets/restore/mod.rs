@@ -31,6 +31,7 @@ use tracing::{info, warn};
 
 use crate::Context;
 use destination::Destination;
+use lock::{Silence, Wait, was_overtaken};
 use marker::Marker;
 use newer::Consent;
 use path::Job;
@@ -131,7 +132,7 @@ enum Outcome {
     Failed(String),
     /// Paths were restored; the worst of their states.
     Done(Report),
-    /// A signal ended it.
+    /// A signal ended it, or a start that has gone on without it.
     Interrupted(Report),
 }
 
@@ -163,7 +164,8 @@ pub fn run(context: &Context) -> u8 {
     }
     let interruption = Interruption::watch();
     // By hand, whoever waits sees that it hangs.
-    let life = Life { interruption: &interruption, heart: &Heartbeat::new() };
+    let life =
+        Life { interruption: &interruption, heart: &Heartbeat::new(), silence: Duration::MAX };
     let (status, report) = match restore(&options, &root, life, Caller::Hand) {
         Outcome::AlreadyDone => {
             info!("to restore all the same: --force");
@@ -183,16 +185,16 @@ pub fn run(context: &Context) -> u8 {
 }
 
 /// At boot: whatever happens is told and the boot goes on, unless a signal asked for its end; then
-/// gives the status to end with.
+/// gives the status to end with. Another restore that shows no sign of life for `silence` is not waited for.
 #[must_use]
-pub fn boot(heart: &Heartbeat) -> Option<u8> {
+pub fn boot(heart: &Heartbeat, silence: Duration) -> Option<u8> {
     log::section("MOLECULE-RESTORE", Stream::Stdout);
     let (options, root) = boot_options()?;
     let interruption = Interruption::watch();
-    let life = Life { interruption: &interruption, heart };
+    let life = Life { interruption: &interruption, heart, silence };
     match restore(&options, &root, life, Caller::Boot) {
         Outcome::Interrupted(_) => {
-            let signal = interruption.seen().unwrap_or(15);
+            let signal = interruption.seen()?;
             Some(128 + u8::try_from(signal).unwrap_or(15))
         }
         _ => None,
@@ -303,6 +305,8 @@ impl Options {
 struct Life<'a> {
     interruption: &'a Interruption,
     heart: &'a Heartbeat,
+    /// For how long a restore that is waited for may show no sign of life.
+    silence: Duration,
 }
 
 fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Outcome {
@@ -334,7 +338,7 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
         return if *failed { Outcome::Failed(reason.clone()) } else { Outcome::NoSource };
     }
     let mut trees = hold_trees(options, root, &paths, &source, life);
-    if let Err(error) = lock_trees(options, &mut trees, life, caller) {
+    if let Err(error) = lock_trees(options, root, &mut trees, life, caller) {
         warn!("{error}");
         return Outcome::Failed(error.to_string());
     }
@@ -418,9 +422,11 @@ fn hold_trees<'a>(
     paths.iter().map(hold).collect()
 }
 
-/// A boot waits for as long as another restore takes, for it could not start over half a tree.
+/// A boot waits for as long as another restore takes, for it could not start over half a tree; but not for one that
+/// is stuck.
 fn lock_trees(
     options: &Options,
+    root: &Dir,
     trees: &mut [Held<'_>],
     life: Life<'_>,
     caller: Caller,
@@ -429,15 +435,28 @@ fn lock_trees(
         return Ok(());
     }
     let deadline = Instant::now() + LOCK_WAIT;
-    let mut said = false;
+    let (mut said, mut silence) = (false, Silence::new());
+    let paths: Vec<PathBuf> = trees.iter().map(|(path, _)| (*path).clone()).collect();
     let trees = trees.iter_mut().filter_map(|(_, tree)| tree.as_mut().ok()?.as_mut());
-    destination::lock(trees.collect(), |tree| {
+    destination::lock(trees.collect(), |tree, lock| {
         if !said {
             info!("another restore into {} is running, waiting", escape(tree.path()));
             said = true;
         }
         life.heart.enter(0, tree.path());
-        life.interruption.seen().is_none() && (caller == Caller::Boot || Instant::now() < deadline)
+        // One that is still stuck since an earlier start is not given as much time again.
+        let most = if was_overtaken(lock) { life.silence.min(LOCK_WAIT) } else { life.silence };
+        let silent = silence.look(lock) >= most;
+        match caller {
+            _ if life.interruption.seen().is_some() => Wait::NoMore,
+            Caller::Hand if Instant::now() >= deadline => Wait::NoMore,
+            Caller::Boot if silent => {
+                // Whoever has the locks next shall see that a runtime is about to start.
+                leave_records(&paths, root, record::announce, life.heart);
+                Wait::Overtake
+            }
+            _ => Wait::On,
+        }
     })
 }
 
@@ -450,14 +469,14 @@ fn bring_back(
     life: Life<'_>,
 ) -> Outcome {
     let doubt = if options.force { None } else { doubt(options, root) };
-    let watch = Watch::new(options.progress, life);
+    let watch = Watch::new(options.progress, life, trees);
     let job = Job { options, root, source, watch: &watch, doubt };
     if options.force && !options.dry_run {
-        match newer::ask(&job, trees, life) {
+        match newer::ask(&job, trees) {
             Consent::Given => {}
             Consent::Refused => return Outcome::Failed("not confirmed".to_owned()),
-            Consent::Interrupted => {
-                warn!("interrupted by a signal; nothing was changed");
+            Consent::Interrupted(why) => {
+                warn!("{why}; nothing was changed");
                 return Outcome::Interrupted(report.interrupted());
             }
         }
@@ -467,8 +486,8 @@ fn bring_back(
         let restored = job.restore(path, destination.as_ref());
         report.add(path, &job, restored);
         // Also one that came while a lock was waited for, or after the last entry.
-        if life.interruption.seen().is_some() {
-            warn!("interrupted by a signal; no marker is dropped, restore again");
+        if let Some(why) = watch.end() {
+            warn!("{why}; no marker is dropped, restore again");
             return Outcome::Interrupted(report.interrupted());
         }
     }

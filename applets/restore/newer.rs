@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::{Dir, Kind};
 use molecule_tools::log;
-use molecule_tools::mirror::{self, Change, Differences, Observer, mirror};
+use molecule_tools::mirror::{self, Change, Differences, Observer, Progress, mirror};
 use molecule_tools::record::{self, Time};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::path::Job;
-use super::{Held, Life, shown_below};
+use super::progress::Watch;
+use super::{Held, shown_below};
 
 /// How many of them are named.
 const NAMED: u64 = 10;
@@ -85,13 +86,13 @@ impl<'a> Since<'a> {
 pub enum Consent {
     Given,
     Refused,
-    /// A signal asked for the end.
-    Interrupted,
+    /// For this reason there is nothing to be asked any more.
+    Interrupted(&'static str),
 }
 
 /// Counts what a full restore of `trees` would take away that is newer, says so, and asks for consent if
 /// there is a terminal to ask on.
-pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
+pub fn ask(job: &Job<'_>, trees: &[Held<'_>]) -> Consent {
     let (mut lost, mut unknown) = (0, false);
     for (path, destination) in trees {
         let Ok(Some(destination)) = destination else { continue };
@@ -102,7 +103,7 @@ pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
         };
         let to = shown_below(job.root.path(), path);
         let options = mirror::Options { dry_run: true, ..job.full(&source, path) };
-        let count = Count::new(&since, &to, life);
+        let count = Count::new(&since, &to, job.watch);
         let looked = mirror(&source.dir, Some(&destination.tree), &options, &count);
         let whole = match looked {
             Ok(report) => report.status() == 0,
@@ -111,7 +112,7 @@ pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
                 false
             }
         };
-        if !whole && life.interruption.seen().is_none() {
+        if !whole && job.watch.end().is_none() {
             unknown = true;
             warn!(
                 "{}: not everything could be looked at; more may be taken away than is counted",
@@ -130,8 +131,8 @@ pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
         }
         lost += overwritten + deleted;
     }
-    if life.interruption.seen().is_some() {
-        return Consent::Interrupted;
+    if let Some(why) = job.watch.end() {
+        return Consent::Interrupted(why);
     }
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if (lost == 0 && !unknown) || job.options.yes || !terminal {
@@ -139,7 +140,7 @@ pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
     }
     let least = if unknown { "at least " } else { "" };
     let _ = write!(std::io::stderr(), "Take {least}{lost} newer entries away? [y/N] ");
-    let consent = answer(life);
+    let consent = answer(job.watch);
     if consent == Consent::Refused {
         info!("nothing was changed");
     }
@@ -147,14 +148,14 @@ pub fn ask(job: &Job<'_>, trees: &[Held<'_>], life: Life<'_>) -> Consent {
 }
 
 /// Waits for a line that begins with `y`; anything else, the end of input and silence are a no.
-fn answer(life: Life<'_>) -> Consent {
+fn answer(watch: &Watch<'_>) -> Consent {
     let end = Instant::now() + PATIENCE;
     let stdin = std::io::stdin();
     while Instant::now() < end {
         let step = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
         let ready = rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&step));
-        if life.interruption.seen().is_some() {
-            return Consent::Interrupted;
+        if let Some(why) = watch.wait_for_answer() {
+            return Consent::Interrupted(why);
         }
         if ready.is_ok_and(|ready| ready > 0) {
             let mut line = String::new();
@@ -172,14 +173,14 @@ fn answer(life: Life<'_>) -> Consent {
 struct Count<'a> {
     since: &'a Since<'a>,
     to: &'a Path,
-    life: Life<'a>,
+    watch: &'a Watch<'a>,
     overwritten: AtomicU64,
     deleted: AtomicU64,
 }
 
 impl<'a> Count<'a> {
-    fn new(since: &'a Since<'a>, to: &'a Path, life: Life<'a>) -> Self {
-        Self { since, to, life, overwritten: 0.into(), deleted: 0.into() }
+    fn new(since: &'a Since<'a>, to: &'a Path, watch: &'a Watch<'a>) -> Self {
+        Self { since, to, watch, overwritten: 0.into(), deleted: 0.into() }
     }
 }
 
@@ -199,8 +200,12 @@ impl Observer for Count<'_> {
         }
     }
 
+    fn progress(&self, progress: &Progress) {
+        self.watch.note_life(progress);
+    }
+
     fn interrupted(&self) -> bool {
-        self.life.interruption.seen().is_some()
+        self.watch.interrupted()
     }
 }
 

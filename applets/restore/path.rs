@@ -188,7 +188,7 @@ impl Job<'_> {
         to: &Path,
     ) -> Result<u64> {
         let options = mirror::Options { checksum: true, dry_run: true, ..options.clone() };
-        let mismatches = Mismatches { to, count: 0.into(), interrupted: self.watch };
+        let mismatches = Mismatches { to, count: 0.into(), watch: self.watch };
         let report = mirror(source, Some(destination), &options, &mismatches)?;
         let count = mismatches.count.into_inner() + report.errors;
         match count {
@@ -254,7 +254,7 @@ impl Observer for Listing<'_> {
 struct Mismatches<'a> {
     to: &'a Path,
     count: std::sync::atomic::AtomicU64,
-    interrupted: &'a Watch<'a>,
+    watch: &'a Watch<'a>,
 }
 
 impl Observer for Mismatches<'_> {
@@ -271,8 +271,12 @@ impl Observer for Mismatches<'_> {
         });
     }
 
+    fn progress(&self, progress: &Progress) {
+        self.watch.note_life(progress);
+    }
+
     fn interrupted(&self) -> bool {
-        self.interrupted.interrupted()
+        self.watch.interrupted()
     }
 }
 

@@ -9,12 +9,15 @@ use molecule_tools::error::escape;
 use molecule_tools::mirror::{Observer, Progress};
 use tracing::info;
 
-use super::Life;
+use super::{Held, Life};
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Between two states of the live line.
 const LIVE_EVERY: Duration = Duration::from_millis(200);
+
+/// Between two signs of life for those who wait for the locks.
+const SIGN_EVERY: Duration = Duration::from_secs(1);
 
 /// When progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -32,21 +35,75 @@ pub struct Watch<'a> {
     show: Show,
     live: bool,
     life: Life<'a>,
+    trees: &'a [Held<'a>],
     state: Mutex<State>,
+    signs: Mutex<Signs>,
 }
 
 struct State {
     to: PathBuf,
     next: Instant,
+}
+
+/// What those who wait for the locks are shown, and say.
+struct Signs {
     /// What [`Progress::life`] was.
     seen: u64,
+    /// Something was done since the last sign.
+    any: bool,
+    next: Instant,
+    overtaken: bool,
 }
 
 impl<'a> Watch<'a> {
-    pub fn new(show: Show, life: Life<'a>) -> Self {
+    /// `trees` are locked.
+    pub fn new(show: Show, life: Life<'a>, trees: &'a [Held<'a>]) -> Self {
         let live = show == Show::Auto && std::io::stderr().is_terminal();
-        let state = Mutex::new(State { to: PathBuf::new(), next: Instant::now(), seen: 0 });
-        Self { show, live, life, state }
+        let now = Instant::now();
+        let state = Mutex::new(State { to: PathBuf::new(), next: now });
+        let signs = Signs { seen: 0, any: true, next: now, overtaken: false };
+        Self { show, live, life, trees, state, signs: Mutex::new(signs) }
+    }
+
+    /// Notes how far a run is, for whoever watches.
+    pub fn note_life(&self, progress: &Progress) {
+        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.life != signs.seen {
+            (signs.seen, signs.any) = (progress.life, true);
+            self.life.heart.beat();
+        }
+    }
+
+    /// Why the restore has to end, if it has. To be asked often: the signs of life for those who wait are given
+    /// here, and what they say is heard.
+    pub fn end(&self) -> Option<&'static str> {
+        if self.life.interruption.seen().is_some() {
+            return Some("interrupted by a signal");
+        }
+        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if now >= signs.next {
+            signs.next = now + SIGN_EVERY;
+            let any = std::mem::take(&mut signs.any);
+            for lock in
+                self.trees.iter().filter_map(|(_, tree)| tree.as_ref().ok()?.as_ref()?.lock())
+            {
+                // First: a sign of one that was stopped may come too late.
+                signs.overtaken |= lock.is_overtaken();
+                if any {
+                    lock.show_life();
+                }
+            }
+        }
+        signs.overtaken.then_some(
+            "another start has gone on without this restore, which showed no sign of life",
+        )
+    }
+
+    /// Notes that somebody is waited for who has been asked.
+    pub fn wait_for_answer(&self) -> Option<&'static str> {
+        self.signs.lock().unwrap_or_else(PoisonError::into_inner).any = true;
+        self.end()
     }
 
     fn interval(&self) -> Duration {
@@ -56,7 +113,7 @@ impl<'a> Watch<'a> {
     /// A new path begins.
     pub fn start(&self, to: &Path) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { to: to.to_owned(), next: Instant::now() + self.interval(), seen: 0 };
+        *state = State { to: to.to_owned(), next: Instant::now() + self.interval() };
     }
 
     /// The path is done; the live line goes.
@@ -69,11 +126,8 @@ impl<'a> Watch<'a> {
 
 impl Observer for Watch<'_> {
     fn progress(&self, progress: &Progress) {
+        self.note_life(progress);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if progress.life != state.seen {
-            state.seen = progress.life;
-            self.life.heart.beat();
-        }
         if self.show == Show::Never {
             return;
         }
@@ -91,7 +145,7 @@ impl Observer for Watch<'_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.life.interruption.seen().is_some()
+        self.end().is_some()
     }
 }
 

@@ -79,6 +79,8 @@ use report::{Counters, Fault, add};
 use tree::{Held, Node, Pair, Place, join};
 use xattrs::Xattrs;
 
+/// If the observer was not heard for so long, the whole process may have been stopped.
+const STOPPED: Duration = Duration::from_millis(250);
 /// Bytes one getdents64(2) call may fill.
 const LISTING: usize = 32 * 1024;
 
@@ -127,7 +129,7 @@ pub trait Observer: Sync {
     }
     /// One change; `path` is below the top of the trees, empty for the top.
     fn change(&self, _change: &Change, _path: &Path) {}
-    /// Called every few milliseconds by the thread that waits.
+    /// Called every few milliseconds by the thread that waits, and by one that works if that one is late.
     fn progress(&self, _progress: &Progress) {}
     /// Whether the run shall end now.
     fn interrupted(&self) -> bool {
@@ -209,7 +211,7 @@ struct Engine<'a> {
     room: Mutex<()>,
     /// The caller's thread does the work.
     alone: AtomicBool,
-    /// When it is to hear its observer next, in milliseconds from the start.
+    /// When a thread that works is to hear the observer itself, in milliseconds from the start.
     next_tick: AtomicU64,
     src_path: &'a Path,
     dst: Option<&'a Dir>,
@@ -266,7 +268,7 @@ fn run(
         times_checked: AtomicBool::new(false),
         room: Mutex::new(()),
         alone: AtomicBool::new(false),
-        next_tick: AtomicU64::new(0),
+        next_tick: AtomicU64::new(STOPPED.as_millis() as u64),
         src_path: src.path(),
         dst,
         dst_place: dst.map(Dir::stat).transpose()?.map(|stat| Place::of(&stat)),
@@ -412,22 +414,22 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether the run shall end. A thread that has nobody to watch looks for itself. Asked before each
-    /// few system calls, which is a sign of life.
+    /// Whether the run shall end. A thread that has nobody to watch looks for itself, and so does one after a stop
+    /// of the whole process: what it is about to do may be wanted no more. Asked before each few system calls,
+    /// which is a sign of life.
     fn stopped(&self) -> bool {
         add(&self.counters.life, 1);
-        if self.alone.load(Ordering::Relaxed) {
-            let now = self.started.elapsed().as_millis() as u64;
-            if now >= self.next_tick.load(Ordering::Relaxed) {
-                self.next_tick.store(now + TICK.as_millis() as u64, Ordering::Relaxed);
-                self.tick();
-            }
+        if self.started.elapsed().as_millis() as u64 >= self.next_tick.load(Ordering::Relaxed) {
+            self.tick();
         }
         self.counters.stopped()
     }
 
     /// Hears and tells the observer.
     fn tick(&self) -> Progress {
+        let next = if self.alone.load(Ordering::Relaxed) { TICK } else { STOPPED };
+        let next = self.started.elapsed() + next;
+        self.next_tick.store(next.as_millis() as u64, Ordering::Relaxed);
         if self.observer.interrupted() {
             self.counters.stop(Stop::Interrupted);
         }
