@@ -337,7 +337,12 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
         // A start over these trees is known already, and nothing else happens to them.
         return if *failed { Outcome::Failed(reason.clone()) } else { Outcome::NoSource };
     }
-    let mut trees = hold_trees(options, root, &paths, &source, life);
+    // With --force nobody has consented yet, and a tree that is to be made holds nothing.
+    let make = |path: &Path| match &source {
+        Source::Ready { trees, .. } => !options.dry_run && !options.force && trees.has(path),
+        Source::Skip { .. } => false,
+    };
+    let mut trees = hold_trees(root, &paths, make, life);
     if let Err(error) = lock_trees(options, root, &mut trees, life, caller) {
         warn!("{error}");
         return Outcome::Failed(error.to_string());
@@ -349,7 +354,7 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
     let outcome = match source {
         Source::Ready { trees: source, device } => {
             let report = Report::new(root.path(), device, source.stale(), options.dry_run, caller);
-            bring_back(options, root, &source, &trees, report, life)
+            bring_back(options, root, &source, &mut trees, report, life)
         }
         Source::Skip { failed: false, .. } => Outcome::NoSource,
         Source::Skip { reason, .. } => Outcome::Failed(reason),
@@ -403,23 +408,18 @@ fn all_have_records(root: &Dir, paths: &[PathBuf]) -> bool {
 /// A path of the restore set, and what is to be restored into.
 type Held<'a> = (&'a PathBuf, Result<Option<Destination>>);
 
-/// Opens the trees, and makes those that the source has something for.
+/// Opens the trees; one that is absent is made if `make` says so.
 fn hold_trees<'a>(
-    options: &Options,
     root: &Dir,
-    paths: &'a [PathBuf],
-    source: &Source,
+    paths: impl IntoIterator<Item = &'a PathBuf>,
+    make: impl Fn(&Path) -> bool,
     life: Life<'_>,
 ) -> Vec<Held<'a>> {
-    let wanted = |path: &Path| match source {
-        Source::Ready { trees, .. } => !options.dry_run && matches!(trees.find(path), Ok(Some(_))),
-        Source::Skip { .. } => false,
-    };
     let hold = |path: &'a PathBuf| {
         life.heart.enter(0, shown_below(root.path(), path));
-        (path, destination::open(root, path, wanted(path)))
+        (path, destination::open(root, path, make(path)))
     };
-    paths.iter().map(hold).collect()
+    paths.into_iter().map(hold).collect()
 }
 
 /// A boot waits for as long as another restore takes, for it could not start over half a tree; but not for one that
@@ -464,14 +464,13 @@ fn bring_back(
     options: &Options,
     root: &Dir,
     source: &Trees,
-    trees: &[Held<'_>],
+    trees: &mut [Held<'_>],
     mut report: Report,
     life: Life<'_>,
 ) -> Outcome {
-    let doubt = if options.force { None } else { doubt(options, root) };
-    let watch = Watch::new(options.progress, life, trees);
-    let job = Job { options, root, source, watch: &watch, doubt };
     if options.force && !options.dry_run {
+        let watch = Watch::new(options.progress, life, trees);
+        let job = Job { options, root, source, watch: &watch, doubt: None };
         match newer::ask(&job, trees) {
             Consent::Given => {}
             Consent::Refused => return Outcome::Failed("not confirmed".to_owned()),
@@ -480,8 +479,15 @@ fn bring_back(
                 return Outcome::Interrupted(report.interrupted());
             }
         }
+        if let Err(error) = make_absent(options, root, source, trees, life) {
+            warn!("{error}");
+            return Outcome::Failed(error.to_string());
+        }
     }
-    for (path, destination) in trees {
+    let doubt = if options.force { None } else { doubt(options, root) };
+    let watch = Watch::new(options.progress, life, trees);
+    let job = Job { options, root, source, watch: &watch, doubt };
+    for (path, destination) in &*trees {
         life.heart.enter(0, shown_below(root.path(), path));
         let restored = job.restore(path, destination.as_ref());
         report.add(path, &job, restored);
@@ -496,6 +502,27 @@ fn bring_back(
         drop_marker(options, root, trees, &mut report);
     }
     Outcome::Done(report)
+}
+
+/// Makes and locks the trees that are absent and that the source has.
+fn make_absent(
+    options: &Options,
+    root: &Dir,
+    source: &Trees,
+    trees: &mut [Held<'_>],
+    life: Life<'_>,
+) -> Result<()> {
+    let (paths, places): (Vec<&PathBuf>, Vec<_>) = trees
+        .iter_mut()
+        .filter(|(_, tree)| matches!(tree, Ok(None)))
+        .map(|(path, tree)| (*path, tree))
+        .unzip();
+    let mut made = hold_trees(root, paths, |path| source.has(path), life);
+    lock_trees(options, root, &mut made, life, Caller::Hand)?;
+    for (place, (_, tree)) in places.into_iter().zip(made) {
+        *place = tree;
+    }
+    Ok(())
 }
 
 /// Why an earlier restore, and so a runtime, may have been at these trees although there is no marker.

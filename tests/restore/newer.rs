@@ -4,6 +4,9 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
 use crate::decisions::started;
 use crate::scene::Scene;
 use crate::support::{self, Case, Need, case};
@@ -31,10 +34,18 @@ const COUNT: &str = "WARN {R}/workspace: 3 entries that were changed since a run
 fn on_a_terminal(scene: &Scene, options: &[&str], keys: &str) -> (Option<i32>, String) {
     let mut command = scene.command();
     command.args(options);
-    answer_on_a_terminal(&command, keys)
+    answer_on_a_terminal(&command, keys, || {
+        let lock = std::fs::File::open(scene.root.path("workspace/.molecule-lock")).unwrap();
+        let taken = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(taken, Err(Errno::WOULDBLOCK), "nobody else may change what was counted");
+    })
 }
 
-fn answer_on_a_terminal(command: &Command, keys: &str) -> (Option<i32>, String) {
+fn answer_on_a_terminal(
+    command: &Command,
+    keys: &str,
+    at_question: impl Fn(),
+) -> (Option<i32>, String) {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
     let mut script = Command::new("script");
@@ -52,6 +63,7 @@ fn answer_on_a_terminal(command: &Command, keys: &str) -> (Option<i32>, String) 
         if text.contains("[y/N]")
             && let Some(mut stdin) = stdin.take()
         {
+            at_question();
             stdin.write_all(keys.as_bytes()).unwrap();
         }
     }
@@ -65,11 +77,14 @@ fn is_untouched(scene: &Scene) -> bool {
         == ["mine"; 4]
         && read("workspace/before") == "old"
         && !scene.root.path("workspace/replaced").exists()
+        && !scene.root.path("home").exists()
 }
 
 fn is_whole(scene: &Scene) -> bool {
     let read = |path: &str| std::fs::read_to_string(scene.root.path(path)).unwrap();
-    read("workspace/after") == "of the snapshot" && !scene.root.path("workspace/made").exists()
+    read("workspace/after") == "of the snapshot"
+        && read("home/agent/.claude/settings.json") == "{}"
+        && !scene.root.path("workspace/made").exists()
 }
 
 fn marks() {
@@ -151,7 +166,7 @@ fn unknown() {
         .arg(scene.root.path("workspace/directory"));
     command.args(["-e", "inject=getdents64:error=EIO"]);
     command.arg(restore.get_program()).args(restore.get_args()).arg("--force");
-    let (status, text) = answer_on_a_terminal(&command, "n\n");
+    let (status, text) = answer_on_a_terminal(&command, "n\n", || ());
     assert_eq!(status, Some(1), "{text}");
     assert!(text.contains("workspace: not everything could be looked at"), "{text}");
     assert!(text.contains("Take at least 0 newer entries away? [y/N]"), "{text}");

@@ -73,6 +73,11 @@ impl Trees {
         }
     }
 
+    /// Whether [`Trees::find`] has something for `path`.
+    pub fn has(&self, path: &Path) -> bool {
+        matches!(self.place(path), Some(Where::Here(_)))
+    }
+
     /// The path of `path`'s source in log lines; where it is absent, where it would be.
     pub fn shown(&self, path: &Path) -> PathBuf {
         match self.place(path) {
