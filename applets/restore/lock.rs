@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::descent::Id;
-use molecule_tools::fs::{Dir, Kind, Stat, TempName, at, pause};
+use molecule_tools::fs::{Dir, Kind, Stat, TempName, at, patiently, pause};
 use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use tracing::{info, warn};
@@ -78,19 +78,22 @@ impl Lock {
     pub fn take(tree: &Dir, mut wait: impl FnMut(&Stat) -> Wait) -> Result<Option<Self>> {
         let mut odd = 0;
         while odd < TRIES {
-            let file = match keeping_time(tree, || open(tree)) {
+            let fail = |errno| Error::os("lock", tree.path(), errno);
+            let file = match patiently(|| keeping_time(tree, || open(tree)).map_err(fail)) {
                 Ok(file) => file,
-                Err(Errno::ROFS) => return Ok(None),
-                Err(Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
-                    odd += 1;
-                    put_aside(tree)?;
-                    continue;
-                }
-                Err(errno) => return without(tree, errno),
+                Err(error) => match error.errno() {
+                    Some(Errno::ROFS) => return Ok(None),
+                    Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
+                        odd += 1;
+                        put_aside(tree)?;
+                        continue;
+                    }
+                    _ => return Ok(without(error)),
+                },
             };
             let stat = match at::stat_fd(&file) {
                 Ok(stat) => stat,
-                Err(errno) => return without(tree, errno),
+                Err(errno) => return Ok(without(fail(errno))),
             };
             if !is_ours(&stat) {
                 odd += 1;
@@ -98,13 +101,16 @@ impl Lock {
                 continue;
             }
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                // Whoever had it before may have taken its name away.
-                Ok(()) if leads_to(tree, &stat) => {
-                    // Without it, nobody takes silence for a sign.
-                    let _ = set_mode(&file, SHOWS_LIFE);
-                    return Ok(Some(Self(file)));
-                }
-                Ok(()) | Err(Errno::INTR) => {}
+                Ok(()) => match patiently(|| leads_to(tree, &stat)) {
+                    Ok(true) => return Ok(Some(Self::held(file))),
+                    // Whoever had it before may have taken its name away.
+                    Ok(false) => {}
+                    Err(error) => {
+                        info!("{}", error.hint("the lock is taken all the same"));
+                        return Ok(Some(Self::held(file)));
+                    }
+                },
+                Err(Errno::INTR) => {}
                 Err(errno @ Errno::WOULDBLOCK) => {
                     let held = |hint| Err(Error::os("lock", tree.path(), errno).hint(hint));
                     match wait(&stat) {
@@ -124,7 +130,7 @@ impl Lock {
                         }
                     }
                 }
-                Err(errno) => return without(tree, errno),
+                Err(errno) => return Ok(without(fail(errno))),
             }
         }
         warn!(
@@ -132,6 +138,12 @@ impl Lock {
             escape(tree.path())
         );
         Ok(None)
+    }
+
+    fn held(file: OwnedFd) -> Self {
+        // Where it fails, nobody takes silence for a sign.
+        let _ = set_mode(&file, SHOWS_LIFE);
+        Self(file)
     }
 
     /// Shows those who wait that the holder is at work.
@@ -152,7 +164,8 @@ impl Lock {
     /// Lets go of the lock of `tree` and takes its name away. Left behind, it is no lock: the kernel gives it
     /// back with the descriptor.
     pub fn release(self, tree: &Dir) {
-        if at::stat_fd(&self.0).is_ok_and(|stat| leads_to(tree, &stat)) {
+        let leads_here = |stat| matches!(leads_to(tree, &stat), Ok(true));
+        if at::stat_fd(&self.0).is_ok_and(leads_here) {
             let _ = keeping_time(tree, || at::unlink(tree, NAME));
         }
     }
@@ -195,8 +208,8 @@ fn is_ours(stat: &Stat) -> bool {
         && stat.nlink == 1
 }
 
-fn leads_to(tree: &Dir, stat: &Stat) -> bool {
-    tree.stat_entry(NAME).is_ok_and(|there| there.is_some_and(|there| there.same_inode(stat)))
+fn leads_to(tree: &Dir, stat: &Stat) -> Result<bool> {
+    Ok(tree.stat_entry(NAME)?.is_some_and(|there| there.same_inode(stat)))
 }
 
 /// Renames what somebody has put in the place of the lock, for it may hold their only copy of something.
@@ -213,7 +226,7 @@ fn put_aside(tree: &Dir) -> Result<()> {
     }
 }
 
-fn without(tree: &Dir, errno: Errno) -> Result<Option<Lock>> {
-    info!("{}", Error::os("lock", tree.path(), errno).hint("going on without"));
-    Ok(None)
+fn without(error: Error) -> Option<Lock> {
+    info!("{}", error.hint("going on without"));
+    None
 }

@@ -6,10 +6,11 @@ use crate::scene::Scene;
 use crate::support::compare::{differences, snapshot, touched};
 use crate::support::pair::said;
 use crate::support::tree::Tree;
-use crate::support::{Case, case};
+use crate::support::{Case, Need, case};
 
 pub fn cases() -> Vec<Case> {
     let needs = crate::NEEDS;
+    let strace = &[Need::Root, Need::Program("strace")];
     vec![
         case("the_restore_set_is_restored_and_nothing_else", needs, restore_set),
         case("a_marker_skips_everything", needs, marker_skips),
@@ -34,6 +35,7 @@ pub fn cases() -> Vec<Case> {
         case("force_does_the_whole_over_a_record", needs, record_force),
         case("a_snapshots_own_record_never_counts", needs, snapshots_record),
         case("a_lock_is_nobody_elses_to_take", needs, lock_of_the_agents),
+        case("a_lock_that_cannot_be_looked_at_is_no_other", strace, lock_unseen),
         case("a_new_marker_has_the_modes_the_umask_leaves", needs, marker_mode),
         case("a_restored_old_marker_is_rewritten", needs, old_marker),
         case("content_that_a_power_cut_took_is_restored_without_a_marker", needs, lost_content),
@@ -375,6 +377,37 @@ fn lock_of_the_agents() {
     assert!(lines.contains("in the way of a lock"), "{lines}");
     assert!(scene.root.path("workspace/src/main.rs").exists());
     assert!(!scene.root.path("workspace/.molecule-lock").exists());
+}
+
+/// A look that fails does not go on for ever, and does not cost the lock where it fails once.
+fn lock_unseen() {
+    for (call, error, said) in [
+        ("statx", "EIO", "the lock is taken all the same"),
+        ("openat", "EMFILE:when=1..2", ""),
+        ("openat", "ENOMEM", "going on without"),
+    ] {
+        let scene = Scene::new();
+        let inject = format!("inject={call}:error={error}");
+        let mut command = std::process::Command::new("timeout");
+        command.args([
+            "-s",
+            "KILL",
+            "30",
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-P",
+            ".molecule-lock",
+        ]);
+        command.args(["-e", &inject, crate::support::PROGRAM]).args(scene.command().get_args());
+        let output = command.output().unwrap();
+        let lines = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{call} {error} {lines}");
+        assert!(lines.contains(said) && (said != "" || !lines.contains("going on")), "{lines}");
+        assert!(scene.root.path("workspace/src/main.rs").exists(), "{lines}");
+    }
 }
 
 fn marker_mode() {
