@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use molecule_tools::error::{Error, Result, escape, os_errno};
-use molecule_tools::fs::Dir;
+use molecule_tools::fs::{Dir, clear_half_made};
 use molecule_tools::gitconfig::{self, Git, LIMIT, Setting};
 use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::identity::{AgentSpec, Database};
@@ -140,6 +140,14 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// Removes what a killed run has left of a .gitconfig in `home`.
+    fn clear(&self, home: &Dir) {
+        if let Err(error) = clear_half_made(home) {
+            self.left.set(self.left.get() + 1);
+            warn!("{}", error.hint("it may be a half-made .gitconfig; remove it"));
+        }
+    }
+
     /// $HOME, as with `git config --global`, else the home of the user database.
     fn callers_home(&self, root: &Dir, environment: &[CString]) -> Result<Dir> {
         use users::os::unix::UserExt as _;
@@ -173,6 +181,7 @@ impl Setup<'_> {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         };
+        self.clear(home);
         let file = match found(home)? {
             Some(file) if self.has(home, &file)? => {
                 self.tell(home, "already set");
@@ -186,6 +195,7 @@ impl Setup<'_> {
 
     /// `template` is what an absent file is made from.
     fn agents_file(&self, home: &Dir, owner: Owner, template: Option<File>) -> Result<File> {
+        self.clear(home);
         let file = match (found(home)?, template) {
             (Some(file), _) if !file.readable(owner) => {
                 let reason = "it is somebody else's, and the agent may not read it";

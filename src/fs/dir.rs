@@ -332,8 +332,42 @@ impl TempName {
         Self(CString::new(name).unwrap_or_default())
     }
 
+    /// Whether `name` has the form of one.
+    pub fn is_one(name: &CStr) -> bool {
+        let parts = || {
+            let rest = name.to_str().ok()?.strip_prefix(Self::PREFIX)?;
+            let (random, number) = rest.split_once('.')?;
+            let digits = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.is_empty();
+            let hex = random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            Some(digits && hex && random.len() == 16)
+        };
+        parts().unwrap_or(false)
+    }
+
     /// The name.
     pub fn as_cstr(&self) -> &CStr {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_name_is_known_and_no_other() {
+        assert!(TempName::is_one(TempName::new().as_cstr()));
+        for other in [
+            c".molecule-tools.",
+            c".molecule-tools.0123456789abcdef",
+            c".molecule-tools.0123456789abcdef.",
+            c".molecule-tools.0123456789abcdef.1x",
+            c".molecule-tools.0123456789ABCDEF.1",
+            c".molecule-tools.123456789abcdef.1",
+            c"x.molecule-tools.0123456789abcdef.1",
+            c".molecule-tools.notes",
+        ] {
+            assert!(!TempName::is_one(other), "{other:?}");
+        }
     }
 }

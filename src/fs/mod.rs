@@ -6,6 +6,7 @@ pub mod aio;
 pub mod at;
 pub mod descent;
 mod dir;
+mod half_made;
 mod ids;
 mod listing;
 mod patience;
@@ -13,6 +14,7 @@ mod stat;
 pub mod xattr;
 
 pub use dir::{Dir, TempName};
+pub use half_made::clear_half_made;
 pub use ids::{FsIds, KeepDumpable};
 pub use listing::{Entry, Listing};
 pub use patience::{patiently, pause};

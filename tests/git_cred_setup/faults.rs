@@ -1,9 +1,11 @@
 //! What a hostile file costs, what system calls that fail cost, and what killed runs leave.
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 
-use super::support::sandbox::{Outcome, PROGRAM_INSIDE, Run, Sandbox};
-use super::support::{Case, Need, case, peak_memory, program};
+use super::support::sandbox::{LoopDevice, Outcome, PROGRAM_INSIDE, Run, Sandbox};
+use super::support::{Case, Need, case, ok, peak_memory, program};
 use super::{AGENTS, HELPER, SCRIPT, is_set, setup, succeeded, text, values, warning, write};
 
 /// KiB that this program may take, and git.
@@ -12,6 +14,8 @@ const MEMORY: u64 = 64 << 10;
 pub fn cases() -> Vec<Case> {
     const GIT: &[Need] = &[Need::Root, Need::Program("git")];
     const STRACE: &[Need] = &[Need::Root, Need::Program("git"), Need::Program("strace")];
+    const DEBUGFS: &[Need] =
+        &[Need::Root, Need::Loop, Need::Program("git"), Need::Program("debugfs")];
     vec![
         case("a_file_of_long_names_takes_little_memory_and_time", GIT, long_names),
         case("many_values_of_a_key_become_one", GIT, many_values),
@@ -21,6 +25,7 @@ pub fn cases() -> Vec<Case> {
         case("a_copy_that_cannot_be_removed_is_told_and_removed_later", STRACE, left_behind),
         case("what_a_killed_run_has_left_is_removed_and_nothing_else", STRACE, killed),
         case("a_boot_without_credentials_removes_it_too", STRACE, every_boot),
+        case("a_half_made_file_in_a_home_is_removed_and_nothing_else", DEBUGFS, half_made),
     ]
 }
 
@@ -179,6 +184,30 @@ fn every_boot() {
     let line =
         "MOLECULE-GIT: WARN remove directory /run/.molecule-tools.other: Directory not empty";
     assert_eq!(outcome.stdout().matches(line).count(), 1, "{outcome:?}");
+}
+
+fn half_made() {
+    // Left: 0 and 5. Not so: 1 is young, 2 the agent's, 3 wider, 4 has two names, 6 and 7 are no files.
+    let home = LoopDevice::ext4(
+        8,
+        "n=.molecule-tools.0123456789abcdef; for i in 0 1 2 3 4 5; do echo $i > $n.$i; done; chmod 600 $n.*
+         chown 1000:1000 $n.2; chmod 644 $n.3; ln $n.4 other; mkdir -m 600 $n.6; ln -s other $n.7
+         echo 8 > .molecule-tools.notes; chmod 600 .molecule-tools.notes; chown 1000:1000 .",
+    );
+    for number in [0, 2, 3, 4, 5, 6, 7] {
+        let field =
+            format!("set_inode_field /.molecule-tools.0123456789abcdef.{number} ctime 20010101");
+        ok(Command::new("debugfs").args(["-w", "-R", &field]).arg(home.path()));
+    }
+    let notes = "set_inode_field /.molecule-tools.notes ctime 20010101";
+    ok(Command::new("debugfs").args(["-w", "-R", notes]).arg(home.path()));
+    let sandbox = Sandbox::new();
+    sandbox.add_device("home", &home);
+    sandbox.sh("mount /dev/home /home/agent");
+    let there = || sandbox.sh("cd /home/agent; ls -Ad .molecule-tools.* | sed 's/.*[.]//'");
+    succeeded(&setup(&sandbox).run());
+    is_set(&sandbox, "/home/agent");
+    assert_eq!(there(), "1\n2\n3\n4\n6\n7\nnotes\n");
 }
 
 fn killed() {

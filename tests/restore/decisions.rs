@@ -405,7 +405,10 @@ fn lock_unseen() {
         let output = command.output().unwrap();
         let lines = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{call} {error} {lines}");
-        assert!(lines.contains(said) && (said != "" || !lines.contains("going on")), "{lines}");
+        assert!(
+            lines.contains(said) && (!said.is_empty() || !lines.contains("going on")),
+            "{lines}"
+        );
         assert!(scene.root.path("workspace/src/main.rs").exists(), "{lines}");
     }
 }
