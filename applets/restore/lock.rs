@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::descent::Id;
 use molecule_tools::fs::{Dir, Kind, Stat, TempName, at, patiently, pause};
-use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -148,10 +148,9 @@ impl Lock {
 
     /// Shows those who wait that the holder is at work.
     pub fn show_life(&self) {
-        let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-        };
+        // Both: some file systems set neither if one is left out.
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
         // Where it fails, a boot may overtake this restore, and loses nothing.
         let _ = rustix::fs::futimens(&self.0, &times);
     }
