@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::sandbox::{LoopDevice, Sandbox};
-use support::{Need, case};
+use support::{Need, Stop, case};
 
 fn main() -> ExitCode {
     support::run(vec![
@@ -125,6 +125,7 @@ fn installed() {
                 }
             });
         }
+        let _stop = Stop(&over);
         let mut busy = Vec::new();
         for number in 0..200 {
             sandbox.install("/tmp/script", &format!("#!/bin/sh\nexit {}\n", number % 7));
@@ -132,7 +133,6 @@ fn installed() {
             let outcome = sandbox.command("/bin/sh").args(["-c", "exec /tmp/script"]).run();
             busy.extend((outcome.status != number % 7).then(|| outcome.stderr()));
         }
-        over.store(true, Ordering::Relaxed);
         assert!(busy.is_empty(), "{} of 200: {}", busy.len(), busy[0]);
     });
 }

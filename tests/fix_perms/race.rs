@@ -8,7 +8,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::support::compare::{snapshot, touched};
 use crate::support::sandbox::{Outcome, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, case};
+use crate::support::{Case, Need, Stop, case};
 
 /// Swaps that must have happened; a few thousand take less than a second.
 const SWAPS: u64 = 4000;
@@ -41,13 +41,13 @@ fn besiege(sandbox: &Sandbox, attack: impl Fn(u64) + Sync) {
                 swaps.fetch_add(1, Ordering::Relaxed);
             }
         });
+        let _stop = Stop(&stop);
         let mut runs = 0;
         while runs < RUNS || swaps.load(Ordering::Relaxed) < SWAPS {
             let outcome = sandbox.program().arg("fix-perms").run();
             assert!(outcome.status <= 1, "{}", crate::said(&outcome));
             runs += 1;
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

@@ -1,11 +1,12 @@
 //! What a hostile file costs, what system calls that fail cost, and what killed runs leave.
 
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::support::sandbox::{LoopDevice, Outcome, PROGRAM_INSIDE, Run, Sandbox};
-use super::support::{Case, Need, case, ok, peak_memory, program};
+use super::support::{Case, Need, case, ok, program, usage};
 use super::{AGENTS, HELPER, SCRIPT, is_set, setup, succeeded, text, values, warning, write};
 
 /// KiB that this program may take, and git.
@@ -29,20 +30,21 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Runs it over the sandbox from outside; what it said and KiB at most.
-fn measured(sandbox: &Sandbox) -> (std::process::Output, u64) {
+/// Runs it over the sandbox from outside; what it said, KiB at most, and processor time, git's included.
+fn measured(sandbox: &Sandbox) -> (std::process::Output, u64, Duration) {
     let mut command = program();
     command.args(["git-cred-setup", "--root"]).arg(sandbox.path("/")).env("HOME", "/root");
-    peak_memory(&mut command)
+    usage(&mut command)
 }
 
 /// Sets both files up within the memory; gives what the agent's has become.
 fn within_bounds(own: &str) -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     write(&sandbox, AGENTS, own);
-    let begin = std::time::Instant::now();
+    let mut taken = Duration::ZERO;
     for _ in 0..2 {
-        let (output, memory) = measured(&sandbox);
+        let (output, memory, time) = measured(&sandbox);
+        taken += time;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(memory < MEMORY, "{memory} KiB: {said}");
@@ -50,12 +52,13 @@ fn within_bounds(own: &str) -> (Sandbox, String) {
     for words in [["--get-all", HELPER].as_slice(), &["--replace-all", HELPER, "x"]] {
         let mut git = std::process::Command::new("git");
         git.args(["config", "--file"]).arg(sandbox.path(AGENTS)).args(words);
-        let memory = peak_memory(&mut git).1;
+        let (_, memory, time) = usage(&mut git);
+        taken += time;
         assert!(memory < MEMORY, "git: {memory} KiB");
     }
     succeeded(&setup(&sandbox).run());
     // git reads the file six times; a tenth of a second each is enough.
-    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+    assert!(taken.as_secs() < 20, "{taken:?}");
     is_set(&sandbox, "/home/agent");
     let edited = text(&sandbox, AGENTS);
     (sandbox, edited)

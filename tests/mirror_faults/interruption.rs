@@ -130,10 +130,59 @@ fn out_of_reach() {
 /// must not look as if it were, or no later restore would mend it; but what was replaced is, or is
 /// still as it was.
 fn power_cut() {
-    // Somebody else's sync(2) may be under way, or over.
-    let runs = (0..3).map(|_| lost_in_a_power_cut());
-    let seen: Vec<_> = runs.take_while(|lost| !matches!(lost, Ok(51..))).collect();
-    assert!(seen.len() < 3, "{seen:?}");
+    let canary = Canary::new();
+    let mut seen = Vec::new();
+    for number in 0..20 {
+        let words = canary.sits_down(number);
+        let lost = lost_in_a_power_cut();
+        if matches!(lost, Ok(51..)) {
+            return;
+        }
+        // Somebody's sync(2), which writes all file systems, and this one's files with them.
+        assert!(canary.is_gone(&words), "{lost:?}");
+        seen.push(lost);
+    }
+    panic!("somebody calls sync(2) all the time: {seen:?}");
+}
+
+/// A file in a file system of its own that only memory has, until somebody has all of them written.
+struct Canary {
+    mounted: Mounted,
+    image: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Canary {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        ext4_image(&image, 16, &["-O", "^inline_data"]);
+        let mounted = Mounted::image(&image, directory.path().join("mounted"), "rw");
+        Self { mounted, image, _directory: directory }
+    }
+
+    /// Puts one there; gives its words.
+    fn sits_down(&self, number: usize) -> String {
+        let words = format!("canary {number} has been written to the disk");
+        std::fs::write(self.mounted.0.join(number.to_string()), &words).unwrap();
+        words
+    }
+
+    /// Whether all file systems were written since, or soon are: one after the other.
+    fn is_gone(&self, words: &str) -> bool {
+        let is_on_disk = || {
+            let disk = std::fs::read(&self.image).unwrap();
+            disk.windows(words.len()).any(|bytes| bytes == words.as_bytes())
+        };
+        let end = Instant::now() + Duration::from_secs(5);
+        while !is_on_disk() {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        true
+    }
 }
 
 /// How many files were cut off, or which one looks wrong.

@@ -24,9 +24,10 @@ pub mod tree;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libtest_mimic::{Arguments, Trial};
-pub use memory::peak_memory;
+pub use memory::{peak_memory, usage};
 pub use needs::Need;
 
 /// One test: its name says what holds, its needs what the machine must have.
@@ -83,6 +84,15 @@ pub fn run(cases: Vec<Case>) -> ExitCode {
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Sets a flag when it goes, by a panic too: a thread that works until then ends, and so does a test that fails.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The program under test.

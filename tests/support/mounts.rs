@@ -60,7 +60,7 @@ impl Mounted {
     /// namespace meanwhile may keep it mounted, and with it what only the journal holds.
     pub fn put_away(self) {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(100);
         loop {
             match mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>) {
                 // A child of another thread has our open files until its exec.

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::super::ok;
 
@@ -50,7 +51,8 @@ pub struct LoopDevice {
 impl LoopDevice {
     /// `image` on a free loop device; `options` are losetup's (`--read-only`, `--partscan`).
     pub fn of(image: &Path, options: &[&str]) -> Self {
-        for _ in 0..50 {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
             let mut losetup = Command::new("losetup");
             losetup.args(["--find", "--show"]).args(options).arg(image);
             let output = losetup.output().expect("losetup(8)");
@@ -63,9 +65,10 @@ impl LoopDevice {
                 ok(Command::new("losetup").arg("--detach").arg(&path));
                 return Self { path: path.into(), file };
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(Instant::now() < end, "no loop device for {}: {said}", image.display());
+            std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("no loop device for {}", image.display());
     }
 
     /// An ext4 file system of `mebibytes`, filled by `script` (sh) that runs as root in its top
