@@ -1,4 +1,5 @@
 //! `boot-audit`: what `docker logs` shows of every start, without a secret in it.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -1,5 +1,6 @@
 //! `entrypoint [ARG]...`: the boot of a workspace container. Everything that may fail is attempted and
 //! told; only a missing user or a missing runtime ends it.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsStr, OsString};
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! `fix-perms`: gives the user what the platform made for it as root, in the order of the boot.
+#![forbid(unsafe_code)]
 
 mod sessions;
 mod steps;

@@ -1,4 +1,5 @@
 //! `git-cred-setup`: makes git ask the token script for GitHub credentials, for root and the agent.
+#![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};

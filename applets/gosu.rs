@@ -1,4 +1,5 @@
 //! `gosu USER[:GROUP] COMMAND [ARG]...`: become that user for good and exec the command.
+#![forbid(unsafe_code)]
 
 use std::convert::Infallible;
 use std::ffi::OsStr;

@@ -1,4 +1,5 @@
 //! `--install DIR`: one symlink per applet, as busybox does.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,5 @@
 //! `token-refresh`: keeps the script running that refreshes the GitHub token.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -6,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use molecule_tools::error::{Error, Result, errno_of};
+use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::{Dir, patiently};
 use molecule_tools::identity::Database;
 use molecule_tools::log;
@@ -96,15 +97,8 @@ pub fn start_daemon(environment: &[CString]) {
             return log::complain(NAME, Level::WARN, &format!("not started: {error}"));
         }
     };
-    // SAFETY: this process has one thread, so the child may do all that the parent may.
-    #[allow(unsafe_code)]
-    match unsafe { nix::unistd::fork() } {
-        Ok(nix::unistd::ForkResult::Parent { .. }) => {}
-        Ok(nix::unistd::ForkResult::Child) => be_daemon(prepared, environment),
-        Err(errno) => {
-            let error = Error::failed("start a process", errno_of(errno));
-            log::complain(NAME, Level::WARN, &format!("not started: {error}"));
-        }
+    if let Err(error) = process::fork_child(|| be_daemon(prepared, environment)) {
+        log::complain(NAME, Level::WARN, &format!("not started: {error}"));
     }
 }
 
@@ -130,20 +124,15 @@ fn open_log() -> Result<BoundedLog> {
     BoundedLog::create(Dir::open_operator_path(home)?, c".gh-token-refresh.log", LOG_LIMIT)
 }
 
-/// The daemon's whole life.
-fn be_daemon(prepared: Prepared, environment: &[CString]) -> ! {
+/// The daemon's whole life; returns its exit status.
+fn be_daemon(prepared: Prepared, environment: &[CString]) -> u8 {
     let program = CString::new(command(environment).as_bytes()).unwrap_or_default();
-    let status = match process::become_daemon(c"token-refresh", &prepared.descriptors()) {
+    match process::become_daemon(c"token-refresh", &prepared.descriptors()) {
         Ok(()) => supervise(&program, environment, prepared, false).unwrap_or(1),
         Err(error) => {
             log::complain(NAME, Level::WARN, &format!("not started: {error}"));
             1
         }
-    };
-    // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
-    #[allow(unsafe_code)]
-    unsafe {
-        nix::libc::_exit(status.into())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one error type of the library, and how text that an untrusted party chose is shown.
 //!
 //! Every message is one line: what was attempted, on what, what the kernel said, what to do.
+#![forbid(unsafe_code)]
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};

@@ -1,6 +1,7 @@
 //! Settings in a git configuration file (git-config(1)), read and changed by git itself, from bytes
 //! to bytes. The bytes may be anybody's: git sees them under a name of its own in a directory that
 //! nobody else can enter, follows no include in them, and knows no other configuration.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::AsFd as _;

@@ -3,6 +3,7 @@
 //!
 //! All of it are atomic numbers, so that it can lie in memory that two processes share, see
 //! [`crate::process::step`]. Nothing here makes a system call or waits.
+#![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

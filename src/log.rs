@@ -4,6 +4,7 @@
 //! form the boot log has always had. JSON: one object per line with `time` (UTC, RFC 3339),
 //! `level`, `section`, `message` and the event's other fields. Lines outside a section (the audit,
 //! complaints) have the same JSON form.
+#![forbid(unsafe_code)]
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;

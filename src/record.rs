@@ -12,6 +12,7 @@
 //!
 //! The tree's user may remove or forge a record. That costs nobody but this user: the worst is what
 //! would happen without one. What is no time is read as one before every change, which protects everything.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 

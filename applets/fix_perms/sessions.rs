@@ -1,5 +1,6 @@
 //! ~/.claude/sessions: a link to the volume that the platform mounts at /root/.claude/sessions, or
 //! a plain directory where there is no such volume.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! The steps of the boot, each changing only what differs.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, OsStr};
 use std::io::Write as _;

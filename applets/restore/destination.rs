@@ -1,4 +1,5 @@
 //! The trees that are restored into: opened, made where absent, locked.
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

@@ -1,5 +1,6 @@
 //! Whether what was restored is on the disk. A boot does not wait for that: its marker says `"durable": false`
 //! and in which boot of the kernel it was written, and a process in the background makes both true.
+#![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;

@@ -5,6 +5,7 @@
 //! holds one shows signs of life, the file's modification time, and a boot that sees none for long goes on without
 //! a restore. It leaves word with the file: a holder that was only stopped must not go on restoring over what has
 //! been made meanwhile. Permission bits say both, which needs no space on the disk.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;

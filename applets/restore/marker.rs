@@ -1,4 +1,5 @@
 //! The marker /configs/.restore-completed: whether a restore is done, and its report.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};

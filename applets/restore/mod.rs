@@ -1,4 +1,5 @@
 //! `restore`: brings the restore set back from a snapshot volume or a directory, once per workspace.
+#![forbid(unsafe_code)]
 
 mod destination;
 mod durable;

@@ -1,5 +1,6 @@
 //! The entries that `restore --force` takes away although they were changed since a runtime started over
 //! their tree: they are marked in a dry run, and counted and asked about before a run.
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};

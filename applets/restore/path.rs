@@ -1,4 +1,5 @@
 //! One path of the restore set: both directories, the lock, the mirror, the verification.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
 //! How one tree is restored: as the snapshot has it, or with care for what has been made there since.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 

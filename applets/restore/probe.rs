@@ -1,4 +1,5 @@
 //! `restore --probe`: says as JSON what is on a device or in an image file, and changes nothing.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
 use std::path::Path;

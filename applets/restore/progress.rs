@@ -1,4 +1,5 @@
 //! How far a restore is, said while a path is restored.
+#![forbid(unsafe_code)]
 
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};

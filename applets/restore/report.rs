@@ -1,4 +1,5 @@
 //! The report of a restore: printed by `--json`, and the content of the marker.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 

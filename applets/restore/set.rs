@@ -1,4 +1,5 @@
 //! The restore set: which paths of a workspace are restored.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

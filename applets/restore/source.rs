@@ -1,5 +1,6 @@
 //! The source of a restore: from the name of a device to a directory that holds the restore set.
 //! Says every line that the boot log has between the marker check and the paths.
+#![forbid(unsafe_code)]
 
 mod locate;
 mod search;

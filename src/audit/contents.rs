@@ -1,4 +1,5 @@
 //! The names that `ls` lists for one path, a screenful of them at most.
+#![forbid(unsafe_code)]
 
 use std::collections::BinaryHeap;
 use std::ffi::{CStr, CString, OsStr};

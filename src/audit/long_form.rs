@@ -1,4 +1,5 @@
 //! One object in the form of `ls -ld` in the C locale and in UTC (POSIX.1-2024, ls, "long format").
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

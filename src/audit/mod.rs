@@ -1,5 +1,6 @@
 //! What an operator wants to know of a container that does not start: who it runs as, what its two
 //! volumes look like, which variables are present. Names of variables only, never a value.
+#![forbid(unsafe_code)]
 
 mod contents;
 mod long_form;

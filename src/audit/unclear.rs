@@ -1,4 +1,5 @@
 //! The three answers of a look: there, not there, cannot tell.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 

@@ -2,6 +2,7 @@
 //! link. Errors are bare numbers, for callers that build their own messages; [`super::Dir`] is the
 //! form with messages. None changes owner, mode or attributes by a name: between the look at a name
 //! and the change, whoever can write in the directory may link something of root's there.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;

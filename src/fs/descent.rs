@@ -5,6 +5,7 @@
 //! that it is found again through ".." of the one below, or from the start by the names, and taken only
 //! if it is the same inode: whoever moves a directory of the way can cut it off, not lead it elsewhere.
 //! The names that wait to be entered lie back to back between the names of the way.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, OsStr};

@@ -1,4 +1,5 @@
 //! [`Dir`]: a directory held by descriptor, and the verbs on its entries.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
 use std::hash::{BuildHasher as _, RandomState};

@@ -1,4 +1,5 @@
 //! What a run that was killed has left of [`Dir::replace_file`].
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 

@@ -4,6 +4,7 @@
 //! (credentials(7)). A root process that takes an owner's ids for that saves the change of owner
 //! afterwards, which costs a tenth of copying a small file. Signals, ptrace and resource limits go by
 //! other ids and are not touched.
+#![forbid(unsafe_code)]
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};

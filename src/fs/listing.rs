@@ -1,4 +1,5 @@
 //! Directory entries straight from getdents64(2), with a buffer the caller sizes once.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;

@@ -1,4 +1,5 @@
 //! Looks whose answer decides whether something is lost.
+#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! What statx(2) says of one object, in the form the mechanisms compare.
+#![forbid(unsafe_code)]
 
 use std::os::fd::AsFd;
 

@@ -3,6 +3,7 @@
 //! Objects that cannot be opened without side effects (links, fifos, sockets, devices) are reached
 //! through `/proc/self/fd/N/NAME`: the kernel jumps to the held directory and the last component is
 //! not followed. Without a mounted /proc those calls fail with ENOENT.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,5 @@
 //! The user that a boot gives the workspace to and becomes.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,5 @@
 //! The passwd(5) and group(5) files below a root.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;

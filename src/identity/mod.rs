@@ -3,6 +3,7 @@
 //!
 //! Look-ups read the two files and nothing else: no NSS module is ever loaded, so the answer is the
 //! same in a static binary, in a sandbox and in an image without a C library.
+#![forbid(unsafe_code)]
 
 mod agent;
 mod database;

@@ -1,4 +1,5 @@
 //! The change of identity, and the proof that it cannot be undone.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 

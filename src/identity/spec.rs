@@ -1,4 +1,5 @@
 //! `USER[:GROUP]`, each a name or a number.
+#![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

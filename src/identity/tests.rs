@@ -1,4 +1,5 @@
 //! Specs against databases, all in memory.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

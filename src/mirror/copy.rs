@@ -2,6 +2,7 @@
 //!
 //! Files are read and written from front to back; those from [`LARGE`] bytes on by several threads
 //! at once (`large`). Holes are found with SEEK_DATA (lseek(2)) and stay holes.
+#![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};

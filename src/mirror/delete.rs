@@ -4,6 +4,7 @@
 //! not there known to be gone, and each is looked up once more before. After the first error at the
 //! source no thread removes anything more. Trees are removed with a bounded number of descriptors at any depth,
 //! and a mount below a surplus name is left alone with what is in it.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;

@@ -1,4 +1,5 @@
 //! Directories of the destination: making and mending them before their entries, finishing them after.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,4 +1,5 @@
 //! One entry that is no directory: compare it, keep it, mend it in place, link it, or have it made anew.
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,5 +1,6 @@
 //! One line per change, in the form of rsync's `--itemize-changes` (rsync(1)), which operators read
 //! already: update type, object type, then what differs in the order `cstpoguax`.
+#![forbid(unsafe_code)]
 
 use crate::fs::Kind;
 

@@ -1,4 +1,5 @@
 //! What stays as it is when a tree is restored over which a runtime has run already.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::path::PathBuf;

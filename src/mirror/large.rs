@@ -9,6 +9,7 @@
 //! Measured with one of them, hot, into ext4: 0.146 s with reads of 128 KiB into blocks found one by
 //! one, 0.116 s into blocks allocated before, 0.106 s with reads of 512 KiB as well. xfs and btrfs
 //! take as long either way, and btrfs does not compress what was allocated before.
+#![forbid(unsafe_code)]
 
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;

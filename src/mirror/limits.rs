@@ -1,4 +1,5 @@
 //! Descriptors and memory: how much there may be, and who gets it.
+#![forbid(unsafe_code)]
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

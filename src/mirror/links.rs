@@ -7,6 +7,7 @@
 //!
 //! A group is forgotten when all the names have been met that its inode has. Of the others [`MOST`] are
 //! held at once; names of groups beyond those are left to later passes ([`Share`]).
+#![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};

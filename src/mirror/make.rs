@@ -3,6 +3,7 @@
 //! Where somebody else can look, an object is made complete under a temporary name and renamed; in a
 //! directory of this run's own making (see [`Node::fresh`]) nobody can, and small files get their
 //! final name at once, which saves a third of the system calls that change the directory.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};

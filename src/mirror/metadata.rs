@@ -2,6 +2,7 @@
 //!
 //! Order of applying: owner (which drops set-id bits and file capabilities), mode, ACLs, other
 //! xattrs, times. Nothing is ever wider on the way than at the end.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -24,6 +24,7 @@
 //! Memory is bounded by the threads (a buffer each) and by what is held at once of directories in flight,
 //! directories with surplus names, and groups of hard links. Where there are more, a directory is read in
 //! portions, and further passes do the rest.
+#![forbid(unsafe_code)]
 
 mod ahead;
 mod copy;

@@ -1,4 +1,5 @@
 //! How often the trees are walked: once, unless there is not room for all that has to be known at once.
+#![forbid(unsafe_code)]
 
 use std::collections::HashSet;
 

@@ -15,6 +15,7 @@
 //! The queue is last in, first out, so that the directories in flight stay few; lists of entries are
 //! taken before directories, and are limited in number (whoever finds the queue full does the work
 //! itself).
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

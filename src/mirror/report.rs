@@ -1,4 +1,5 @@
 //! What a run did, counted while it runs, and the failures it met.
+#![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -6,6 +6,7 @@
 //!
 //! How fine a file system is, an object says itself: its time of change is the kernel's own, cut to
 //! what the file system keeps, and nobody can set it. No call is made for it.
+#![forbid(unsafe_code)]
 
 use std::os::fd::AsFd;
 use std::sync::Once;

@@ -4,6 +4,7 @@
 //! Descriptors are a bounded resource (64 must be enough), depth is not. A [`Node`] therefore
 //! remembers how to find its directory again from its parent, and only the most recent ones hold
 //! descriptors; a directory found again must be the same inode as before.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsStr};

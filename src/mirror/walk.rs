@@ -1,4 +1,5 @@
 //! Walking the source: opening its directories, listing them, handing their entries out.
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::ops::ControlFlow;

@@ -2,6 +2,7 @@
 //!
 //! Values beyond [`HELD`] bytes of an object are not held: they are read again, one at a time, when they
 //! are compared or set. A file of xfs or ext4 can have thousands of 64 KiB.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};

@@ -2,6 +2,7 @@
 //!
 //! The value of `system.posix_acl_access` is a version, u32 2, and entries of tag u16, permissions
 //! u16 (rwx = 421) and id u32, all little-endian (linux/posix_acl_xattr.h).
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 

@@ -1,5 +1,6 @@
 //! When a walk has to end although the tree has not: somebody who moves what was seen to where it will
 //! be seen again, or makes new entries all the time, could otherwise keep it going for ever.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::hash::{BuildHasher as _, RandomState};

@@ -1,5 +1,6 @@
 //! Whether a regular file carries file capabilities (capabilities(7)), asked for many files of a
 //! tree: the cheapest way for each situation.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::io::Write as _;

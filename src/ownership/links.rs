@@ -11,6 +11,7 @@
 //! time that has not come yet when the file is given says as much: no change since has set it.
 //!
 //! The count is bounded: a file with a name that was not counted is not given.
+#![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;

@@ -8,6 +8,7 @@
 //! Mounts below a tree are entered, as `chown -R` does: volumes are mounted below the workspace.
 //!
 //! Failures are warnings (`tracing`), counted in the [`Tally`]; the walk goes on.
+#![forbid(unsafe_code)]
 
 pub mod acl;
 mod bounds;

@@ -6,6 +6,7 @@
 //! Whoever can write the tree while it is walked could keep the walk from its end, by moving what was
 //! seen to where it is seen again. So of what changes during a walk only so much is looked at, see
 //! [`Bounds`].
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};

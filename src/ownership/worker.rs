@@ -1,4 +1,5 @@
 //! One thread's part of a walk.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;

@@ -1,5 +1,6 @@
 //! A log file that never takes more than twice its limit: when it is full it becomes `NAME.1`, over
 //! the one before, and a new one begins.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

@@ -3,6 +3,7 @@
 //! The standard library's `Command` is not for a boot: it panics where poll(2) or wait(2) fail, and
 //! knows no status where the caller ignores SIGCHLD. Here there is nothing to poll: the output goes to
 //! files in memory, and no file that the program writes, these included, grows beyond a limit.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -12,13 +13,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::sys::prctl;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::sys::{self, Disposition, set_disposition};
 use crate::error::{Error, Result, errno_of, os_errno};
 
 /// What to run, and what it gets. It sees nothing else of the caller's environment.
@@ -58,9 +60,7 @@ impl Command<'_> {
         let (program, arguments, environment) = self.strings()?;
         let waited = Waited::begin()?;
         let parent = nix::unistd::getpid();
-        // SAFETY: this process has one thread, so the child may do all that the parent may.
-        #[allow(unsafe_code)]
-        let child = match unsafe { nix::unistd::fork() } {
+        let child = match sys::fork() {
             Ok(ForkResult::Parent { child }) => child,
             Ok(ForkResult::Child) => {
                 let prepared = self.prepare(parent, [&input, &stdout, &stderr]);
@@ -72,12 +72,7 @@ impl Command<'_> {
                     Err(errno) => errno,
                 };
                 let _ = (&stderr).write_all(crate::error::describe(errno).as_bytes());
-                // SAFETY: ends the process at once; what the parent set up for its own exit is not
-                // the child's.
-                #[allow(unsafe_code)]
-                unsafe {
-                    nix::libc::_exit(127)
-                }
+                sys::exit_child(127)
             }
             Err(errno) => return Err(Error::failed("start a process", errno_of(errno))),
         };
@@ -117,14 +112,11 @@ impl Command<'_> {
 
 /// While it lives, the ends of children can be waited for. Ignored, SIGCHLD would let the kernel throw
 /// their statuses away (wait(2), ECHILD).
-struct Waited(SigAction);
+struct Waited(Disposition);
 
 impl Waited {
     fn begin() -> Result<Self> {
-        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        // SAFETY: SIG_DFL installs no code.
-        #[allow(unsafe_code)]
-        unsafe { sigaction(Signal::SIGCHLD, &default) }
+        set_disposition(Signal::SIGCHLD, &Disposition::default_action())
             .map(Self)
             .map_err(|errno| Error::failed("wait for children", errno_of(errno)))
     }
@@ -132,9 +124,7 @@ impl Waited {
 
 impl Drop for Waited {
     fn drop(&mut self) {
-        // SAFETY: puts back what was there: SIG_DFL or SIG_IGN as inherited.
-        #[allow(unsafe_code)]
-        let _ = unsafe { sigaction(Signal::SIGCHLD, &self.0) };
+        let _ = set_disposition(Signal::SIGCHLD, &self.0);
     }
 }
 

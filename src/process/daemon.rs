@@ -1,13 +1,14 @@
-//! What a forked child does to live in the background, as with `nohup PROGRAM &` in a script.
+//! A forked child, and its life in the background, as with `nohup PROGRAM &` in a script.
+#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
+use nix::unistd::ForkResult;
 use rustix::fs::{Mode, OFlags};
 
-use nix::unistd::ForkResult;
-
+use super::sys::{self, Disposition, close_all_but, set_disposition};
 use crate::error::{Error, Result, errno_of};
 
 /// Runs `work` in a child in the background (see [`become_daemon`]), which nobody waits for: this process is to end
@@ -17,18 +18,15 @@ pub fn start_in_background(
     keep: &[BorrowedFd<'_>],
     work: impl FnOnce() -> u8,
 ) -> Result<()> {
-    // SAFETY: this process has one thread, so the child may do all that the parent may.
-    #[allow(unsafe_code)]
-    match unsafe { nix::unistd::fork() } {
+    fork_child(|| become_daemon(name, keep).map_or(1, |()| work()))
+}
+
+/// Runs `work` in a child, which ends with the status that it returns. Nobody waits for the child: this
+/// process is to end soon, or to exec. It must have one thread.
+pub fn fork_child(work: impl FnOnce() -> u8) -> Result<()> {
+    match sys::fork() {
         Ok(ForkResult::Parent { .. }) => Ok(()),
-        Ok(ForkResult::Child) => {
-            let status = become_daemon(name, keep).map_or(1, |()| work());
-            // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
-            #[allow(unsafe_code)]
-            unsafe {
-                nix::libc::_exit(status.into())
-            }
-        }
+        Ok(ForkResult::Child) => sys::exit_child(work().into()),
         Err(errno) => Err(Error::failed("start a process", errno_of(errno))),
     }
 }
@@ -40,11 +38,8 @@ pub fn become_daemon(name: &CStr, keep: &[BorrowedFd<'_>]) -> Result<()> {
     let fail = |errno: nix::errno::Errno| Error::failed("become a daemon", errno_of(errno));
     nix::unistd::setsid().map_err(fail)?;
     nix::sys::prctl::set_name(name).map_err(fail)?;
-    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
-        // SAFETY: SIG_IGN installs no code.
-        #[allow(unsafe_code)]
-        unsafe { sigaction(signal, &ignore) }.map_err(fail)?;
+        set_disposition(signal, &Disposition::ignored()).map_err(fail)?;
     }
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| Error::os("open", "/dev/null", errno))?;
@@ -56,17 +51,6 @@ pub fn become_daemon(name: &CStr, keep: &[BorrowedFd<'_>]) -> Result<()> {
         result.map_err(|errno| Error::failed("redirect standard streams", errno))?;
     }
     drop(null);
-    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
-    keep.sort_unstable();
-    let mut first = 3;
-    for fd in keep.into_iter().chain([u32::MAX]) {
-        if fd > first {
-            // SAFETY: this process was forked for its own work and never returns to code that holds
-            // one of the other descriptors.
-            #[allow(unsafe_code)]
-            let _ = unsafe { nix::libc::close_range(first, fd - 1, 0) };
-        }
-        first = fd.saturating_add(1);
-    }
+    close_all_but(keep);
     Ok(())
 }

@@ -1,34 +1,24 @@
 //! Noticing SIGTERM and SIGINT during work that must be ended in good order.
+#![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use nix::sys::signal::Signal;
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-
-static SEEN: AtomicI32 = AtomicI32::new(0);
-
-extern "C" fn note(signal: i32) {
-    SEEN.store(signal, Ordering::Relaxed);
-}
+use super::sys::{self, Disposition, set_disposition};
 
 /// While it lives, SIGTERM and SIGINT are noted instead of ending the process. A signal that was
 /// ignored stays ignored. The former dispositions return when it is dropped.
 #[derive(Debug)]
-pub struct Interruption(Vec<(Signal, SigAction)>);
+pub struct Interruption(Vec<(Signal, Disposition)>);
 
 impl Interruption {
     /// Starts noting.
     pub fn watch() -> Self {
-        SEEN.store(0, Ordering::Relaxed);
-        let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
+        sys::forget_noted();
         let mut former = Vec::new();
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
-            // SAFETY: the handler only stores to an atomic (signal-safety(7)).
-            #[allow(unsafe_code)]
-            let Ok(old) = (unsafe { sigaction(signal, &action) }) else { continue };
-            if matches!(old.handler(), SigHandler::SigIgn) {
-                // SAFETY: puts back what was there.
-                #[allow(unsafe_code)]
-                let _ = unsafe { sigaction(signal, &old) };
+            let Ok(old) = set_disposition(signal, &Disposition::noted()) else { continue };
+            if old.is_ignored() {
+                let _ = set_disposition(signal, &old);
             } else {
                 former.push((signal, old));
             }
@@ -38,16 +28,14 @@ impl Interruption {
 
     /// The last signal noted.
     pub fn seen(&self) -> Option<i32> {
-        Some(SEEN.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
+        sys::noted()
     }
 }
 
 impl Drop for Interruption {
     fn drop(&mut self) {
         for (signal, old) in &self.0 {
-            // SAFETY: puts back what was there.
-            #[allow(unsafe_code)]
-            let _ = unsafe { sigaction(*signal, old) };
+            let _ = set_disposition(*signal, old);
         }
     }
 }

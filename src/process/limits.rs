@@ -1,4 +1,5 @@
 //! Resource limits (getrlimit(2)) too small to boot with, raised for this process only.
+#![forbid(unsafe_code)]
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -8,27 +8,30 @@ mod limits;
 mod search;
 pub mod step;
 mod supervise;
+mod sys;
 mod trust;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
 use rustix::io::Errno;
 
 pub use bounded_log::BoundedLog;
 pub use command::{Command, Printed};
-pub use daemon::{become_daemon, start_in_background};
+pub use daemon::{become_daemon, fork_child, start_in_background};
 pub use interrupt::Interruption;
 use limits::RaisedLimits;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
 pub use supervise::{End, Prepared, Supervisor};
+pub use sys::environment;
+use sys::{Disposition, set_disposition};
 pub use trust::only_root_can_change;
 
 /// Inherited state that this program changes for itself and gives back at exec.
 #[derive(Debug)]
 pub struct Inherited {
-    actions: [(Signal, SigAction); 3],
+    dispositions: [(Signal, Disposition); 3],
     limits: RaisedLimits,
     /// argv, bytes as given.
     pub arguments: Vec<CString>,
@@ -42,7 +45,7 @@ impl Inherited {
     pub fn take(arguments: Vec<CString>) -> Self {
         let limits = RaisedLimits::raise();
         hold_closed_standard_descriptors();
-        Self { actions: SPARED.map(|signal| (signal, ignore(signal))), limits, arguments }
+        Self { dispositions: SPARED.map(|signal| (signal, ignore(signal))), limits, arguments }
     }
 
     /// Sets the limits as they were inherited, for a child that is about to be made, or for exec.
@@ -54,10 +57,8 @@ impl Inherited {
     /// failure, with the kernel's reason. No descriptor or mask is touched.
     pub fn exec(&self, program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
         self.limits.give_back();
-        for (signal, action) in &self.actions {
-            // SAFETY: the action is the one the kernel reported at start: SIG_DFL or SIG_IGN.
-            #[allow(unsafe_code)]
-            let _ = unsafe { sigaction(*signal, action) };
+        for (signal, inherited) in &self.dispositions {
+            let _ = set_disposition(*signal, inherited);
         }
         let Err(errno) = nix::unistd::execve(program, arguments, environment);
         // What is said about the failure must not be lost to a reader that went away.
@@ -75,12 +76,10 @@ impl Inherited {
 /// Signals that somebody sends, or has had a timer send, end the process as they are meant to.
 const SPARED: [Signal; 3] = [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGXCPU];
 
-/// Ignores `signal`; gives what was in force.
-fn ignore(signal: Signal) -> SigAction {
-    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: SIG_IGN installs no code.
-    #[allow(unsafe_code)]
-    unsafe { sigaction(signal, &ignore) }.unwrap_or(ignore)
+/// Ignores `signal`; returns the former disposition.
+fn ignore(signal: Signal) -> Disposition {
+    let ignored = Disposition::ignored();
+    set_disposition(signal, &ignored).unwrap_or(ignored)
 }
 
 /// Puts a path-only descriptor of "/" (close-on-exec, so the next program sees it closed again) on
@@ -96,27 +95,6 @@ fn hold_closed_standard_descriptors() {
         }
         let _ = fd.into_raw_fd();
     }
-}
-
-/// The environment as the kernel handed it over: entries that are not UTF-8, have no `=` or come
-/// twice are kept, which `std::env` does not do.
-pub fn environment() -> Vec<CString> {
-    #[allow(unsafe_code)]
-    unsafe extern "C" {
-        static environ: *const *const std::ffi::c_char;
-    }
-    let mut entries = Vec::new();
-    // SAFETY: `environ` is null or points to a null-terminated array of C strings (environ(7)); this
-    // program never changes it.
-    #[allow(unsafe_code)]
-    unsafe {
-        let mut entry = environ;
-        while !entry.is_null() && !(*entry).is_null() {
-            entries.push(CStr::from_ptr(*entry).to_owned());
-            entry = entry.add(1);
-        }
-    }
-    entries
 }
 
 /// The value of the first entry `name=` of `environment`.

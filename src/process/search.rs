@@ -1,4 +1,5 @@
 //! Which file a command name means.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;

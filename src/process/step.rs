@@ -11,12 +11,12 @@
 //! the child runs), descriptors (all of the watch's own are close-on-exec and closed afterwards). A
 //! caller that ignores SIGCHLD is served as well, where wait(2) knows no exit status: it comes through
 //! shared memory, and the end of a pipe tells of the child's.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -27,10 +27,10 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
-use rustix::mm::{MapFlags, ProtFlags};
 use rustix::pipe::PipeFlags;
 use tracing::warn;
 
+use super::sys::{self, SharedMemory};
 use crate::error::{Error, Result, errno_of};
 use crate::fs::pause;
 use crate::heartbeat::Heartbeat;
@@ -92,9 +92,7 @@ pub fn run(limit: Duration, work: impl FnOnce(&Heartbeat) -> u8) -> StepEnd {
     // What is buffered would be written by both.
     let _ = std::io::stdout().flush();
     let parent = nix::unistd::getpid();
-    // SAFETY: this process has one thread, so the child may do all that the parent may.
-    #[allow(unsafe_code)]
-    match unsafe { nix::unistd::fork() } {
+    match sys::fork() {
         Ok(ForkResult::Child) => watch.work(parent, work),
         Ok(ForkResult::Parent { child }) => watch.watch(child, limit),
         Err(errno) => {
@@ -111,7 +109,7 @@ fn unwatched(error: &Error, work: impl FnOnce(&Heartbeat) -> u8) -> StepEnd {
 
 /// What there is before the child.
 struct Watch {
-    memory: Mapping,
+    memory: SharedMemory,
     reader: OwnedFd,
     writer: OwnedFd,
     signals: Signals,
@@ -120,7 +118,7 @@ struct Watch {
 impl Watch {
     fn new() -> Result<Self> {
         let fail = |errno| Error::failed("watch over a step", errno);
-        let memory = Mapping::new().map_err(fail)?;
+        let memory = SharedMemory::new().map_err(fail)?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
         // Only the reading end.
         rustix::io::ioctl_fionbio(&reader, true).map_err(fail)?;
@@ -147,11 +145,7 @@ impl Watch {
         let _ = std::io::stdout().flush();
         memory.get().status.store(u16::from(status) + 1, Ordering::Release);
         let _held_to_the_end = writer;
-        // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
-        #[allow(unsafe_code)]
-        unsafe {
-            nix::libc::_exit(0)
-        }
+        sys::exit_child(0)
     }
 
     fn watch(self, child: Pid, limit: Duration) -> StepEnd {
@@ -174,7 +168,7 @@ enum Seen {
 /// The running child.
 struct Step {
     child: Pid,
-    memory: Mapping,
+    memory: SharedMemory,
     reader: OwnedFd,
     signals: Signals,
 }
@@ -345,7 +339,7 @@ impl Signals {
         sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut mask))?;
         let mut wanted = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
-            if !mask.contains(signal) && !is_ignored(signal) {
+            if !mask.contains(signal) && !sys::is_ignored(signal) {
                 wanted.add(signal);
             }
         }
@@ -364,61 +358,5 @@ impl Signals {
 impl Drop for Mask {
     fn drop(&mut self) {
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
-    }
-}
-
-fn is_ignored(signal: Signal) -> bool {
-    let mut action = std::mem::MaybeUninit::<nix::libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call only fills in the present one; all zeros is a valid one.
-    #[allow(unsafe_code)]
-    let action = unsafe {
-        nix::libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr());
-        action.assume_init()
-    };
-    action.sa_sigaction == nix::libc::SIG_IGN
-}
-
-/// What parent and child share. Zero bytes are a valid one.
-struct Memory {
-    heart: Heartbeat,
-    /// One more than what the step returned; 0 before.
-    status: AtomicU16,
-}
-
-impl Memory {
-    fn status(&self) -> Option<u8> {
-        self.status.load(Ordering::Acquire).checked_sub(1)?.try_into().ok()
-    }
-}
-
-/// A [`Memory`] that fork(2) does not copy.
-struct Mapping(NonNull<Memory>);
-
-impl Mapping {
-    fn new() -> Result<Self, rustix::io::Errno> {
-        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a new mapping at a place of the kernel's choice.
-        #[allow(unsafe_code)]
-        let memory = unsafe {
-            rustix::mm::mmap_anonymous(std::ptr::null_mut(), size_of::<Memory>(), prot, flags)?
-        };
-        NonNull::new(memory.cast()).map(Self).ok_or(rustix::io::Errno::NOMEM)
-    }
-
-    fn get(&self) -> &Memory {
-        // SAFETY: the mapping is page-aligned, large enough and there until this is dropped; it began
-        // as zero bytes, which is a valid value; all of it is atomic, so both sides may use it.
-        #[allow(unsafe_code)]
-        unsafe {
-            self.0.as_ref()
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this one's own, and no reference to it outlives it.
-        #[allow(unsafe_code)]
-        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), size_of::<Memory>()) };
     }
 }

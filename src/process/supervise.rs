@@ -5,6 +5,7 @@
 //! session of its own, and what it leaves behind is re-parented to this process
 //! (PR_SET_CHILD_SUBREAPER, prctl(2)); so all its descendants are found as children of this process,
 //! whatever groups or sessions they made, and no signal ever goes to the caller's group.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -13,8 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
-use nix::sys::signal::{kill, sigaction, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
@@ -23,6 +23,7 @@ use rustix::pipe::PipeFlags;
 use tracing::Level;
 
 use super::bounded_log::BoundedLog;
+use super::sys::{self, Disposition, set_disposition};
 use crate::error::{Error, Result, errno_of};
 use crate::fs::{Dir, patiently, pause};
 use crate::log;
@@ -86,7 +87,7 @@ impl Prepared {
 pub struct Supervisor {
     signals: SignalFd,
     inherited_mask: SigSet,
-    inherited_sigchld: SigAction,
+    inherited_sigchld: Disposition,
     leader: Option<Pid>,
     output: Option<Output>,
 }
@@ -102,9 +103,9 @@ struct Output {
 impl Supervisor {
     /// One that has not taken over the signals.
     pub fn new(Prepared { signals, output }: Prepared) -> Self {
-        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
         let inherited_mask = SigSet::empty();
-        Self { signals, inherited_mask, inherited_sigchld: default, leader: None, output }
+        let inherited_sigchld = Disposition::default_action();
+        Self { signals, inherited_mask, inherited_sigchld, leader: None, output }
     }
 
     /// Takes over the signals and the descendants; to be called once, and first.
@@ -114,16 +115,11 @@ impl Supervisor {
         mask.add(Signal::SIGCHLD);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut self.inherited_mask))
             .map_err(fail)?;
-        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        // SAFETY: SIG_DFL installs no code.
-        #[allow(unsafe_code)]
-        let swap = |signal| unsafe { sigaction(signal, &default) }.map_err(fail);
+        let reset = |signal| set_disposition(signal, &Disposition::default_action()).map_err(fail);
         for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-            let inherited = swap(signal)?;
-            if matches!(inherited.handler(), SigHandler::SigIgn) {
-                // SAFETY: SIG_IGN installs no code.
-                #[allow(unsafe_code)]
-                unsafe { sigaction(signal, &inherited) }.map_err(fail)?;
+            let inherited = reset(signal)?;
+            if inherited.is_ignored() {
+                set_disposition(signal, &inherited).map_err(fail)?;
                 mask.remove(signal);
                 // Where it was blocked before it stays so; the command gets both as they were.
                 if !self.inherited_mask.contains(signal) {
@@ -133,7 +129,7 @@ impl Supervisor {
             }
         }
         // Ignored, it would let the kernel throw the exit status away.
-        self.inherited_sigchld = swap(Signal::SIGCHLD)?;
+        self.inherited_sigchld = reset(Signal::SIGCHLD)?;
         prctl::set_child_subreaper(true).map_err(fail)?;
         patiently(|| self.signals.set_mask(&mask).map_err(fail))
     }
@@ -296,7 +292,7 @@ impl Supervisor {
         None
     }
 
-    /// Copies what is in the pipe to the log; a writer faster than this does not keep it here.
+    /// Copies the pipe's content to the log: at most 16 reads, so that a fast writer cannot keep signals waiting.
     fn drain(&mut self) {
         let Some(output) = &mut self.output else { return };
         let mut buffer = [0; 16 * 1024];
@@ -310,9 +306,7 @@ impl Supervisor {
 
     fn spawn(&mut self, program: &CStr, environment: &[CString]) -> Result<Pid> {
         let parent = nix::unistd::getpid();
-        // SAFETY: this process has one thread, so the child may do all that the parent may.
-        #[allow(unsafe_code)]
-        match unsafe { nix::unistd::fork() } {
+        match sys::fork() {
             Ok(ForkResult::Parent { child }) => {
                 self.leader = Some(child);
                 Ok(child)
@@ -335,15 +329,10 @@ impl Supervisor {
                 rustix::stdio::dup2_stdout(&output.writer).map_err(os)?;
                 rustix::stdio::dup2_stderr(&output.writer).map_err(os)?;
             }
-            let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-            // SAFETY: the actions are SIG_DFL, and SIG_DFL or SIG_IGN as inherited.
-            #[allow(unsafe_code)]
-            unsafe {
-                for signal in super::SPARED {
-                    sigaction(signal, &default)?;
-                }
-                sigaction(Signal::SIGCHLD, &self.inherited_sigchld)?;
+            for signal in super::SPARED {
+                set_disposition(signal, &Disposition::default_action())?;
             }
+            set_disposition(Signal::SIGCHLD, &self.inherited_sigchld)?;
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.inherited_mask), None)
         };
         let result = prepare()
@@ -362,12 +351,7 @@ impl Supervisor {
             Some(_) => log::write_line(log::Stream::Stderr, &line),
             None => log::complain_as(&line, "token-refresh", Level::ERROR, &line),
         }
-        let status = if errno == Errno::ENOENT { 127 } else { 126 };
-        // SAFETY: ends the process at once; what the parent set up to happen at exit is not the child's.
-        #[allow(unsafe_code)]
-        unsafe {
-            nix::libc::_exit(status)
-        }
+        sys::exit_child(if errno == Errno::ENOENT { 127 } else { 126 })
     }
 }
 

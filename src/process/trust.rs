@@ -1,4 +1,5 @@
 //! Whether a program that root is about to run could have been put there by somebody else.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::ffi::{CString, OsStr, OsString};

@@ -1,5 +1,6 @@
 //! What only btrfs itself tells of a mounted file system: its device, and its default subvolume
 //! (btrfs-ioctl(2), linux/btrfs.h, linux/btrfs_tree.h).
+#![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -7,10 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use rustix::ioctl::{Getter, Opcode, Updater, ioctl, opcode};
 
 use super::device::Number;
 use super::discover;
+use super::ioctl::{self, BtrfsLookup, BtrfsSearch};
 use crate::error::{Error, Result};
 use crate::fs::{Dir, Listing};
 
@@ -23,10 +24,7 @@ const DEPTH: usize = 32;
 
 /// The block device of the file system that `dir` is on; `None` if it is no btrfs or has several.
 pub fn device(dir: &Dir) -> Result<Option<Number>> {
-    const FS_INFO: Opcode = opcode::read::<FsInfo>(0x94, 31);
-    // SAFETY: the opcode stores a struct btrfs_ioctl_fs_info_args, laid out below.
-    #[allow(unsafe_code)]
-    let info = match unsafe { ioctl(dir, Getter::<FS_INFO, FsInfo>::new()) } {
+    let info = match ioctl::btrfs_info(dir) {
         Ok(info) => info,
         Err(Errno::NOTTY) => return Ok(None),
         Err(errno) => return Err(Error::os("ask for the device of", dir.path(), errno)),
@@ -90,12 +88,9 @@ fn verified(top: &Dir, path: &Path, id: u64) -> Result<Option<()>> {
 
 /// Whether the subvolume with root directory `dir` allows no writing, as a snapshot that is kept does.
 pub fn is_read_only(dir: &Dir) -> Result<bool> {
-    const GET_FLAGS: Opcode = opcode::read::<u64>(0x94, 25);
     const READ_ONLY: u64 = 2;
-    // SAFETY: the opcode stores one u64.
-    #[allow(unsafe_code)]
-    let flags = unsafe { ioctl(dir, Getter::<GET_FLAGS, u64>::new()) };
-    let flags = flags.map_err(|errno| Error::os("ask for the flags of", dir.path(), errno))?;
+    let flags = ioctl::btrfs_subvolume_flags(dir)
+        .map_err(|errno| Error::os("ask for the flags of", dir.path(), errno))?;
     Ok(flags & READ_ONLY != 0)
 }
 
@@ -107,10 +102,9 @@ struct Item {
 
 /// The first items of `kind` that the tree of roots has for `object`: as many as fit a page.
 fn search(dir: &Dir, object: u64, kind: u32) -> Result<Vec<Item>> {
-    const TREE_SEARCH: Opcode = opcode::read_write::<Search>(0x94, 17);
     const ROOT_TREE: u64 = 1;
     const HEADER: usize = 32;
-    let mut search = Search {
+    let mut search = BtrfsSearch {
         tree: ROOT_TREE,
         objects: [object; 2],
         offsets: [0, u64::MAX],
@@ -120,10 +114,7 @@ fn search(dir: &Dir, object: u64, kind: u32) -> Result<Vec<Item>> {
         unused: [0; 9],
         buffer: [0; 3992],
     };
-    // SAFETY: the opcode takes a struct btrfs_ioctl_search_args, laid out below, and stores no more
-    // than fits its buffer.
-    #[allow(unsafe_code)]
-    unsafe { ioctl(dir, Updater::<TREE_SEARCH, Search>::new(&mut search)) }
+    ioctl::btrfs_search(dir, &mut search)
         .map_err(|errno| Error::os("look up subvolumes of", dir.path(), errno))?;
     let mut items = Vec::new();
     let mut rest = &search.buffer[..];
@@ -141,11 +132,8 @@ fn search(dir: &Dir, object: u64, kind: u32) -> Result<Vec<Item>> {
 /// The identifier of subvolume `tree`, 0 for the one `dir` is in, and the path of its directory with
 /// inode number `object`.
 fn path_in_subvolume(dir: &Dir, tree: u64, object: u64) -> Result<(u64, PathBuf)> {
-    const INO_LOOKUP: Opcode = opcode::read_write::<Lookup>(0x94, 18);
-    let mut lookup = Lookup { tree, object, name: [0; 4080] };
-    // SAFETY: the opcode takes a struct btrfs_ioctl_ino_lookup_args, laid out below.
-    #[allow(unsafe_code)]
-    unsafe { ioctl(dir, Updater::<INO_LOOKUP, Lookup>::new(&mut lookup)) }
+    let mut lookup = BtrfsLookup { tree, object, name: [0; 4080] };
+    ioctl::btrfs_lookup(dir, &mut lookup)
         .map_err(|errno| Error::os("look up a directory of", dir.path(), errno))?;
     let name = lookup.name.split(|&byte| byte == 0).next().unwrap_or_default();
     let name = name.strip_suffix(b"/").unwrap_or(name);
@@ -157,50 +145,9 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes))
 }
 
-/// struct btrfs_ioctl_fs_info_args.
-#[repr(C)]
-struct FsInfo {
-    highest_id: u64,
-    devices: u64,
-    fsid: [u8; 16],
-    rest: [u64; 124],
-}
-
-/// struct btrfs_ioctl_search_args.
-#[repr(C)]
-struct Search {
-    tree: u64,
-    objects: [u64; 2],
-    offsets: [u64; 2],
-    transactions: [u64; 2],
-    kinds: [u32; 2],
-    items: u32,
-    unused: [u32; 9],
-    buffer: [u8; 3992],
-}
-
-/// struct btrfs_ioctl_ino_lookup_args.
-#[repr(C)]
-struct Lookup {
-    tree: u64,
-    object: u64,
-    name: [u8; 4080],
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn layouts_are_those_of_the_header() {
-        assert_eq!(std::mem::size_of::<FsInfo>(), 1024);
-        assert_eq!(std::mem::size_of::<Search>(), 4096);
-        assert_eq!(std::mem::offset_of!(Search, kinds), 56);
-        assert_eq!(std::mem::offset_of!(Search, buffer), 104);
-        assert_eq!(std::mem::size_of::<Lookup>(), 4096);
-        assert_eq!(opcode::read_write::<Search>(0x94, 17), 0xD000_9411);
-        assert_eq!(opcode::read::<FsInfo>(0x94, 31), 0x8400_941F);
-    }
 
     #[test]
     fn another_file_system_is_no_btrfs() {

@@ -1,4 +1,5 @@
 //! One open block device or image file, and device nodes made where /dev has none.
+#![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
@@ -11,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
+use super::ioctl;
 use super::look;
 use super::mount::Place;
 use super::probe::ReadAt as _;
@@ -134,13 +136,7 @@ impl Device {
     /// so for an image file, which is never opened for writing.
     pub fn read_only(&self) -> bool {
         match self.node {
-            // SAFETY: BLKROGET stores one int (linux/fs.h, block/ioctl.c).
-            #[allow(unsafe_code)]
-            Some(_) => unsafe {
-                let get =
-                    rustix::ioctl::Getter::<{ rustix::ioctl::opcode::none(0x12, 94) }, i32>::new();
-                rustix::ioctl::ioctl(&self.file, get).is_ok_and(|value| value != 0)
-            },
+            Some(_) => ioctl::is_block_read_only(&self.file).unwrap_or(false),
             None => true,
         }
     }

@@ -1,4 +1,5 @@
 //! Looks that are repeated before "cannot tell" is their answer.
+#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

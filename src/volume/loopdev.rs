@@ -1,4 +1,5 @@
 //! Loop devices over a device, a part of it, or an image file (drivers/block/loop.c, loop(4)).
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -6,15 +7,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, ioctl};
 
 use super::device::{Device, Node, Nodes, Number};
+use super::ioctl::{LoopConfig, LoopInfo64, configure_loop, free_loop, loop_status};
 use super::look::again;
 use crate::error::{Error, Result};
 use crate::fs::Kind;
 
-const LOOP_CONFIGURE: Opcode = 0x4C0A;
-const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
 
@@ -58,9 +57,7 @@ impl LoopDevice {
         };
         let mut last = Errno::BUSY;
         for _ in 0..TRIES {
-            // SAFETY: LOOP_CTL_GET_FREE takes no argument and answers with its return value.
-            #[allow(unsafe_code)]
-            let index = unsafe { ioctl(&control, GetFree) }.map_err(|errno| {
+            let index = free_loop(&control).map_err(|errno| {
                 Error::os("ask for a loop device at", "/dev/loop-control", errno)
             })?;
             let name = format!("loop{index}");
@@ -71,9 +68,7 @@ impl LoopDevice {
                 Err(error) if error.errno() == Some(Errno::NOENT) => continue,
                 Err(error) => return Err(with_hint(error)),
             };
-            // SAFETY: the opcode takes a pointer to struct loop_config (linux/loop.h), laid out below.
-            #[allow(unsafe_code)]
-            match unsafe { ioctl(&file, Setter::<LOOP_CONFIGURE, LoopConfig>::new(config)) } {
+            match configure_loop(&file, config) {
                 Ok(()) => return Ok(Self { _file: file, node, name }),
                 Err(errno @ (Errno::BUSY | Errno::AGAIN | Errno::NXIO)) => last = errno,
                 Err(errno) => return Err(Error::os("set up loop device", path, errno)),
@@ -118,7 +113,6 @@ impl Backing {
 
 /// What loop device `number` shows; `None` if it is no loop device in use.
 pub fn backing(number: Number, nodes: &Nodes) -> Result<Option<Backing>> {
-    const LOOP_GET_STATUS64: Opcode = 0x4C05;
     const LOOP_MAJOR: u32 = 7;
     if number.0 != LOOP_MAJOR {
         return Ok(None);
@@ -127,10 +121,7 @@ pub fn backing(number: Number, nodes: &Nodes) -> Result<Option<Backing>> {
     let node = nodes.make("loop-in-use", Kind::Block, number)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let device = again(|| rustix::fs::open(&node.path, flags, Mode::empty())).map_err(fail)?;
-    // SAFETY: the opcode stores a struct loop_info64 (linux/loop.h), laid out below.
-    #[allow(unsafe_code)]
-    let info = unsafe { ioctl(&device, Getter::<LOOP_GET_STATUS64, LoopInfo64>::new()) };
-    let info = match info {
+    let info = match loop_status(&device) {
         Ok(info) => info,
         Err(Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(fail(errno)),
@@ -188,85 +179,12 @@ fn open(nodes: &Nodes, name: &str, usual: &Path, mode: OFlags) -> Result<(File, 
     Ok((file, Node { number, path }))
 }
 
-/// LOOP_CTL_GET_FREE: the answer is the return value.
-struct GetFree;
-
-// SAFETY: see the opcode in drivers/block/loop.c (loop_control_ioctl): no argument is read.
-#[allow(unsafe_code)]
-unsafe impl Ioctl for GetFree {
-    type Output = i32;
-    const IS_MUTATING: bool = false;
-    fn opcode(&self) -> Opcode {
-        LOOP_CTL_GET_FREE
-    }
-    fn as_ptr(&mut self) -> *mut std::ffi::c_void {
-        std::ptr::null_mut()
-    }
-    unsafe fn output_from_ptr(
-        output: IoctlOutput,
-        _: *mut std::ffi::c_void,
-    ) -> rustix::io::Result<i32> {
-        Ok(output)
-    }
-}
-
-/// struct loop_info64 of linux/loop.h.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct LoopInfo64 {
-    device: u64,
-    inode: u64,
-    rdevice: u64,
-    offset: u64,
-    sizelimit: u64,
-    number: u32,
-    encrypt_type: u32,
-    encrypt_key_size: u32,
-    flags: u32,
-    file_name: [u8; 64],
-    crypt_name: [u8; 64],
-    encrypt_key: [u8; 32],
-    init: [u64; 2],
-}
-
-impl Default for LoopInfo64 {
-    fn default() -> Self {
-        Self {
-            device: 0,
-            inode: 0,
-            rdevice: 0,
-            offset: 0,
-            sizelimit: 0,
-            number: 0,
-            encrypt_type: 0,
-            encrypt_key_size: 0,
-            flags: 0,
-            file_name: [0; 64],
-            crypt_name: [0; 64],
-            encrypt_key: [0; 32],
-            init: [0; 2],
-        }
-    }
-}
-
-/// struct loop_config of linux/loop.h (since Linux 5.8).
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct LoopConfig {
-    fd: u32,
-    block_size: u32,
-    info: LoopInfo64,
-    reserved: [u64; 8],
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn layouts_and_numbers_are_those_of_the_headers() {
-        assert_eq!(std::mem::size_of::<LoopInfo64>(), 232);
-        assert_eq!(std::mem::size_of::<LoopConfig>(), 304);
+    fn numbers_are_those_of_the_header() {
         assert_eq!(number_from_kernel(0x703), (7, 3));
         assert_eq!(number_from_kernel(0x1001_03ff), (0x103, 0x100ff));
     }

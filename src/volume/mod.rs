@@ -13,6 +13,7 @@
 pub mod btrfs;
 pub mod device;
 pub mod discover;
+mod ioctl;
 pub mod look;
 pub mod loopdev;
 pub mod mount;

@@ -95,7 +95,7 @@ impl Machine {
 
     /// An Identify Controller page of an EBS volume.
     fn page(&mut self, disk: &str, serial: &str, name: &[u8]) {
-        let mut page = vec![0; Identify::LENGTH];
+        let mut page = vec![0; 4096];
         page[..4].copy_from_slice(&[0x0f, 0x1d, 0x0f, 0x1d]);
         page[4..24].copy_from_slice(format!("{serial:<20}").as_bytes());
         page[24..64].copy_from_slice(format!("{EBS:<40}").as_bytes());

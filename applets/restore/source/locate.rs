@@ -1,4 +1,5 @@
 //! From the words of a request to one open device, and the line that says why this one.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;

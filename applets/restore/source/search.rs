@@ -1,4 +1,5 @@
 //! Looks for each path of the restore set: over the file systems of a volume, and the trees in each.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 //! The trees of one file system that may be the root of a system, or a directory of it: btrfs keeps
 //! them in subvolumes.
+#![forbid(unsafe_code)]
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Where each path of the restore set is: in which tree of which file system.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 

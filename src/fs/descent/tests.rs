@@ -1,4 +1,5 @@
 //! What is left of a way when somebody moves directories of it.
+#![forbid(unsafe_code)]
 
 use super::*;
 use crate::fs::Dir;

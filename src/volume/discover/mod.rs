@@ -1,5 +1,6 @@
 //! Which disk is meant: by kernel name, by the name the cloud was asked to attach it under, by
 //! identifier, or because it is the only one that can be.
+#![forbid(unsafe_code)]
 
 mod mounts;
 mod nvme;

@@ -1,4 +1,5 @@
 //! What is mounted where, from mountinfo (proc_pid_mountinfo(5)).
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,11 +1,12 @@
 //! What an NVMe controller says of itself: Identify Controller (NVM Express Base Specification,
 //! Identify command, CNS 01h) and the field in which EC2 puts the name a volume was attached under.
+#![forbid(unsafe_code)]
 
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
+use super::super::ioctl::{IDENTIFY_LENGTH, nvme_identify};
 use super::super::look::again;
 
 /// The part of an Identify Controller page that tells which volume it is.
@@ -25,9 +26,6 @@ const AMAZON: [u8; 2] = [0x0f, 0x1d];
 pub const EBS_MODEL: &str = "Amazon Elastic Block Store";
 
 impl Identify {
-    /// Length of the page in bytes.
-    pub const LENGTH: usize = 4096;
-
     /// Reads the page; none if it is too short. Any bytes will do.
     pub fn parse(page: &[u8]) -> Option<Self> {
         let serial = text(page.get(4..24)?);
@@ -49,57 +47,13 @@ fn text(field: &[u8]) -> String {
 /// Asks the controller of an open NVMe namespace; `None` if it is no NVMe device, or does not answer
 /// this caller (kernels before 6.2 want CAP_SYS_ADMIN). An error if it might at another time.
 pub fn identify(device: impl AsFd) -> Result<Option<Identify>, Errno> {
-    const NVME_IOCTL_ADMIN_CMD: Opcode = opcode::read_write::<AdminCommand>(b'N', 0x41);
-    let mut page = vec![0_u8; Identify::LENGTH];
-    let address = page.as_mut_ptr().expose_provenance() as u64;
-    let asked = again(|| {
-        let mut command = AdminCommand {
-            opcode: 6,
-            address,
-            data_length: Identify::LENGTH as u32,
-            // CNS: the controller's own page.
-            cdw10: 1,
-            timeout_ms: 2000,
-            ..AdminCommand::default()
-        };
-        // SAFETY: the opcode takes struct nvme_admin_cmd (linux/nvme_ioctl.h); the controller fills
-        // `data_length` bytes at `address`, which `page` has. A kernel driver other than NVMe answers
-        // ENOTTY.
-        #[allow(unsafe_code)]
-        unsafe {
-            ioctl(&device, Updater::<NVME_IOCTL_ADMIN_CMD, AdminCommand>::new(&mut command))
-        }
-    });
-    match asked {
+    let mut page = Box::new([0_u8; IDENTIFY_LENGTH]);
+    match again(|| nvme_identify(&device, &mut page)) {
         // A refused command leaves the page empty.
-        Ok(()) => Ok(Identify::parse(&page).filter(|identify| !identify.model.is_empty())),
+        Ok(()) => Ok(Identify::parse(&page[..]).filter(|identify| !identify.model.is_empty())),
         Err(errno @ (Errno::IO | Errno::NOMEM | Errno::AGAIN | Errno::BUSY)) => Err(errno),
         Err(_) => Ok(None),
     }
-}
-
-/// struct nvme_passthru_cmd of linux/nvme_ioctl.h.
-#[repr(C)]
-#[derive(Default)]
-struct AdminCommand {
-    opcode: u8,
-    flags: u8,
-    reserved: u16,
-    namespace: u32,
-    cdw2: u32,
-    cdw3: u32,
-    metadata: u64,
-    address: u64,
-    metadata_length: u32,
-    data_length: u32,
-    cdw10: u32,
-    cdw11: u32,
-    cdw12: u32,
-    cdw13: u32,
-    cdw14: u32,
-    cdw15: u32,
-    timeout_ms: u32,
-    result: u32,
 }
 
 #[cfg(test)]
@@ -109,18 +63,12 @@ mod tests {
     use super::*;
 
     fn page(vendor: u16, serial: &str, model: &str, name: &[u8]) -> Vec<u8> {
-        let mut page = vec![0; Identify::LENGTH];
+        let mut page = vec![0; IDENTIFY_LENGTH];
         page[..2].copy_from_slice(&vendor.to_le_bytes());
         page[4..24].copy_from_slice(format!("{serial:<20}").as_bytes());
         page[24..64].copy_from_slice(format!("{model:<40}").as_bytes());
         page[3072..3072 + name.len()].copy_from_slice(name);
         page
-    }
-
-    #[test]
-    fn the_opcode_is_that_of_the_header() {
-        assert_eq!(std::mem::size_of::<AdminCommand>(), 72);
-        assert_eq!(opcode::read_write::<AdminCommand>(b'N', 0x41), 0xC048_4E41);
     }
 
     #[test]
@@ -156,7 +104,7 @@ mod tests {
         #[test]
         fn any_bytes_are_parsed(mut bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
             let _ = Identify::parse(&bytes);
-            bytes.resize(Identify::LENGTH, 0xa5);
+            bytes.resize(IDENTIFY_LENGTH, 0xa5);
             prop_assert!(Identify::parse(&bytes).is_some());
         }
     }

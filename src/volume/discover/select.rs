@@ -1,4 +1,5 @@
 //! Choosing one disk, or saying why none.
+#![forbid(unsafe_code)]
 
 use super::nvme::{EBS_MODEL, Identify};
 use super::sysfs::Disk;

@@ -1,4 +1,5 @@
 //! Disks and partitions as sysfs lists them (Documentation/ABI/stable/sysfs-block).
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

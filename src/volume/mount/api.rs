@@ -1,4 +1,5 @@
 //! One mount: fsopen(2), fsconfig(2), fsmount(2), and mount(2) where those are missing or filtered.
+#![forbid(unsafe_code)]
 
 use std::borrow::Cow;
 use std::ffi::CString;

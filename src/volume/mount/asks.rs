@@ -1,5 +1,6 @@
 //! What the superblock of a volume asks of the kernel that mounts it, where that could harm the host
 //! or the restore. Whoever could write the volume chose these bytes.
+#![forbid(unsafe_code)]
 
 use crate::error::{Error, Result, describe};
 use crate::volume::probe::ReadAt;

@@ -1,4 +1,5 @@
 //! Why the kernel refused a mount: mount(2) gives a number, the reason is in the kernel's log.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};

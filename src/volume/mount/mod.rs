@@ -1,5 +1,6 @@
 //! Read-only mounts of a file system that nobody vouches for: with journal replay if the device
 //! allows it, else without, else from a backup superblock.
+#![forbid(unsafe_code)]
 
 mod api;
 mod asks;

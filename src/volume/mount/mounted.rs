@@ -1,4 +1,5 @@
 //! A mounted file system, and putting it where others can see it.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
 //! What the kernel says of the mount that an open directory is on (proc_pid_mountinfo(5)).
+#![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
 

@@ -1,4 +1,5 @@
 //! Where a mount is put: a directory made beneath a root, every step without following a link.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

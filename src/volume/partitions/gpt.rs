@@ -1,5 +1,6 @@
 //! GPT (UEFI specification 2.10, 5.3): the header at sector 1, or the one in the last sector when the
 //! first one or its entries do not match their checksums.
+#![forbid(unsafe_code)]
 
 use super::super::probe::bytes::{guid, has, le32, le64, utf16_le};
 use super::super::probe::checksum::{crc32, crc32_without, holds};

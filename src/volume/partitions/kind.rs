@@ -1,4 +1,5 @@
 //! What a partition is for, by its type GUID or type byte.
+#![forbid(unsafe_code)]
 
 /// Purpose of a partition, as far as it matters to whoever looks for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The master boot record and the chain of extended boot records behind it. There is no checksum: the
 //! signature, the boot indicators and the bounds are all that tells a table from other boot code.
+#![forbid(unsafe_code)]
 
 use super::super::probe::bytes::{field, has, le32};
 use super::super::probe::read::Source;

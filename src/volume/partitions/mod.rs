@@ -1,5 +1,6 @@
 //! Partition tables, read from the bytes of a disk: GPT with its backup, MBR with logical
 //! partitions. Numbers are the kernel's.
+#![forbid(unsafe_code)]
 
 mod gpt;
 mod kind;

@@ -1,4 +1,5 @@
 //! Btrfs (kernel documentation of its on-disk format): the superblock at 64 KiB.
+#![forbid(unsafe_code)]
 
 use super::bytes::{label, le16, le32, le64, uuid};
 use super::checksum::{crc32c, holds};

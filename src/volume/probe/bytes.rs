@@ -1,4 +1,5 @@
 //! Numbers, identifiers and names out of raw bytes; what is not there is `None`, never a panic.
+#![forbid(unsafe_code)]
 
 macro_rules! number {
     ($name:ident, $type:ty, $from:ident) => {

@@ -1,4 +1,5 @@
 //! The checksums that superblocks and partition tables carry.
+#![forbid(unsafe_code)]
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
 //! ext2, ext3, ext4 and their external journal (kernel documentation, filesystems/ext4/super.rst).
+#![forbid(unsafe_code)]
 
 use super::bytes::{has, label, le16, le32, uuid};
 use super::checksum::{crc32c, holds};

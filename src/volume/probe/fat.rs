@@ -1,5 +1,6 @@
 //! FAT 12, 16 and 32 (Microsoft, FAT32 File System Specification). The magic strings are weak, so
 //! the whole parameter block has to make sense.
+#![forbid(unsafe_code)]
 
 use super::bytes::{field, has, label, le16, le32, serial};
 use super::format::{Found, Magic};

@@ -1,4 +1,5 @@
 //! The table of signatures, in the order of libblkid, which decides when several are there.
+#![forbid(unsafe_code)]
 
 use super::read::Extent;
 use super::{btrfs, ext, fat, linux, member, optical, swap, windows, xfs, zfs};

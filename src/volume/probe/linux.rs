@@ -1,4 +1,5 @@
 //! File systems that are told by one superblock: f2fs, erofs, SquashFS, ReiserFS, JFS, NILFS2.
+#![forbid(unsafe_code)]
 
 use super::bytes::{be16, has, label, le16, le32, le64, utf16_le, uuid};
 use super::checksum::{crc32_from, crc32c_without, holds};

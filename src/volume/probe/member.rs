@@ -1,4 +1,5 @@
 //! Members of something larger: Linux RAID, LVM, bcache, LUKS.
+#![forbid(unsafe_code)]
 
 use super::bytes::{be16, be32, field, has, label, le16, le32, le64, uuid};
 use super::checksum::{bcache, crc32_from, holds};

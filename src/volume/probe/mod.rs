@@ -1,6 +1,7 @@
 //! What is on a device: file system type, identifier, label, partitions, told from its bytes alone
 //! as blkid(8) tells it. Nothing is written, each byte is read at most once, less than 1 MiB in all,
 //! and no byte of the device can cause a panic.
+#![forbid(unsafe_code)]
 
 mod btrfs;
 pub(crate) mod bytes;

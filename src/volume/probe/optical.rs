@@ -1,4 +1,5 @@
 //! ISO 9660 with Joliet (ECMA-119) and UDF (ECMA-167, OSTA UDF 2.60). Both may share a device.
+#![forbid(unsafe_code)]
 
 use super::bytes::{be16, field, has, label, le16, le32, utf16};
 use super::format::{Found, Magic};

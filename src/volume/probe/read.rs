@@ -1,4 +1,5 @@
 //! Bounded reading of hostile bytes: what is read from a device is read once, counted and capped.
+#![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
 //! Swap space (mkswap(8), linux/swap.h): the signature ends the first page, whatever a page is.
+#![forbid(unsafe_code)]
 
 use super::bytes::{has, label, le32, uuid};
 use super::format::{Found, Magic};

@@ -1,4 +1,5 @@
 //! exFAT (Microsoft, exFAT File System Specification) and NTFS (the linux-ntfs documentation).
+#![forbid(unsafe_code)]
 
 use super::bytes::{le16, le32, le64, serial, utf16_le};
 use super::checksum::holds;

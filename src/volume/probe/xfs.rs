@@ -1,4 +1,5 @@
 //! XFS (xfs_db(8), kernel fs/xfs/libxfs/xfs_format.h): geometry, and the checksum of version 5.
+#![forbid(unsafe_code)]
 
 use super::bytes::{be16, be32, be64, field, label, le32, uuid};
 use super::checksum::{crc32c_without, holds};

@@ -1,5 +1,6 @@
 //! Member of a ZFS pool (OpenZFS, on-disk specification): four labels of 256 KiB, two at each end,
 //! each with a list of names and values at 16 KiB and a ring of uberblocks at 128 KiB.
+#![forbid(unsafe_code)]
 
 use super::bytes::{be32, be64, field, label, trimmed};
 use super::format::{Found, Magic};
