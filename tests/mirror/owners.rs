@@ -96,7 +96,7 @@ fn reserve() {
     }
     // With CAP_SYS_RESOURCE anybody may have it.
     without(&pair, "-sys_resource");
-    rustix::fs::sync();
+    rustix::fs::syncfs(std::fs::File::open(&pair.to().0).unwrap()).unwrap();
     assert_eq!(space().0, 0, "it did not come to the reserve");
     pair.assert_equal();
 }

@@ -100,10 +100,7 @@ impl Device {
             let mut sector = [0; 4096];
             File::open(self.node()).unwrap().read_exact_at(&mut sector, at).unwrap();
         };
-        let cold = || {
-            rustix::fs::sync();
-            std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-        };
+        let cold = || std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
         let stride = std::fs::metadata(&self.file).unwrap().len() / 40 / 4096 * 4096;
         cold();
         let start = Instant::now();

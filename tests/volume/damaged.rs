@@ -187,7 +187,7 @@ fn orphans() {
     let image = Fs::Ext4.empty();
     let copy = Image::new(0);
     let script = r#"mount -o loop "$0" "$2"; cd "$2"; mkdir configs workspace; echo a > workspace/a
-        exec 9> workspace/removed; echo b >&9; sync; rm workspace/removed; sync
+        exec 9> workspace/removed; echo b >&9; sync -f .; rm workspace/removed; sync -f .
         cp "$0" "$1"; exec 9>&-; cd /; umount "$2""#;
     let place = tempfile::tempdir().unwrap();
     ok(Command::new("unshare")
