@@ -49,7 +49,8 @@ fn answer_on_a_terminal(
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
     let mut script = Command::new("script");
-    script.args(["-qefc", &words.join(" "), "/dev/null"]);
+    // `exec`: a shell in between (script takes $SHELL) would end by the signal itself, after it.
+    script.args(["-qefc", &format!("exec {}", words.join(" ")), "/dev/null"]);
     let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (stdin, mut stdout) = (child.stdin.take(), child.stdout.take().unwrap());
     let mut stdin = stdin.filter(|_| !keys.is_empty());
