@@ -36,7 +36,10 @@ impl Image {
 
     /// Runs `program` on the image.
     pub fn run(&self, program: &str, arguments: &[&str]) -> &Self {
-        support::ok(Command::new(program).args(arguments).arg(self.path()).env("PATH", PATH));
+        let mut command = Command::new(program);
+        // Labels are given in UTF-8.
+        command.env("PATH", PATH).env("LC_ALL", "C.UTF-8");
+        support::ok(command.args(arguments).arg(self.path()));
         self
     }
 
