@@ -14,7 +14,14 @@ use molecule_tools::process;
 use serde_json::Value;
 use tracing::Level;
 
-use crate::Context;
+use crate::exit::{Exit, Status};
+use crate::{Applet, Context};
+
+pub const APPLET: Applet = Applet {
+    name: "boot-audit",
+    summary: "show what a container started with, no secret in it",
+    run,
+};
 
 /// Variables that are always in the block.
 const VARIABLES: [&str; 8] = [
@@ -49,29 +56,20 @@ struct Options {
     json: bool,
 }
 
-pub fn run(context: &Context) -> u8 {
-    let options: Options = match context.parse("boot-audit") {
-        Ok(options) => options,
-        Err(status) => return status,
-    };
+fn run(context: &Context) -> Result<Status, Exit> {
+    let options: Options = context.parse()?;
     // Not left to clap: its complaint would repeat the word, which may be a value.
     if !options.env.iter().all(|name| is_variable_name(name)) {
         complain("--env takes a name: letters, digits and underscores only");
-        return 2;
+        return Err(Exit::Said(Status::Usage));
     }
-    let root = match Dir::open_operator_path(&options.root) {
-        Ok(root) => root,
-        Err(error) => {
-            complain(&error.to_string());
-            return 1;
-        }
-    };
+    let root = Dir::open_operator_path(&options.root)?;
     let facts = gather(&root, options.env);
     match options.json {
         true => log::write_line(Stream::Stdout, &log::json_text(&facts.to_json(), false)),
         false => print(&facts),
     }
-    0
+    Ok(Status::Done)
 }
 
 /// Prints the block for this process and the tree at `/`.
@@ -94,7 +92,7 @@ fn print(facts: &Facts) {
 }
 
 fn complain(what: &str) {
-    log::complain("boot-audit", Level::ERROR, what);
+    log::complain(APPLET.name, Level::ERROR, what);
 }
 
 fn gather(root: &Dir, asked: Vec<String>) -> Facts {

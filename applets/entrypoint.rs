@@ -14,78 +14,29 @@ use molecule_tools::process;
 use molecule_tools::process::step::{self, StepEnd};
 use tracing::Level;
 
-use crate::{Context, boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
+use crate::exit::{Exit, Status};
+use crate::{Applet, Context, boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
+
+pub const APPLET: Applet =
+    Applet { name: "entrypoint", summary: "boot the container: all of it", run };
 
 /// The steps of the boot, in the order of the contract.
-pub fn run(context: &Context) -> u8 {
+fn run(context: &Context) -> Result<Status, Exit> {
     let mut environment = process::environment();
     let limit = step_limit(&environment);
-    if let Some(status) = audit(limit) {
-        return status;
-    }
+    audit(limit)?;
     if rustix::process::geteuid().is_root() {
-        let restored = match guarded("restore", limit, |heart| restore::boot(heart, 2 * limit)) {
-            Ended::BootToo(status) => return status,
-            ended => ended == Ended::Itself,
-        };
-        let agent = setting(&environment, "MOLECULE_AGENT", DEFAULT_AGENT);
-        let looked_up = look_up(&agent);
-        match Dir::open_operator_path("/") {
-            Ok(root) => {
-                let credentials = git_cred_setup::wanted(&environment);
-                let ownership = guarded("ownership", limit, |heart| {
-                    fix_perms::boot(&root, &agent, restored, heart);
-                    // Else that step does it.
-                    if !credentials {
-                        git_cred_setup::clear_leftovers();
-                    }
-                    None
-                });
-                if let Ended::BootToo(status) = ownership {
-                    return status;
-                }
-                if credentials {
-                    let credentials = guarded("git credentials", limit, |heart| {
-                        git_cred_setup::boot(&root, &agent, heart);
-                        None
-                    });
-                    if let Ended::BootToo(status) = credentials {
-                        return status;
-                    }
-                }
-            }
-            Err(error) => complain(&error.to_string()),
-        }
-        if let Some(status) = record(limit) {
-            return status;
-        }
-        // A disk that failed then may answer now.
-        match looked_up.or_else(|_| look_up(&agent)).and_then(assume) {
-            Ok(identity) => process::set(&mut environment, "HOME", identity.home.as_os_str()),
-            Err(error) => {
-                complain(&error.to_string());
-                return 1;
-            }
-        }
-        if let Some(status) = audit(limit) {
-            return status;
-        }
+        let identity = boot_as_root(&environment, limit)?;
+        process::set(&mut environment, "HOME", identity.home.as_os_str());
+        audit(limit)?;
     } else {
-        if let Err(error) = stay() {
-            complain(&error.to_string());
-            return 1;
-        }
-        if let Some(status) = record(limit) {
-            return status;
-        }
+        stay()?;
+        record(limit)?;
     }
-    let durable = guarded("durability", limit, |_| {
+    guarded("durability", limit, |_| {
         restore::make_durable();
         None
-    });
-    if let Ended::BootToo(status) = durable {
-        return status;
-    }
+    })?;
     if token_refresh::wanted(&environment) {
         context.inherited.give_back_limits();
         token_refresh::start_daemon(&environment);
@@ -93,30 +44,53 @@ pub fn run(context: &Context) -> u8 {
     exec_runtime(context, &environment)
 }
 
-fn audit(limit: Duration) -> Option<u8> {
-    let ended = guarded("audit", limit, |_| {
+/// The part of the boot that takes root's rights, the last of which is to become the agent for good.
+fn boot_as_root(environment: &[CString], limit: Duration) -> Result<Identity, Exit> {
+    let restored = guarded("restore", limit, |heart| restore::boot(heart, 2 * limit))?;
+    let agent = setting(environment, "MOLECULE_AGENT", DEFAULT_AGENT);
+    let looked_up = look_up(&agent);
+    match Dir::open_operator_path("/") {
+        Ok(root) => {
+            let credentials = git_cred_setup::wanted(environment);
+            guarded("ownership", limit, |heart| {
+                fix_perms::boot(&root, &agent, restored == Ended::Itself, heart);
+                // Else that step does it.
+                if !credentials {
+                    git_cred_setup::clear_leftovers();
+                }
+                None
+            })?;
+            if credentials {
+                guarded("git credentials", limit, |heart| {
+                    git_cred_setup::boot(&root, &agent, heart);
+                    None
+                })?;
+            }
+        }
+        Err(error) => complain(&error.to_string()),
+    }
+    record(limit)?;
+    // A disk that failed then may answer now.
+    Ok(looked_up.or_else(|_| look_up(&agent)).and_then(assume)?)
+}
+
+fn audit(limit: Duration) -> Result<Ended, Exit> {
+    guarded("audit", limit, |_| {
         boot_audit::boot();
         None
-    });
-    match ended {
-        Ended::BootToo(status) => Some(status),
-        _ => None,
-    }
+    })
 }
 
 /// Leaves the records of this start; a tree that hangs does not leave the others without.
-fn record(limit: Duration) -> Option<u8> {
-    let (root, trees) = restore::trees()?;
+fn record(limit: Duration) -> Result<(), Exit> {
+    let Some((root, trees)) = restore::trees() else { return Ok(()) };
     for tree in &trees {
-        let ended = guarded("record", limit, |heart| {
+        guarded("record", limit, |heart| {
             restore::note_start(&root, tree, heart);
             None
-        });
-        if let Ended::BootToo(status) = ended {
-            return Some(status);
-        }
+        })?;
     }
-    None
+    Ok(())
 }
 
 /// How a guarded step has ended.
@@ -124,20 +98,23 @@ fn record(limit: Duration) -> Option<u8> {
 enum Ended {
     /// It came to its end.
     Itself,
-    /// It did not, which was told.
+    /// It did not, which was logged.
     Early,
-    /// The boot has to end too, with this status.
-    BootToo(u8),
 }
 
-/// Runs a step of the boot in a process of its own, which may hang, crash or be killed: that is told
-/// and the boot goes on. It ends if `work` gives a status for that or a signal asks for its end.
-#[must_use]
-fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat) -> Option<u8>) -> Ended {
-    match step::run(limit, |heart| work(heart).unwrap_or(0)) {
-        StepEnd::Returned(0) => return Ended::Itself,
-        StepEnd::Returned(status) => return Ended::BootToo(status),
-        StepEnd::Interrupted(signal) => return Ended::BootToo(128 + signal as u8),
+/// Runs a step of the boot in a process of its own, which may hang, crash or be killed: that is logged
+/// and the boot goes on. The boot ends if `work` returns a status for that or a signal asks for its end.
+fn guarded(
+    name: &str,
+    limit: Duration,
+    work: impl FnOnce(&Heartbeat) -> Option<Status>,
+) -> Result<Ended, Exit> {
+    match step::run(limit, |heart| work(heart).map_or(0, Status::code)) {
+        StepEnd::Returned(0) => return Ok(Ended::Itself),
+        StepEnd::Returned(status) => return Err(Exit::Said(Status::Command(status))),
+        StepEnd::Interrupted(signal) => {
+            return Err(Exit::Said(Status::of_signal(signal as i32)));
+        }
         StepEnd::Died(Some(signal)) => {
             warn(&format!("the {name} step was ended by {signal}; the boot goes on"));
         }
@@ -152,7 +129,7 @@ fn guarded(name: &str, limit: Duration, work: impl FnOnce(&Heartbeat) -> Option<
             ));
         }
     }
-    Ended::Early
+    Ok(Ended::Early)
 }
 
 /// How long a step may be without a sign of life: MOLECULE_STEP_TIMEOUT in seconds, 60 without it.
@@ -207,7 +184,7 @@ fn stay() -> Result<()> {
 
 /// Hands everything over to the runtime: its bare name as `argv[0]`, then every argument untouched.
 /// Returns only on failure.
-fn exec_runtime(context: &Context, environment: &[CString]) -> u8 {
+fn exec_runtime(context: &Context, environment: &[CString]) -> Result<Status, Exit> {
     let runtime = setting(environment, "MOLECULE_RUNTIME", "molecule-runtime");
     let typed = &context.inherited.arguments;
     let passed = &typed[typed.len() - context.arguments.len()..];
@@ -215,21 +192,18 @@ fn exec_runtime(context: &Context, environment: &[CString]) -> u8 {
     let arguments: Vec<CString> = [name].into_iter().chain(passed.iter().cloned()).collect();
     let failure = context.inherited.exec_as_shell(&runtime, &arguments, environment);
     complain(&failure.error.to_string());
-    failure.status
+    Err(Exit::Said(Status::Command(failure.status)))
 }
 
-/// The value of variable `name`; set-but-empty counts as unset.
+/// The value of variable `name`, or else `default`.
 fn setting(environment: &[CString], name: &str, default: &str) -> OsString {
-    process::lookup(environment, name)
-        .filter(|value| !value.is_empty())
-        .unwrap_or(OsStr::new(default))
-        .to_owned()
+    process::setting(environment, name).unwrap_or(OsStr::new(default)).to_owned()
 }
 
 fn complain(what: &str) {
-    log::complain("entrypoint", Level::ERROR, what);
+    log::complain(APPLET.name, Level::ERROR, what);
 }
 
 fn warn(what: &str) {
-    log::complain("entrypoint", Level::WARN, what);
+    log::complain(APPLET.name, Level::WARN, what);
 }

@@ -17,7 +17,14 @@ use molecule_tools::process;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-use crate::{Context, fix_perms, token_refresh};
+use crate::exit::{Exit, Status};
+use crate::{Applet, Context, fix_perms, token_refresh};
+
+pub const APPLET: Applet = Applet {
+    name: "git-cred-setup",
+    summary: "set the GitHub credential helper for root and the agent",
+    run,
+};
 
 const SCRIPT: &str = "/app/scripts/molecule-git-token-helper.sh";
 const HELPER: &str = "!/app/scripts/molecule-git-token-helper.sh";
@@ -45,27 +52,19 @@ struct Options {
     helper: OsString,
 }
 
-pub fn run(context: &Context) -> u8 {
-    let options: Options = match context.parse("git-cred-setup") {
-        Ok(options) => options,
-        Err(status) => return status,
-    };
+fn run(context: &Context) -> Result<Status, Exit> {
+    let options: Options = context.parse()?;
     log::init(Format::Text);
     log::section("MOLECULE-GIT", Stream::Stdout);
-    let failed = match Dir::open_operator_path(&options.root) {
-        Ok(root) => set_up(&root, &options.user, &options.helper, None),
-        Err(error) => {
-            warn!("{error}");
-            1
-        }
-    };
-    u8::from(failed > 0)
+    let root = Dir::open_operator_path(&options.root)?;
+    let failed = set_up(&root, &options.user, &options.helper, None);
+    Ok(Status::failed_if(failed > 0))
 }
 
 /// Whether the boot sets the credentials up: mirror credentials are asked for, and the script is
 /// there (or another one is named).
 pub fn wanted(environment: &[CString]) -> bool {
-    let other = process::lookup(environment, HELPER_VARIABLE).is_some_and(|name| !name.is_empty());
+    let other = process::setting(environment, HELPER_VARIABLE).is_some();
     token_refresh::mirror_credentials(environment)
         && (other || token_refresh::executable(OsStr::new(SCRIPT)))
 }
@@ -74,7 +73,7 @@ pub fn wanted(environment: &[CString]) -> bool {
 pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
     log::section("MOLECULE-GIT", Stream::Stdout);
     let environment = process::environment();
-    let helper = process::lookup(&environment, HELPER_VARIABLE).filter(|name| !name.is_empty());
+    let helper = process::setting(&environment, HELPER_VARIABLE);
     set_up(root, user, helper.unwrap_or(OsStr::new(HELPER)), Some(heart));
 }
 

@@ -12,7 +12,11 @@ use molecule_tools::log::{self, Stream};
 use molecule_tools::process;
 use tracing::Level;
 
-use crate::Context;
+use crate::exit::{Exit, Status};
+use crate::{Applet, Context};
+
+pub const APPLET: Applet =
+    Applet { name: "gosu", summary: "become a user and exec a command", run };
 
 const USAGE: &str = "\
 usage: gosu USER[:GROUP] COMMAND [ARG]...
@@ -30,51 +34,49 @@ Every failure before COMMAND runs is one line on standard error and status 1.
   gosu 1000:1000 id
   gosu nobody:root sh -c 'whoami && id'";
 
-pub fn run(context: &Context) -> u8 {
+fn run(context: &Context) -> Result<Status, Exit> {
     match context.arguments.first().and_then(|first| first.to_str()) {
         Some("--help" | "-h" | "-?") => {
             log::write_line(Stream::Stdout, USAGE);
-            return 0;
+            return Ok(Status::Done);
         }
         Some("--version" | "-v") => {
             let version = concat!("gosu (molecule-tools) ", env!("CARGO_PKG_VERSION"));
             log::write_line(Stream::Stdout, version);
-            return 0;
+            return Ok(Status::Done);
         }
         _ => {}
     }
-    if context.arguments.len() < 2 {
+    let [spec, name, ..] = context.arguments.as_slice() else {
         log::write_line(Stream::Stderr, USAGE);
-        return 1;
-    }
-    let Err(complaint) = switch_and_exec(context);
-    log::complain("gosu", Level::ERROR, &complaint);
-    1
+        return Err(Exit::Said(Status::Failed));
+    };
+    let Err(exit) = switch_and_exec(context, spec, name);
+    Err(exit)
 }
 
-/// Returns only on failure, with what to say.
-fn switch_and_exec(context: &Context) -> Result<Infallible, String> {
-    let [spec, name, ..] = context.arguments.as_slice() else { return Err(USAGE.into()) };
+/// Returns only on failure.
+fn switch_and_exec(context: &Context, spec: &OsStr, name: &OsStr) -> Result<Infallible, Exit> {
     let typed = &context.inherited.arguments;
     let command = &typed[typed.len() - (context.arguments.len() - 1)..];
 
-    let identity =
-        assume(spec).map_err(|error| format!("cannot become {}: {error}", escape(spec)))?;
+    let identity = assume(spec)
+        .map_err(|error| Exit::Error(format!("cannot become {}: {error}", escape(spec))))?;
 
     let mut environment = process::environment();
     let path = process::lookup(&environment, "PATH");
-    let program = process::find_program(name, path).map_err(|error| error.to_string())?;
+    let program = process::find_program(name, path)?;
     process::set(&mut environment, "HOME", identity.home.as_os_str());
     let errno = context.inherited.exec(&program, command, &environment);
     let program = OsStr::from_bytes(program.to_bytes());
-    Err(Error::os("run", program, errno).to_string())
+    Err(Error::os("run", program, errno).into())
 }
 
 fn assume(spec: &OsStr) -> Result<Identity> {
     let spec = UserSpec::parse(spec)?;
     let identity = spec.resolve(&Database::read(&Dir::open_operator_path("/")?)?)?;
     if let Some(unset) = identity.assume()? {
-        log::complain("gosu", Level::WARN, &unset.to_string());
+        log::complain(APPLET.name, Level::WARN, &unset.to_string());
     }
     Ok(identity)
 }

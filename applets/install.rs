@@ -10,26 +10,27 @@ use molecule_tools::log::{self, Stream};
 use tracing::Level;
 
 use crate::Applet;
+use crate::exit::Status;
 
-pub fn run(arguments: &[OsString], applets: &[Applet]) -> u8 {
+pub fn run(arguments: &[OsString], applets: &[Applet]) -> Status {
     let [directory] = arguments else {
         log::write_line(Stream::Stderr, "usage: molecule-tools --install DIR");
-        return 2;
+        return Status::Usage;
     };
     let prepared = Dir::open_operator_path(directory).and_then(|dir| Ok((dir, this_program()?)));
     let (dir, program) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             log::complain("molecule-tools --install", Level::ERROR, &error.to_string());
-            return 1;
+            return Status::Failed;
         }
     };
-    let mut status = 0;
+    let mut status = Status::Done;
     for applet in applets {
         let line = match link(&dir, applet.name, &program) {
             Ok(what) => format!("{}: {what}", escape(&dir.path().join(applet.name))),
             Err(error) => {
-                status = 1;
+                status = Status::Failed;
                 log::complain("molecule-tools --install", Level::ERROR, &error.to_string());
                 continue;
             }

@@ -6,6 +6,7 @@
 
 mod boot_audit;
 mod entrypoint;
+mod exit;
 mod fix_perms;
 mod git_cred_setup;
 mod gosu;
@@ -22,8 +23,12 @@ use molecule_tools::log::{self, Stream};
 use molecule_tools::process::Inherited;
 use tracing::Level;
 
+use exit::{Exit, Status};
+
 /// What an applet is given.
 pub struct Context {
+    /// The name of the applet.
+    pub name: &'static str,
     /// What the process inherited; argv included.
     pub inherited: Inherited,
     /// The arguments after the applet's name.
@@ -31,8 +36,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// Parses the arguments with clap. On `--help` or bad usage prints and gives the exit status.
-    pub fn parse<T: clap::Parser>(&self, name: &'static str) -> Result<T, u8> {
+    /// Parses the arguments with clap. `--help` and bad usage are printed and end the applet.
+    pub fn parse<T: clap::Parser>(&self) -> Result<T, Exit> {
+        let name = self.name;
         let command = T::command().name(name).bin_name(format!("molecule-tools {name}"));
         let arguments = std::iter::once(OsString::from(name)).chain(self.arguments.iter().cloned());
         let parsed = command
@@ -46,7 +52,7 @@ impl Context {
                 // A closed stream must not turn a help text into a failure.
                 false => drop(error.print()),
             }
-            u8::try_from(error.exit_code()).unwrap_or(2)
+            Exit::Said(if error.use_stderr() { Status::Usage } else { Status::Done })
         })
     }
 }
@@ -57,50 +63,30 @@ pub struct Applet {
     pub name: &'static str,
     /// One line for the list.
     pub summary: &'static str,
-    /// Runs it; the result is the exit status.
-    pub run: fn(&Context) -> u8,
+    /// Runs it.
+    pub run: fn(&Context) -> Result<Status, Exit>,
 }
 
 static APPLETS: &[Applet] = &[
-    Applet {
-        name: "boot-audit",
-        summary: "show what a container started with, no secret in it",
-        run: boot_audit::run,
-    },
-    Applet {
-        name: "restore",
-        summary: "bring the restore set back from a snapshot",
-        run: restore::run,
-    },
-    Applet {
-        name: "fix-perms",
-        summary: "give the agent user its directories",
-        run: fix_perms::run,
-    },
-    Applet { name: "gosu", summary: "become a user and exec a command", run: gosu::run },
-    Applet {
-        name: "git-cred-setup",
-        summary: "set the GitHub credential helper for root and the agent",
-        run: git_cred_setup::run,
-    },
-    Applet {
-        name: "token-refresh",
-        summary: "keep the GitHub token refresh script running",
-        run: token_refresh::run,
-    },
-    Applet { name: "entrypoint", summary: "boot the container: all of it", run: entrypoint::run },
+    boot_audit::APPLET,
+    restore::APPLET,
+    fix_perms::APPLET,
+    gosu::APPLET,
+    git_cred_setup::APPLET,
+    token_refresh::APPLET,
+    entrypoint::APPLET,
 ];
 
 fn find(name: &OsStr) -> Option<&'static Applet> {
     APPLETS.iter().find(|applet| name == applet.name)
 }
 
-fn dispatch(mut arguments: Vec<CString>) -> u8 {
+fn dispatch(arguments: Vec<CString>) -> Status {
     let words: Vec<OsString> = arguments
         .iter()
         .map(|argument| OsStr::from_bytes(argument.to_bytes()).to_owned())
         .collect();
-    let inherited = Inherited::take(std::mem::take(&mut arguments));
+    let inherited = Inherited::take(arguments);
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or_default();
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -109,7 +95,7 @@ fn dispatch(mut arguments: Vec<CString>) -> u8 {
     }));
     if let Err(error) = refuse_set_id() {
         log::complain("molecule-tools", Level::ERROR, &error.to_string());
-        return 1;
+        return Status::Failed;
     }
     log::init(match std::env::var_os("MOLECULE_LOG") {
         Some(form) if form == "json" => log::Format::Json,
@@ -117,35 +103,47 @@ fn dispatch(mut arguments: Vec<CString>) -> u8 {
     });
     let called_as = words.first().map(std::path::Path::new).and_then(|p| p.file_name());
     if let Some(applet) = called_as.and_then(find) {
-        return (applet.run)(&Context { inherited, arguments: words[1..].to_vec() });
+        return run(applet, inherited, &words[1..]);
     }
     let Some(first) = words.get(1) else {
         log::write_line(Stream::Stderr, &usage());
-        return 2;
+        return Status::Usage;
     };
     if let Some(applet) = find(first) {
-        return (applet.run)(&Context { inherited, arguments: words[2..].to_vec() });
+        return run(applet, inherited, &words[2..]);
     }
     match first.to_str() {
         Some("--list") => {
             for applet in APPLETS {
                 log::write_line(Stream::Stdout, applet.name);
             }
-            0
+            Status::Done
         }
         Some("--install") => install::run(&words[2..], APPLETS),
         Some("--version" | "-V") => {
             log::write_line(Stream::Stdout, concat!("molecule-tools ", env!("CARGO_PKG_VERSION")));
-            0
+            Status::Done
         }
         Some("--help" | "-h") => {
             log::write_line(Stream::Stdout, &usage());
-            0
+            Status::Done
         }
         _ => {
             let line = format!("molecule-tools: no applet named {}\n{}", escape(first), usage());
             log::write_line(Stream::Stderr, &line);
-            2
+            Status::Usage
+        }
+    }
+}
+
+/// Runs an applet, and prints the error that ended it.
+fn run(applet: &Applet, inherited: Inherited, words: &[OsString]) -> Status {
+    let context = Context { name: applet.name, inherited, arguments: words.to_vec() };
+    match (applet.run)(&context) {
+        Ok(status) | Err(Exit::Said(status)) => status,
+        Err(Exit::Error(what)) => {
+            log::complain(applet.name, Level::ERROR, &what);
+            Status::Failed
         }
     }
 }
@@ -171,5 +169,5 @@ extern "C" fn main(argc: i32, argv: *const *const std::ffi::c_char) -> i32 {
         // SAFETY: see above.
         .map(|index| unsafe { CStr::from_ptr(*argv.add(index)) }.to_owned())
         .collect();
-    dispatch(arguments).into()
+    dispatch(arguments).code().into()
 }

@@ -15,9 +15,12 @@ use molecule_tools::process::{self, BoundedLog, End, Prepared, Supervisor};
 use rustix::io::Errno;
 use tracing::Level;
 
-use crate::Context;
+use crate::exit::{Exit, Status};
+use crate::{Applet, Context};
 
-const NAME: &str = "token-refresh";
+pub const APPLET: Applet =
+    Applet { name: "token-refresh", summary: "keep the GitHub token refresh script running", run };
+
 const SCRIPT: &str = "/app/scripts/molecule-gh-token-refresh.sh";
 /// Variable that names another command.
 const COMMAND: &str = "MOLECULE_REFRESH_COMMAND";
@@ -42,23 +45,12 @@ struct Options {
     once: bool,
 }
 
-pub fn run(context: &Context) -> u8 {
-    let options: Options = match context.parse(NAME) {
-        Ok(options) => options,
-        Err(status) => return status,
-    };
+fn run(context: &Context) -> Result<Status, Exit> {
+    let options: Options = context.parse()?;
     // The kernel gives no argument with a NUL byte.
     let program = CString::new(options.command.into_vec()).unwrap_or_default();
-    let prepared = Prepared::new(None);
-    let supervised =
-        prepared.and_then(|it| supervise(&program, &process::environment(), it, options.once));
-    match supervised {
-        Ok(status) => status,
-        Err(error) => {
-            log::complain(NAME, Level::ERROR, &error.to_string());
-            1
-        }
-    }
+    let prepared = Prepared::new(None)?;
+    Ok(supervise(&program, &process::environment(), prepared, options.once)?)
 }
 
 /// Whether the boot starts the daemon: mirror credentials are asked for, and this process may execute
@@ -94,18 +86,16 @@ pub fn start_daemon(environment: &[CString]) {
     let prepared = match open_log().and_then(|log| Prepared::new(Some(log))) {
         Ok(prepared) => prepared,
         Err(error) => {
-            return log::complain(NAME, Level::WARN, &format!("not started: {error}"));
+            return log::complain(APPLET.name, Level::WARN, &format!("not started: {error}"));
         }
     };
     if let Err(error) = process::fork_child(|| be_daemon(prepared, environment)) {
-        log::complain(NAME, Level::WARN, &format!("not started: {error}"));
+        log::complain(APPLET.name, Level::WARN, &format!("not started: {error}"));
     }
 }
 
 fn command(environment: &[CString]) -> &OsStr {
-    process::lookup(environment, COMMAND)
-        .filter(|command| !command.is_empty())
-        .unwrap_or(OsStr::new(SCRIPT))
+    process::setting(environment, COMMAND).unwrap_or(OsStr::new(SCRIPT))
 }
 
 fn open_log() -> Result<BoundedLog> {
@@ -113,7 +103,7 @@ fn open_log() -> Result<BoundedLog> {
     let uid = rustix::process::geteuid().as_raw();
     let database = Dir::open_operator_path("/").and_then(|root| Database::read_users(&root));
     let database = database.inspect_err(|error| {
-        log::complain(NAME, Level::WARN, &format!("{error}; its log goes to /home/agent"));
+        log::complain(APPLET.name, Level::WARN, &format!("{error}; its log goes to /home/agent"));
     });
     let home = database
         .ok()
@@ -128,9 +118,9 @@ fn open_log() -> Result<BoundedLog> {
 fn be_daemon(prepared: Prepared, environment: &[CString]) -> u8 {
     let program = CString::new(command(environment).as_bytes()).unwrap_or_default();
     match process::become_daemon(c"token-refresh", &prepared.descriptors()) {
-        Ok(()) => supervise(&program, environment, prepared, false).unwrap_or(1),
+        Ok(()) => supervise(&program, environment, prepared, false).map_or(1, Status::code),
         Err(error) => {
-            log::complain(NAME, Level::WARN, &format!("not started: {error}"));
+            log::complain(APPLET.name, Level::WARN, &format!("not started: {error}"));
             1
         }
     }
@@ -142,19 +132,19 @@ fn supervise(
     environment: &[CString],
     prepared: Prepared,
     once: bool,
-) -> Result<u8> {
+) -> Result<Status> {
     let mut supervisor = Supervisor::new(prepared);
     if let Err(error) = supervisor.take_over() {
         if once {
             return Err(error);
         }
         supervisor.say(&format!("token-refresh: {error}"));
-        return Ok(1);
+        return Ok(Status::Failed);
     }
     loop {
         let status = match supervisor.run(program, environment) {
             Ok(End::Status(status)) => status,
-            Ok(End::Stopped(signal)) => return Ok(128 + signal as u8),
+            Ok(End::Stopped(signal)) => return Ok(Status::of_signal(signal as i32)),
             Err(error) if once => return Err(error),
             // No process to be had just now; there may be one later.
             Err(error) => {
@@ -164,13 +154,13 @@ fn supervise(
         };
         if once {
             supervisor.end_all();
-            return Ok(status);
+            return Ok(Status::Command(status));
         }
         supervisor.say(&format!(
             "[molecule-gh-token-refresh] daemon exited rc={status} — respawning in 30s"
         ));
         if let Some(signal) = supervisor.pause(PAUSE)? {
-            return Ok(128 + signal as u8);
+            return Ok(Status::of_signal(signal as i32));
         }
     }
 }

@@ -30,7 +30,8 @@ use rustix::io::Errno;
 use serde_json::json;
 use tracing::{info, warn};
 
-use crate::Context;
+use crate::exit::{Exit, Status};
+use crate::{Applet, Context};
 use destination::Destination;
 use lock::{Silence, Wait, was_overtaken};
 use marker::Marker;
@@ -40,6 +41,9 @@ use plan::Doubt;
 use progress::{Show, Watch};
 use report::Report;
 use source::{Request, Source, Trees};
+
+pub const APPLET: Applet =
+    Applet { name: "restore", summary: "bring the restore set back from a snapshot", run };
 
 /// What is ours at the top of a tree: neither copied nor removed.
 const EXCEPT: &[&CStr] = &[lock::NAME, record::FILE];
@@ -138,30 +142,16 @@ enum Outcome {
 }
 
 /// By hand.
-pub fn run(context: &Context) -> u8 {
-    let options: Options = match context.parse("restore") {
-        Ok(options) => options,
-        Err(status) => return status,
-    };
+fn run(context: &Context) -> Result<Status, Exit> {
+    let options: Options = context.parse()?;
     if options.probe {
         return probe::run(&options.device());
     }
     log::section("MOLECULE-RESTORE", if options.json { Stream::Stderr } else { Stream::Stdout });
-    let root = match patiently(|| Dir::open_operator_path(&options.root)) {
-        Ok(root) => root,
-        Err(error) => {
-            warn!("{error}");
-            return 1;
-        }
-    };
+    let root = patiently(|| Dir::open_operator_path(&options.root))?;
     if options.unmount {
-        return match source::unmount(&root, &options.mount_point) {
-            Ok(()) => 0,
-            Err(error) => {
-                warn!("{error}");
-                1
-            }
-        };
+        source::unmount(&root, &options.mount_point)?;
+        return Ok(Status::Done);
     }
     let interruption = Interruption::watch();
     // By hand, whoever waits sees that it hangs.
@@ -170,25 +160,24 @@ pub fn run(context: &Context) -> u8 {
     let (status, report) = match restore(&options, &root, life, Caller::Hand) {
         Outcome::AlreadyDone => {
             info!("to restore all the same: --force");
-            (0, json!({ "status": 0, "result": "marker present" }))
+            (Status::Done, json!({ "status": 0, "result": "marker present" }))
         }
-        Outcome::NoSource => (0, json!({ "status": 0, "result": "nothing to do" })),
+        Outcome::NoSource => (Status::Done, json!({ "status": 0, "result": "nothing to do" })),
         Outcome::Failed(reason) => {
-            (1, json!({ "status": 1, "result": "failed", "reason": reason }))
+            (Status::Failed, json!({ "status": 1, "result": "failed", "reason": reason }))
         }
-        Outcome::Done(report) => (report.status(), report.to_json()),
-        Outcome::Interrupted(report) => (20, report.to_json()),
+        Outcome::Done(report) | Outcome::Interrupted(report) => (report.status(), report.to_json()),
     };
     if options.json {
         log::write_line(Stream::Stdout, &log::json_text(&report, true));
     }
-    status
+    Ok(status)
 }
 
 /// At boot: whatever happens is told and the boot goes on, unless a signal asked for its end; then
-/// gives the status to end with. Another restore that shows no sign of life for `silence` is not waited for.
+/// returns the status to end with. Another restore that shows no sign of life for `silence` is not waited for.
 #[must_use]
-pub fn boot(heart: &Heartbeat, silence: Duration) -> Option<u8> {
+pub fn boot(heart: &Heartbeat, silence: Duration) -> Option<Status> {
     log::section("MOLECULE-RESTORE", Stream::Stdout);
     let (options, root) = boot_options()?;
     let interruption = Interruption::watch();
@@ -196,7 +185,7 @@ pub fn boot(heart: &Heartbeat, silence: Duration) -> Option<u8> {
     match restore(&options, &root, life, Caller::Boot) {
         Outcome::Interrupted(_) => {
             let signal = interruption.seen()?;
-            Some(128 + u8::try_from(signal).unwrap_or(15))
+            Some(Status::of_signal(signal))
         }
         _ => None,
     }
@@ -560,7 +549,7 @@ fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Sourc
 fn drop_marker(options: &Options, root: &Dir, trees: &[Held<'_>], report: &mut Report) {
     let marker = marker::path(root);
     let shown = escape(&marker);
-    if report.is_by_hand() && report.status() == 1 {
+    if report.is_by_hand() && report.status() == Status::Failed {
         return warn!("nothing that was asked for could be restored; no marker is dropped");
     }
     let missing = || !matches!(marker::look(root), Ok(Marker::Present(_)));
@@ -580,7 +569,7 @@ fn drop_marker(options: &Options, root: &Dir, trees: &[Held<'_>], report: &mut R
         let error =
             error.hint("the next start restores again, deletes nothing and leaves what is newer");
         warn!("marker {shown} could not be written: {error}");
-    } else if report.status() == 0 {
+    } else if report.status() == Status::Done {
         info!("complete — marker {shown} dropped");
     } else {
         info!("complete with WARNINGS — marker {shown} dropped; rm marker + restart for retry");

@@ -8,21 +8,15 @@ use molecule_tools::log::{self, Stream};
 use molecule_tools::volume::partitions::Table;
 use molecule_tools::volume::probe::{self, Partition, Probe};
 use serde_json::{Value, json};
-use tracing::Level;
 
-/// Prints one JSON object; gives the exit status.
-pub fn run(device: &OsStr) -> u8 {
+use crate::exit::{Exit, Status};
+
+/// Prints one JSON object.
+pub fn run(device: &OsStr) -> Result<Status, Exit> {
     let path = Path::new(device);
-    match probe::open(path).and_then(|fd| probe::probe(&fd)) {
-        Ok(found) => {
-            log::write_line(Stream::Stdout, &log::json_text(&object(path, &found), true));
-            0
-        }
-        Err(error) => {
-            log::complain("restore", Level::ERROR, &error.to_string());
-            1
-        }
-    }
+    let found = probe::probe(&probe::open(path)?)?;
+    log::write_line(Stream::Stdout, &log::json_text(&object(path, &found), true));
+    Ok(Status::Done)
 }
 
 fn object(device: &Path, found: &Probe) -> Value {

@@ -7,6 +7,8 @@ use molecule_tools::log;
 use molecule_tools::mirror::Side;
 use serde_json::{Value, json};
 
+use crate::exit::Status;
+
 use super::path::{Job, PathReport, Restored};
 use super::{Caller, durable};
 
@@ -21,7 +23,8 @@ pub struct Report {
     interrupted: bool,
     restored: usize,
     refused: usize,
-    worst: u8,
+    /// Whether anything is not as it should be.
+    flawed: bool,
 }
 
 impl Report {
@@ -44,7 +47,7 @@ impl Report {
             interrupted: false,
             restored: 0,
             refused: 0,
-            worst: 0,
+            flawed: false,
         }
     }
 
@@ -59,14 +62,12 @@ impl Report {
             Restored::Absent => json!({ "status": 0, "result": "absent" }),
             Restored::Refused(reason) => {
                 self.refused += 1;
-                self.worst = 23;
+                self.flawed = true;
                 json!({ "status": 23, "result": "refused", "reason": reason })
             }
             Restored::Mirrored(report) => {
                 self.restored += 1;
-                if report.status() != 0 {
-                    self.worst = 23;
-                }
+                self.flawed |= report.status() != 0;
                 mirrored(&report)
             }
         };
@@ -93,32 +94,31 @@ impl Report {
 
     /// Notes that no marker could be written.
     pub fn lacks_marker(&mut self) {
-        self.worst = 23;
+        self.flawed = true;
     }
 
-    /// Exit status: 0, 23, or 1 when not one path could even be begun.
-    pub fn status(&self) -> u8 {
-        match (self.worst, self.restored) {
-            (0, 0) if self.by_hand => 1,
-            (0, _) if self.stale => 23,
-            (0, _) => 0,
-            (_, 0) => 1,
-            _ => 23,
+    /// [`Status::Failed`] if not one path could even be begun.
+    pub fn status(&self) -> Status {
+        match (self.flawed, self.restored) {
+            _ if self.interrupted => Status::Interrupted,
+            (true, 0) => Status::Failed,
+            (false, 0) if self.by_hand => Status::Failed,
+            (false, _) if !self.stale => Status::Done,
+            _ => Status::Partial,
         }
     }
 
     pub fn to_json(&self) -> Value {
         let result = match self.status() {
-            _ if self.interrupted => "interrupted",
-            0 => "restored",
-            1 => "failed",
+            Status::Interrupted => "interrupted",
+            Status::Done => "restored",
+            Status::Failed => "failed",
             _ => "partial",
         };
-        let status = if self.interrupted { 20 } else { self.status() };
         let mut report = self.head.clone();
         if let Some(report) = report.as_object_mut() {
             report.insert("finished".into(), log::timestamp().into());
-            report.insert("status".into(), status.into());
+            report.insert("status".into(), self.status().code().into());
             report.insert("result".into(), result.into());
             report.insert("paths".into(), self.paths.clone().into());
         }

@@ -105,6 +105,11 @@ pub fn lookup<'a>(environment: &'a [CString], name: &str) -> Option<&'a OsStr> {
     })
 }
 
+/// The value of the variable `name` as a setting of ours: set but empty counts as unset.
+pub fn setting<'a>(environment: &'a [CString], name: &str) -> Option<&'a OsStr> {
+    lookup(environment, name).filter(|value| !value.is_empty())
+}
+
 /// Sets `name` to `value`: the first entry of that name is replaced in place, others are dropped,
 /// and without one it is added at the end.
 pub fn set(environment: &mut Vec<CString>, name: &str, value: &OsStr) {

@@ -14,10 +14,14 @@ use molecule_tools::heartbeat::Heartbeat;
 use molecule_tools::identity::{AgentSpec, Database, Identity};
 use molecule_tools::log::{self, Stream};
 use molecule_tools::ownership::{Mode, Owner, Privileges};
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::Context;
+use crate::exit::{Exit, Status};
+use crate::{Applet, Context};
 use steps::Steps;
+
+pub const APPLET: Applet =
+    Applet { name: "fix-perms", summary: "give the agent user its directories", run };
 
 /// Give the agent user its directories: owner and group are changed only where they differ, absent
 /// directories are made, no link is followed.
@@ -44,21 +48,12 @@ struct Options {
     paths: Vec<PathBuf>,
 }
 
-pub fn run(context: &Context) -> u8 {
-    let options: Options = match context.parse("fix-perms") {
-        Ok(options) => options,
-        Err(status) => return status,
-    };
+fn run(context: &Context) -> Result<Status, Exit> {
+    let options: Options = context.parse()?;
     let stream = if options.json { Stream::Stderr } else { Stream::Stdout };
     log::section("MOLECULE-PERMS", stream);
     let mode = if options.dry_run { Mode::DryRun } else { Mode::Apply };
-    let root = match Dir::open_operator_path(&options.root) {
-        Ok(root) => root,
-        Err(error) => {
-            warn!("{error}");
-            return 1;
-        }
-    };
+    let root = Dir::open_operator_path(&options.root)?;
     // By hand, whoever waits sees that it hangs.
     let heart = Heartbeat::new();
     let mut steps = prepare(&root, &options.user, mode, &heart);
@@ -84,7 +79,7 @@ pub fn run(context: &Context) -> u8 {
         });
         log::write_line(Stream::Stdout, &log::json_text(&report, false));
     }
-    u8::from(steps.tally.failed > 0)
+    Ok(Status::failed_if(steps.tally.failed > 0))
 }
 
 /// Whether this process is root, or has root's right to give files away.
