@@ -13,13 +13,6 @@ use tracing::{info, warn};
 
 use super::marker;
 
-/// The number that the kernel gives each of its boots (random(4)); `None` where it cannot be read.
-pub fn boot_id() -> Option<String> {
-    let directory = Dir::open_operator_path("/proc/sys/kernel/random").ok()?;
-    let bytes = directory.read_file(c"boot_id", 64).ok()??;
-    Some(String::from_utf8_lossy(&bytes).trim_end().to_owned()).filter(|id| !id.is_empty())
-}
-
 /// Has the file systems of `trees` written to their disks (syncfs(2)); false if one of them cannot.
 pub fn sync<'a>(trees: impl IntoIterator<Item = &'a Dir>) -> bool {
     trees.into_iter().all(|tree| match rustix::fs::syncfs(tree) {
@@ -64,5 +57,5 @@ fn pending_marker(root: &Dir) -> Option<(OwnedFd, u64)> {
     let mut head = [0; 512];
     let length = rustix::io::pread(&file, &mut head, 0).ok()?;
     let pending = marker::pending(&head[..length])?;
-    (is_file && Some(pending.boot_id) == boot_id()).then_some((file, pending.offset))
+    (is_file && Some(pending.boot_id) == marker::boot_id()).then_some((file, pending.offset))
 }

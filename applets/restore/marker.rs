@@ -12,8 +12,6 @@ use rustix::io::Errno;
 use serde_json::Value;
 use tracing::warn;
 
-use super::durable;
-
 /// Where it lives, below the root.
 pub const DIRECTORY: &str = "configs";
 /// Its name there.
@@ -24,6 +22,13 @@ pub const NAME: &CStr = c".restore-completed";
 const ATTRIBUTE: &CStr = c"user.molecule.boot";
 /// How much of a marker is looked at, in bytes: its first lines.
 const HEAD: usize = 4096;
+
+/// The number that the kernel gives each of its boots (random(4)); `None` where it cannot be read.
+pub fn boot_id() -> Option<String> {
+    let directory = Dir::open_operator_path("/proc/sys/kernel/random").ok()?;
+    let bytes = directory.read_file(c"boot_id", 64).ok()??;
+    Some(String::from_utf8_lossy(&bytes).trim_end().to_owned()).filter(|id| !id.is_empty())
+}
 
 /// What stands in its place.
 pub enum Marker {
@@ -68,7 +73,7 @@ fn directory(root: &Dir) -> Result<Option<Dir>> {
 /// Whether the marker certainly is of an earlier boot of the kernel and was never made durable. One that the old
 /// script, an earlier version or somebody else has written is final, and so is one that cannot be read.
 fn is_cut_off(configs: &Dir) -> bool {
-    let Some(now) = durable::boot_id() else { return false };
+    let Some(now) = boot_id() else { return false };
     let Ok(file) = configs.open_file(NAME) else { return false };
     let mut head = vec![0; HEAD];
     let Ok(length) = rustix::io::pread(&file, &mut head, 0) else { return false };
@@ -134,7 +139,7 @@ pub fn write(root: &Dir, report: &Value) -> Result<()> {
     let mode = 0o666 & !umask.as_raw_mode();
     let text = log::json_text(report, true) + "\n";
     configs.replace_prepared(NAME, text.as_bytes(), mode, None, |file| {
-        if let Some(boot_id) = durable::boot_id() {
+        if let Some(boot_id) = boot_id() {
             // Where the file system keeps none, it does not outlive a power cut either, or is a server's.
             let _ = Target::fd(&file).set(ATTRIBUTE, boot_id.as_bytes());
         }

@@ -1,6 +1,7 @@
 //! One path of the restore set: both directories, the lock, the mirror, the verification.
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape, shorten};
@@ -11,10 +12,18 @@ use tracing::{info, warn};
 
 use super::destination::Destination;
 use super::newer::{self, Since};
+use super::options::Options;
 use super::plan::{Doubt, Plan};
 use super::progress::Watch;
+use super::set::shown_below;
 use super::source::{Found, Trees};
-use super::{EXCEPT, EXCEPT_WITH_MARKER, Options, marker, shown_below};
+use super::{lock, marker};
+
+/// What is ours at the top of a tree: neither copied nor removed.
+const EXCEPT: &[&CStr] = &[lock::NAME, record::FILE];
+/// The same in the tree of the marker. That of a snapshot would say that everything was restored, should
+/// this restore be cut off.
+const EXCEPT_WITH_MARKER: &[&CStr] = &[lock::NAME, record::FILE, marker::NAME];
 
 /// What all paths have in common.
 pub struct Job<'a> {

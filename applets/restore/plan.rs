@@ -10,7 +10,7 @@ use molecule_tools::mirror::Keep;
 use molecule_tools::record::{self, Record};
 use tracing::{info, warn};
 
-use super::Options;
+use super::options::Options;
 
 /// Why no tree of this restore may be taken for one in which no runtime has run.
 #[derive(Debug, Clone)]

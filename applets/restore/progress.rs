@@ -10,7 +10,9 @@ use molecule_tools::error::escape;
 use molecule_tools::mirror::{Observer, Progress};
 use tracing::info;
 
-use super::{Held, Life};
+use super::caller::Life;
+use super::held::Held;
+use super::options::Show;
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -19,17 +21,6 @@ const LIVE_EVERY: Duration = Duration::from_millis(200);
 
 /// Between two signs of life for those who wait for the locks.
 const SIGN_EVERY: Duration = Duration::from_secs(1);
-
-/// When progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Show {
-    /// A live line if standard error is a terminal, else a line every 10 seconds.
-    Auto,
-    /// A line every 10 seconds, terminal or not.
-    Always,
-    /// Nothing.
-    Never,
-}
 
 /// Watches one path after the other.
 pub struct Watch<'a> {

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::exit::Status;
 
+use super::caller::Caller;
+use super::marker;
 use super::path::{Job, PathReport, Restored};
-use super::{Caller, durable};
 
 /// Everything one restore did.
 pub struct Report {
@@ -31,7 +32,7 @@ impl Report {
     pub fn new(root: &Path, source: Value, stale: bool, dry_run: bool, caller: Caller) -> Self {
         let head = json!({
             "durable": false,
-            "boot_id": durable::boot_id(),
+            "boot_id": marker::boot_id(),
             "program": concat!("molecule-tools ", env!("CARGO_PKG_VERSION")),
             "started": log::timestamp(),
             "root": root.to_string_lossy(),

@@ -61,3 +61,8 @@ impl clap::builder::TypedValueParser for PathParser {
         })
     }
 }
+
+/// `path` for messages: below the operator's root.
+pub fn shown_below(root: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().as_bytes().is_empty() { root.to_owned() } else { root.join(path) }
+}

@@ -93,8 +93,8 @@ fn unmount_writable() {
     sandbox.sh("mkdir /mnt/restore; mount -t tmpfs mine /mnt/restore");
     let outcome = sandbox.program().args(["restore", "--unmount"]).run();
     assert_eq!(outcome.status, 1, "{outcome:?}");
-    let line = "WARN unmount /mnt/restore: it is mounted for writing; ";
-    assert!(outcome.stdout().contains(line), "{outcome:?}");
+    let line = "restore: unmount /mnt/restore: it is mounted for writing; ";
+    assert!(outcome.stderr().starts_with(line), "{outcome:?}");
     assert_eq!(sandbox.sh("grep -c ' /mnt/restore ' /proc/mounts"), "1\n");
 }
 
