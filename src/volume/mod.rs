@@ -2,6 +2,7 @@
 //! the journal replay that the kernel does when a file system with a dirty journal is mounted.
 //!
 //! - [`btrfs`]: what only btrfs itself tells of a mounted file system
+//! - `bytes`: bounded reads, fields and checksums of a device's bytes
 //! - [`device`]: one open block device or image file, and device nodes made where /dev has none
 //! - [`discover`]: which disk is meant: sysfs, the NVMe controller's own record, identifiers
 //! - [`look`]: looks that are repeated before "cannot tell" is their answer
@@ -11,6 +12,7 @@
 //! - [`probe`]: file system types, told from a device's bytes
 
 pub mod btrfs;
+mod bytes;
 pub mod device;
 pub mod discover;
 mod ioctl;

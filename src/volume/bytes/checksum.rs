@@ -17,39 +17,39 @@ static PLAIN_ALGORITHM: Algorithm<u32> = Algorithm { xorout: 0, ..CRC_32_ISO_HDL
 
 /// Whether a stored checksum is the computed one. A fuzzer cannot guess one, an attacker can compute it:
 /// when fuzzing, all are right, so that what stands behind them is reached.
-pub(crate) fn holds<T: PartialEq>(computed: T, stored: T) -> bool {
+pub fn holds<T: PartialEq>(computed: T, stored: T) -> bool {
     cfg!(fuzzing) || computed == stored
 }
 
 /// CRC-32C (Castagnoli) with the usual inversions.
-pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+pub fn crc32c(bytes: &[u8]) -> u32 {
     CRC32C.checksum(bytes)
 }
 
 /// CRC-32C with the bytes of `hole`, where the checksum itself stands, taken as zero.
-pub(crate) fn crc32c_without(bytes: &[u8], hole: Range<usize>) -> Option<u32> {
+pub fn crc32c_without(bytes: &[u8], hole: Range<usize>) -> Option<u32> {
     without(&CRC32C, bytes, hole)
 }
 
 /// CRC-32 of Ethernet and zlib, with the bytes of `hole` taken as zero.
-pub(crate) fn crc32_without(bytes: &[u8], hole: Range<usize>) -> Option<u32> {
+pub fn crc32_without(bytes: &[u8], hole: Range<usize>) -> Option<u32> {
     without(&CRC32, bytes, hole)
 }
 
 /// CRC-32 of Ethernet and zlib.
-pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+pub fn crc32(bytes: &[u8]) -> u32 {
     CRC32.checksum(bytes)
 }
 
 /// CRC-32 that starts from `seed` and is not inverted at the end (f2fs, LVM, NILFS2).
-pub(crate) fn crc32_from(seed: u32, bytes: &[u8]) -> u32 {
+pub fn crc32_from(seed: u32, bytes: &[u8]) -> u32 {
     let mut digest = PLAIN.digest_with_initial(seed.reverse_bits());
     digest.update(bytes);
     digest.finalize()
 }
 
 /// The checksum of a bcache superblock.
-pub(crate) fn bcache(bytes: &[u8]) -> u64 {
+pub fn bcache(bytes: &[u8]) -> u64 {
     BCACHE.checksum(bytes)
 }
 

@@ -4,7 +4,7 @@
 macro_rules! number {
     ($name:ident, $type:ty, $from:ident) => {
         /// The number at byte `at`.
-        pub(crate) fn $name(bytes: &[u8], at: usize) -> Option<$type> {
+        pub fn $name(bytes: &[u8], at: usize) -> Option<$type> {
             let end = at.checked_add(size_of::<$type>())?;
             Some(<$type>::$from(bytes.get(at..end)?.try_into().ok()?))
         }
@@ -19,17 +19,17 @@ number!(be32, u32, from_be_bytes);
 number!(be64, u64, from_be_bytes);
 
 /// `length` bytes at byte `at`.
-pub(crate) fn field(bytes: &[u8], at: usize, length: usize) -> Option<&[u8]> {
+pub fn field(bytes: &[u8], at: usize, length: usize) -> Option<&[u8]> {
     bytes.get(at..at.checked_add(length)?)
 }
 
 /// Whether `expected` stands at byte `at`.
-pub(crate) fn has(bytes: &[u8], at: usize, expected: &[u8]) -> bool {
+pub fn has(bytes: &[u8], at: usize, expected: &[u8]) -> bool {
     field(bytes, at, expected.len()) == Some(expected)
 }
 
 /// The 16 bytes at `at` as blkid prints an identifier; none when they are all zero.
-pub(crate) fn uuid(bytes: &[u8], at: usize) -> Option<String> {
+pub fn uuid(bytes: &[u8], at: usize) -> Option<String> {
     let raw: [u8; 16] = field(bytes, at, 16)?.try_into().ok()?;
     let number = u128::from_be_bytes(raw);
     (number != 0).then(|| {
@@ -46,7 +46,7 @@ pub(crate) fn uuid(bytes: &[u8], at: usize) -> Option<String> {
 }
 
 /// An identifier that mixes byte orders as Microsoft and EFI do (UEFI specification, appendix A).
-pub(crate) fn guid(bytes: &[u8], at: usize) -> Option<String> {
+pub fn guid(bytes: &[u8], at: usize) -> Option<String> {
     let raw: [u8; 16] = field(bytes, at, 16)?.try_into().ok()?;
     let [a, b, c, d, e, f, g, h, rest @ ..] = raw;
     let mut swapped = [d, c, b, a, f, e, h, g].to_vec();
@@ -55,27 +55,27 @@ pub(crate) fn guid(bytes: &[u8], at: usize) -> Option<String> {
 }
 
 /// The four bytes at `at` as the serial number of a FAT volume: `ABCD-EF01`; none when zero.
-pub(crate) fn serial(bytes: &[u8], at: usize) -> Option<String> {
+pub fn serial(bytes: &[u8], at: usize) -> Option<String> {
     let number = le32(bytes, at)?;
     (number != 0).then(|| format!("{:04X}-{:04X}", number >> 16, number & 0xffff))
 }
 
 /// A name of at most `length` bytes: up to the first NUL, without white space at its end; none when
 /// nothing is left. Bytes that are no UTF-8 become U+FFFD.
-pub(crate) fn label(bytes: &[u8], at: usize, length: usize) -> Option<String> {
+pub fn label(bytes: &[u8], at: usize, length: usize) -> Option<String> {
     let raw = field(bytes, at, length)?;
     let raw = raw.split(|byte| *byte == 0).next()?;
     trimmed(&String::from_utf8_lossy(raw))
 }
 
 /// `name` without white space at its end; none when nothing is left.
-pub(crate) fn trimmed(name: &str) -> Option<String> {
+pub fn trimmed(name: &str) -> Option<String> {
     let name = name.trim_end_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// A name of 16-bit units up to the first zero; a lone half of a surrogate pair becomes U+FFFD.
-pub(crate) fn utf16(units: impl Iterator<Item = u16>) -> Option<String> {
+pub fn utf16(units: impl Iterator<Item = u16>) -> Option<String> {
     let name: String = char::decode_utf16(units.take_while(|unit| *unit != 0))
         .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
         .collect();
@@ -83,6 +83,6 @@ pub(crate) fn utf16(units: impl Iterator<Item = u16>) -> Option<String> {
 }
 
 /// [`utf16`] of the `length` bytes at `at`, low byte first.
-pub(crate) fn utf16_le(bytes: &[u8], at: usize, length: usize) -> Option<String> {
+pub fn utf16_le(bytes: &[u8], at: usize, length: usize) -> Option<String> {
     utf16(field(bytes, at, length)?.chunks_exact(2).filter_map(|pair| le16(pair, 0)))
 }

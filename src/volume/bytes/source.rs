@@ -103,7 +103,7 @@ const BLOCK: u64 = 512;
 
 /// A device and what has been read of it. Each byte is read at most once, and less than
 /// [`Source::LIMIT`] bytes in all, which bounds the memory too.
-pub(crate) struct Source<'a> {
+pub struct Source<'a> {
     device: &'a dyn ReadAt,
     size: u64,
     sector_size: u64,
@@ -115,9 +115,9 @@ pub(crate) struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// A probe reads less than this, in bytes.
-    pub(crate) const LIMIT: u64 = 1024 * 1024;
+    pub const LIMIT: u64 = 1024 * 1024;
 
-    pub(crate) fn new(device: &'a dyn ReadAt) -> Self {
+    pub fn new(device: &'a dyn ReadAt) -> Self {
         let size = device.size().map_err(|error| crate::error::os_errno(&error));
         Self {
             device,
@@ -131,26 +131,26 @@ impl<'a> Source<'a> {
         }
     }
 
-    pub(crate) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.size
     }
 
-    pub(crate) fn sector_size(&self) -> u64 {
+    pub fn sector_size(&self) -> u64 {
         self.sector_size
     }
 
     /// The first error of the device, if reading ever failed.
-    pub(crate) fn failure(&self) -> Option<Errno> {
+    pub fn failure(&self) -> Option<Errno> {
         self.failure.get()
     }
 
     /// Whether a read was refused because of the limit.
-    pub(crate) fn exhausted(&self) -> bool {
+    pub fn exhausted(&self) -> bool {
         self.exhausted.get()
     }
 
     /// The `length` bytes at `offset`; none if they are not all there.
-    pub(crate) fn bytes(&self, offset: u64, length: u64) -> Option<Vec<u8>> {
+    pub fn bytes(&self, offset: u64, length: u64) -> Option<Vec<u8>> {
         let end = offset.checked_add(length).filter(|end| *end <= self.size)?;
         if length >= Self::LIMIT {
             self.exhausted.set(true);
@@ -214,7 +214,7 @@ impl<'a> Source<'a> {
 }
 
 /// The part of a device that a file system would be in: the whole of it, or a partition.
-pub(crate) struct Extent<'a> {
+pub struct Extent<'a> {
     source: &'a Source<'a>,
     start: u64,
     size: u64,
@@ -224,23 +224,23 @@ pub(crate) struct Extent<'a> {
 
 impl<'a> Extent<'a> {
     /// The whole device; `covered` are its partitions, (start, size) in bytes.
-    pub(crate) fn whole(source: &'a Source<'a>, covered: &'a [(u64, u64)]) -> Self {
+    pub fn whole(source: &'a Source<'a>, covered: &'a [(u64, u64)]) -> Self {
         Self { source, start: 0, size: source.size(), covered }
     }
 
     /// A partition of it; what lies beyond the end of the device is cut off.
-    pub(crate) fn part(source: &'a Source<'a>, start: u64, size: u64) -> Self {
+    pub fn part(source: &'a Source<'a>, start: u64, size: u64) -> Self {
         let size = size.min(source.size().saturating_sub(start));
         Self { source, start, size, covered: &[] }
     }
 
     /// Size in bytes.
-    pub(crate) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.size
     }
 
     /// The `length` bytes at `offset`; none if they are not all within the extent or unreadable.
-    pub(crate) fn bytes(&self, offset: u64, length: u64) -> Option<Vec<u8>> {
+    pub fn bytes(&self, offset: u64, length: u64) -> Option<Vec<u8>> {
         offset.checked_add(length).filter(|end| *end <= self.size)?;
         self.source.bytes(self.start.checked_add(offset)?, length)
     }
@@ -248,7 +248,7 @@ impl<'a> Extent<'a> {
     /// Whether the bytes `offset..offset + length` lie within one partition of this disk, so that a
     /// signature there is the partition's, not the disk's. A table that does not fit on the disk
     /// proves nothing.
-    pub(crate) fn is_covered(&self, offset: u64, length: u64) -> bool {
+    pub fn is_covered(&self, offset: u64, length: u64) -> bool {
         let ends = |(start, size): &(u64, u64)| start.saturating_add(*size) / 512;
         if self.covered.iter().any(|part| ends(part) > self.size / 512) {
             return false;

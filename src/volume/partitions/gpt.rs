@@ -2,10 +2,10 @@
 //! first one or its entries do not match their checksums.
 #![forbid(unsafe_code)]
 
-use super::super::probe::bytes::{guid, has, le32, le64, utf16_le};
-use super::super::probe::checksum::{crc32, crc32_without, holds};
-use super::super::probe::read::Source;
 use super::{Entry, Kind, Layout, Table};
+use crate::volume::bytes::checksum::{crc32, crc32_without, holds};
+use crate::volume::bytes::fields::{guid, has, le32, le64, utf16_le};
+use crate::volume::bytes::source::Source;
 
 const HEADER: u32 = 92;
 const ENTRY: u32 = 128;

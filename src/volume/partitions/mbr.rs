@@ -2,9 +2,9 @@
 //! signature, the boot indicators and the bounds are all that tells a table from other boot code.
 #![forbid(unsafe_code)]
 
-use super::super::probe::bytes::{field, has, le32};
-use super::super::probe::read::Source;
 use super::{Entry, Kind, Layout, Table};
+use crate::volume::bytes::fields::{field, has, le32};
+use crate::volume::bytes::source::Source;
 
 /// Links followed in a row that lead to no partition.
 const EMPTY_LINKS: u32 = 100;

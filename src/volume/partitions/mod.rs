@@ -8,7 +8,7 @@ mod mbr;
 
 pub use kind::Kind;
 
-use super::probe::read::Source;
+use crate::volume::bytes::source::Source;
 
 /// The kinds of table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Btrfs (kernel documentation of its on-disk format): the superblock at 64 KiB.
 #![forbid(unsafe_code)]
 
-use super::bytes::{label, le16, le32, le64, uuid};
-use super::checksum::{crc32c, holds};
-use super::format::{Found, Magic};
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::checksum::{crc32c, holds};
+use crate::volume::bytes::fields::{label, le16, le32, le64, uuid};
+use crate::volume::bytes::source::Extent;
 
 pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
     const CRC32C: u16 = 0;

@@ -1,10 +1,10 @@
 //! ext2, ext3, ext4 and their external journal (kernel documentation, filesystems/ext4/super.rst).
 #![forbid(unsafe_code)]
 
-use super::bytes::{has, label, le16, le32, uuid};
-use super::checksum::{crc32c, holds};
-use super::format::{Found, Magic};
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::checksum::{crc32c, holds};
+use crate::volume::bytes::fields::{has, label, le16, le32, uuid};
+use crate::volume::bytes::source::Extent;
 
 pub(super) const MAGIC: Magic = Magic::new(1024, 0x38, b"\x53\xef");
 

@@ -2,10 +2,10 @@
 //! the whole parameter block has to make sense.
 #![forbid(unsafe_code)]
 
-use super::bytes::{field, has, label, le16, le32, serial};
-use super::format::{Found, Magic};
 use super::member::is_bitlocker;
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::fields::{field, has, label, le16, le32, serial};
+use crate::volume::bytes::source::Extent;
 
 pub(super) const MAGICS: &[Magic] = &[
     Magic::new(0, 0x52, b"MSWIN"),

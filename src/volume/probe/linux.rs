@@ -1,10 +1,10 @@
 //! File systems that are told by one superblock: f2fs, erofs, SquashFS, ReiserFS, JFS, NILFS2.
 #![forbid(unsafe_code)]
 
-use super::bytes::{be16, has, label, le16, le32, le64, utf16_le, uuid};
-use super::checksum::{crc32_from, crc32c_without, holds};
-use super::format::{Found, Magic};
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::checksum::{crc32_from, crc32c_without, holds};
+use crate::volume::bytes::fields::{be16, has, label, le16, le32, le64, utf16_le, uuid};
+use crate::volume::bytes::source::Extent;
 
 /// f2fs (linux/f2fs_fs.h); the checksum is there where its place is told.
 pub(super) fn f2fs(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {

@@ -1,10 +1,10 @@
 //! Members of something larger: Linux RAID, LVM, bcache, LUKS.
 #![forbid(unsafe_code)]
 
-use super::bytes::{be16, be32, field, has, label, le16, le32, le64, uuid};
-use super::checksum::{bcache, crc32_from, holds};
-use super::format::{Found, Magic};
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::checksum::{bcache, crc32_from, holds};
+use crate::volume::bytes::fields::{be16, be32, field, has, label, le16, le32, le64, uuid};
+use crate::volume::bytes::source::Extent;
 
 /// LUKS 1 and 2 (cryptsetup, on-disk format specifications). Where the first header is gone, the
 /// second one of LUKS 2 at its known places still tells that the data is encrypted.

@@ -4,28 +4,27 @@
 #![forbid(unsafe_code)]
 
 mod btrfs;
-pub(crate) mod bytes;
-pub(crate) mod checksum;
 mod ext;
 mod fat;
-mod format;
 mod linux;
 mod member;
 mod optical;
-pub(crate) mod read;
+mod signature;
 mod swap;
+mod table;
 mod windows;
 mod xfs;
 mod zfs;
 
+pub use super::bytes::source::{ReadAt, open};
 pub use ext::ExtBackup;
-pub use read::{ReadAt, open};
 
+use super::bytes::source::{Extent, Source};
 use super::partitions;
 pub use super::partitions::{Kind, Table};
 use crate::error::{Error, Result};
-use format::{FORMATS, Found, Usage};
-use read::{Extent, Source};
+use signature::{Found, Usage};
+use table::FORMATS;
 
 /// What [`probe`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! ISO 9660 with Joliet (ECMA-119) and UDF (ECMA-167, OSTA UDF 2.60). Both may share a device.
 #![forbid(unsafe_code)]
 
-use super::bytes::{be16, field, has, label, le16, le32, utf16};
-use super::format::{Found, Magic};
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::fields::{be16, field, has, label, le16, le32, utf16};
+use crate::volume::bytes::source::Extent;
 
 const DESCRIPTORS: u64 = 0x8000;
 const SECTOR: u64 = 2048;

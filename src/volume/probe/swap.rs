@@ -1,9 +1,9 @@
 //! Swap space (mkswap(8), linux/swap.h): the signature ends the first page, whatever a page is.
 #![forbid(unsafe_code)]
 
-use super::bytes::{has, label, le32, uuid};
-use super::format::{Found, Magic};
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::fields::{has, label, le32, uuid};
+use crate::volume::bytes::source::Extent;
 
 /// Ten pages.
 pub(super) const LEAST: u64 = 40960;

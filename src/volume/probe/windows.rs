@@ -1,11 +1,11 @@
 //! exFAT (Microsoft, exFAT File System Specification) and NTFS (the linux-ntfs documentation).
 #![forbid(unsafe_code)]
 
-use super::bytes::{le16, le32, le64, serial, utf16_le};
-use super::checksum::holds;
-use super::format::{Found, Magic};
 use super::member::is_bitlocker;
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::checksum::holds;
+use crate::volume::bytes::fields::{le16, le32, le64, serial, utf16_le};
+use crate::volume::bytes::source::Extent;
 
 /// exFAT: the sum over the first eleven sectors stands in the twelfth.
 pub(super) fn exfat(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {

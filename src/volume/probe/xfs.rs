@@ -1,10 +1,10 @@
 //! XFS (xfs_db(8), kernel fs/xfs/libxfs/xfs_format.h): geometry, and the checksum of version 5.
 #![forbid(unsafe_code)]
 
-use super::bytes::{be16, be32, be64, field, label, le32, uuid};
-use super::checksum::{crc32c_without, holds};
-use super::format::{Found, Magic};
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::checksum::{crc32c_without, holds};
+use crate::volume::bytes::fields::{be16, be32, be64, field, label, le32, uuid};
+use crate::volume::bytes::source::Extent;
 
 pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
     let bytes = extent.bytes(magic.base(), 512)?;

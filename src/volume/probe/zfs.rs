@@ -2,9 +2,9 @@
 //! each with a list of names and values at 16 KiB and a ring of uberblocks at 128 KiB.
 #![forbid(unsafe_code)]
 
-use super::bytes::{be32, be64, field, label, trimmed};
-use super::format::{Found, Magic};
-use super::read::Extent;
+use super::signature::{Found, Magic};
+use crate::volume::bytes::fields::{be32, be64, field, label, trimmed};
+use crate::volume::bytes::source::Extent;
 
 pub(super) const LEAST: u64 = 64 << 20;
 
