@@ -26,6 +26,8 @@ const MOST_IN_PART: usize = 1792;
 const NAMES_IN_PART: usize = 64 * 1024;
 /// Names of one part that wait for their leaders.
 const WAITING_IN_PART: usize = 256;
+/// Groups that a pass with nothing else to do is sure to have room for, unless their directories lie deep.
+const LEAST_HELD: u64 = 1024;
 /// Most groups held at once.
 pub(super) const MOST: usize = PARTS * MOST_IN_PART;
 
@@ -68,11 +70,12 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// How many there have to be where a first pass that held `held` groups has left `names`. Most groups
-    /// have two names or more.
+    /// How many there should be where a first pass that held at most `held` groups at once has left `names`:
+    /// most groups have two names or more. A pass can have held few because directories with surplus names
+    /// took the room; where the first attempt has too few shares, the next has more.
     pub fn count(held: usize, names: u64) -> u64 {
-        let held = (held as u64).max(1);
-        (held + names / 2) / (held * 3 / 4).max(1) + 1
+        let held = (held as u64).max(LEAST_HELD);
+        (held + names / 2) / (held * 3 / 4) + 1
     }
 
     pub fn all(count: u64) -> impl Iterator<Item = Self> {
@@ -240,6 +243,8 @@ pub(super) struct Links {
     /// The directories of leaders are among these.
     kept: Arc<KeptNodes>,
     held: AtomicUsize,
+    /// Most of them at once.
+    most_held: AtomicUsize,
     torn: Mutex<HashSet<Id>>,
     /// Groups that an earlier run has torn; nothing of them is kept.
     remade: HashSet<Id>,
@@ -254,14 +259,15 @@ impl Links {
             devices: Devices::default(),
             kept: kept.clone(),
             held: AtomicUsize::new(0),
+            most_held: AtomicUsize::new(0),
             torn: Mutex::default(),
             remade,
         }
     }
 
-    /// Groups in the table.
-    pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    /// Most groups that were in the table at once. At the end, hardly any may be left in it.
+    pub fn most_held(&self) -> usize {
+        self.most_held.load(Ordering::Relaxed)
     }
 
     fn part(&self, key: Key) -> MutexGuard<'_, Part> {
@@ -278,7 +284,8 @@ impl Links {
             if !part.has_room() || !self.kept.has_room() {
                 return Role::Later;
             }
-            self.held.fetch_add(1, Ordering::Relaxed);
+            let held = self.held.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_held.fetch_max(held, Ordering::Relaxed);
             let left = count.saturating_sub(1);
             part.groups
                 .insert(key, Group { node: None, dst_ino: 0, dst_dev: NO_DEVICE, name: 0, left });
@@ -427,6 +434,13 @@ mod tests {
         }
         let held = |part: &Mutex<Part>| part.lock().unwrap().groups.len();
         assert_eq!(links.parts.iter().map(held).sum::<usize>(), 0);
+        assert_eq!(links.most_held(), 1);
+    }
+
+    #[test]
+    fn a_pass_that_had_no_room_for_any_group_is_no_measure() {
+        let count = Share::count(0, 16_000);
+        assert!((2..16).contains(&count), "{count}");
     }
 
     #[test]
@@ -441,12 +455,12 @@ mod tests {
             unlinked.insert(ino);
         }
         assert!((50_000..60_000).contains(&unlinked.len()), "{}", unlinked.len());
-        assert_eq!(links.held() + unlinked.len(), groups as usize);
+        assert_eq!(links.most_held() + unlinked.len(), groups as usize);
         // What is there is still followed.
         let held = (0..groups).find(|ino| !unlinked.contains(ino)).unwrap();
         assert!(matches!(links.join(key(held), 3, &node, &name), Role::Follow(_)));
         let (mut seen, mut again) = (0, 0);
-        for share in Share::all(Share::count(links.held(), 2 * unlinked.len() as u64)) {
+        for share in Share::all(Share::count(links.most_held(), 2 * unlinked.len() as u64)) {
             let links = Links::remaking(HashSet::new(), &Arc::default());
             for ino in (0..groups).filter(|ino| ledger.is_left(share, key(*ino))) {
                 assert!(lead(&links, &node, ino, 3, &name), "{share:?}");

@@ -344,7 +344,7 @@ fn run(
         }
     });
     *groups = engine.links.torn();
-    let groups = engine.links.held();
+    let groups = engine.links.most_held();
     Ok(Report { groups, ..engine.counters.report(engine.started.elapsed()) })
 }
 

@@ -154,7 +154,7 @@ pub struct Report {
     pub(super) deletion_pending: bool,
     /// Names with hard links that were left to a later pass.
     pub(super) unlinked: u64,
-    /// Groups of hard links that there was room for.
+    /// Most groups of hard links that were held at once.
     pub(super) groups: usize,
     /// Why the run ended early, if it did.
     pub stop: Option<Stop>,
