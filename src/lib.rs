@@ -7,6 +7,7 @@
 //! - [`gitconfig`]: settings in a git configuration file of anybody's, through git
 //! - [`heartbeat`]: signs of life of work that is watched
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
+//! - `lock`, `queue`: what threads share
 //! - [`log`]: the subscriber that prints log lines with their prefix, as text or JSON
 //! - [`ownership`]: trees given to a user, changing only what differs
 //! - [`mirror`]: tree to tree copy: walk, plan, copy, metadata, links, delete, report
@@ -20,10 +21,12 @@ pub mod fs;
 pub mod gitconfig;
 pub mod heartbeat;
 pub mod identity;
+mod lock;
 pub mod log;
 pub mod mirror;
 pub mod ownership;
 pub mod process;
+mod queue;
 pub mod record;
 pub mod volume;
 

@@ -274,7 +274,7 @@ impl Observer for Mismatches<'_> {
 
     fn change(&self, change: &Change, path: &Path) {
         let number = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        mirror::tell(number, "differences", || {
+        mirror::log_bounded(number, "differences", || {
             let path = shown_below(self.to, path);
             let path = shorten(&path);
             warn!("verification: {} {}", change.itemize(), escape(path.as_ref()));

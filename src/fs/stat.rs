@@ -114,6 +114,11 @@ impl Stat {
         super::at::again(|| rustix::fs::statx(&fd, c"", flags, Self::MASK)).map(Self::from)
     }
 
+    /// Whether the file is known to have holes.
+    pub fn is_sparse(&self) -> bool {
+        self.blocks.saturating_mul(512) < self.size
+    }
+
     /// True when both are the same inode of the same file system.
     pub fn same_inode(&self, other: &Self) -> bool {
         self.ino == other.ino && self.dev == other.dev

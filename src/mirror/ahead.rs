@@ -8,54 +8,20 @@
 //! waiting for the volume; in a hot cache it gains nothing.
 #![forbid(unsafe_code)]
 
-use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::copy::is_sparse;
-use super::pool::Name;
-use super::tree::Pair;
+use super::found::FoundEntry;
+use crate::fs::Kind;
 use crate::fs::aio::{Context, Read};
-use crate::fs::{Kind, Stat, at};
 
-/// Most files of a batch; each is a descriptor.
-pub(super) const FILES: usize = 16;
 /// Bytes of the files of a batch, and of the largest single one.
 const BYTES: usize = 128 * 1024;
 
-/// A source file opened for reading.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub fd: OwnedFd,
-    /// Where in [`Ahead::bytes`] its whole content stands; empty when it has to be read.
-    pub read: Range<usize>,
-}
-
-impl From<OwnedFd> for Source {
-    fn from(fd: OwnedFd) -> Self {
-        Self { fd, read: 0..0 }
-    }
-}
-
-/// One name of the source and what was found under it.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub name: Name,
-    pub stat: Result<Stat, Errno>,
-    pub source: Option<Source>,
-}
-
-impl Found {
-    /// Whether it is a file that fits into no batch.
-    pub fn is_large(&self) -> bool {
-        self.stat.is_ok_and(|stat| stat.kind == Kind::File && stat.size > BYTES as u64)
-    }
-}
-
 /// What a thread needs to read ahead.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(super) struct ReadAhead {
     files: usize,
     context: Option<Context>,
     /// The kernel has no context for this thread.
@@ -64,7 +30,7 @@ pub(super) struct Ahead {
     pub bytes: Vec<u8>,
 }
 
-impl Ahead {
+impl ReadAhead {
     /// For batches of at most `files`; 0 or 1 for none.
     pub fn new(files: usize) -> Self {
         Self { files: files.max(1), context: None, refused: false, bytes: Vec::new() }
@@ -86,7 +52,7 @@ impl Ahead {
     /// # Errors
     ///
     /// Where the file system cannot do that.
-    pub fn read(&mut self, batch: &mut [Found], mount: u64) -> Result<(), Errno> {
+    pub fn read(&mut self, batch: &mut [FoundEntry], mount: u64) -> Result<(), Errno> {
         if self.context.is_none() && self.is_able() {
             self.context = Context::new(self.files).ok();
             self.refused = self.context.is_none();
@@ -99,7 +65,7 @@ impl Ahead {
             let (Ok(stat), Some(source)) = (&found.stat, &found.source) else { continue };
             let size = usize::try_from(stat.size).unwrap_or(usize::MAX);
             let ours = stat.kind == Kind::File && stat.mount_id == mount;
-            if !ours || size == 0 || size > free.len() || is_sparse(stat) {
+            if !ours || size == 0 || size > free.len() || stat.is_sparse() {
                 continue;
             }
             let start = BYTES - free.len();
@@ -124,18 +90,7 @@ impl Ahead {
     }
 }
 
-/// Looks at one entry of the source directory; a regular file is opened on the way where its content
-/// will be wanted (`open`).
-pub(super) fn look(pair: &Pair, name: Name, open: bool) -> Found {
-    if !open || name.kind != Some(Kind::File) {
-        let stat = at::stat(&pair.src, &name.name);
-        return Found { name, stat, source: None };
-    }
-    let (stat, source) = match at::open_read(&pair.src, &name.name) {
-        Ok(fd) => (at::stat_fd(&fd), Some(fd.into())),
-        // Something else where the listing had a file: the source changes while it is read.
-        Err(Errno::LOOP | Errno::NXIO) => (at::stat(&pair.src, &name.name), None),
-        Err(errno) => (Err(errno), None),
-    };
-    Found { name, stat, source }
+/// Whether it is a file that fits into no batch.
+pub(super) fn is_too_large(found: &FoundEntry) -> bool {
+    found.stat.is_ok_and(|stat| stat.kind == Kind::File && stat.size > BYTES as u64)
 }

@@ -1,411 +1,369 @@
 //! One entry that is no directory: compare it, keep it, mend it in place, link it, or have it made anew.
 #![forbid(unsafe_code)]
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::ahead::{Found, Source};
-use super::copy::CopyError;
+use super::announce;
+use super::chunks::FilledFile;
+use super::content;
+use super::counters::add;
+use super::delete::foretell_clear;
+use super::engine::{Engine, Pass, Worker};
+use super::fault::{Fault, Side, Step};
+use super::file::NewName;
+use super::found::{FoundEntry, ListedName, SourceFile};
+use super::inode::{InodeId, id_of};
 use super::itemize::{Change, Differences};
-use super::links::{Id, Leader, Role, id};
-use super::make::{is_device, with_temp_name};
+use super::links::{GroupLeader, GroupRole};
+use super::make::{self, EntryJob, EntryOutcome, is_device};
 use super::metadata::{Object, compare, raises};
-use super::pool::{Name, Task};
-use super::report::{Side, add};
 use super::times::same_time;
-use super::tree::{Node, Pair};
+use super::tree::{OpenDir, Pending};
 use super::xattrs::Xattrs;
-use super::{Engine, Pass, Worker};
-use crate::error::Error;
 use crate::fs::{Kind, Stat, at};
 
 /// Between two looks whether a leader is finished.
 const BUSY: Duration = Duration::from_millis(1);
 
-/// What the entry is about, handed from step to step.
-#[derive(Clone, Copy)]
-pub(super) struct Subject<'a> {
-    pub node: &'a Arc<Node>,
-    pub pair: &'a Arc<Pair>,
-    pub name: &'a CString,
-    /// The source entry.
-    pub stat: Stat,
-    /// The hard-link group it leads.
-    pub key: Option<Id>,
-}
-
 /// The hard-link group of a source entry.
-fn group_of(stat: &Stat) -> Option<Id> {
-    (stat.nlink > 1).then(|| id(stat))
+fn group_of(stat: &Stat) -> Option<InodeId> {
+    (stat.nlink > 1).then(|| id_of(stat))
 }
 
-impl Engine<'_> {
-    /// Mirrors one listed name.
-    pub(super) fn entry(
-        &self,
-        worker: &mut Worker,
-        node: &Arc<Node>,
-        pair: &Arc<Pair>,
-        found: Found,
-    ) {
-        let Found { name: Name { name, .. }, stat, source } = found;
-        let stat = match stat {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return self.vanished(node, &name),
-            Err(errno) => return self.fail(node, &name, Side::Source, "open", errno),
-        };
-        if stat.mount_id != self.src_mount {
-            return self.leave_out(node, &name);
-        }
-        if stat.kind == Kind::Dir {
-            return self.descend(node, name);
-        }
-        if self.pass == Pass::MakeRoom {
-            return self.check_readable(worker, node, pair, &name, &stat);
-        }
-        let key = group_of(&stat);
-        match (self.pass, key) {
-            (Pass::Remove, _) | (Pass::Links(_), None) => return,
-            // Where its directory could not be made, that has been said.
-            (Pass::Links(_), _) if pair.dst.is_none() && !self.options.dry_run => return,
-            (Pass::Links(share), Some(key)) if !self.ledger.is_left(share, key) => return,
-            _ => {}
-        }
-        let subject = Subject { node, pair, name: &name, stat, key };
-        let role = loop {
-            match key.map(|key| self.links.join(key, stat.nlink, node, &name)) {
-                Some(Role::Busy) if self.counters.stopped() => return,
-                // Whoever has the lead needs nobody who waits here.
-                Some(Role::Busy) => std::thread::sleep(BUSY),
-                role => break role,
-            }
-        };
-        let counter = match (&role, stat.kind) {
-            (Some(Role::Wait), _) => return,
-            (_, Kind::File) => &self.counters.files,
-            (_, Kind::Symlink) => &self.counters.symlinks,
-            _ => &self.counters.specials,
-        };
-        add(counter, 1);
-        match role {
-            Some(Role::Follow(leader)) => self.follow(worker, &subject, &leader),
-            Some(Role::Later) => {
-                add(&self.counters.unlinked, 1);
-                key.inspect(|key| self.ledger.leave(*key));
-            }
-            _ => self.ensure(worker, &subject, source),
-        }
+/// Mirrors one listed name.
+pub(super) fn mirror(w: &mut Worker<'_>, dir: &OpenDir, found: FoundEntry) {
+    let engine = w.engine;
+    let FoundEntry { name: ListedName { name, .. }, stat, source } = found;
+    let stat = stat.map_err(Fault::source("open"));
+    let Some(stat) = announce::value(engine, &dir.node, &name, stat) else { return };
+    if stat.mount_id != engine.src_mount {
+        return announce::left_out(engine, &dir.node, &name);
     }
-
-    /// Reads a file of the source to its end, for nothing may be deleted unless all of it is there.
-    fn check_readable(
-        &self,
-        worker: &mut Worker,
-        node: &Arc<Node>,
-        pair: &Arc<Pair>,
-        name: &CString,
-        stat: &Stat,
-    ) {
-        if stat.kind != Kind::File {
+    if stat.kind == Kind::Dir {
+        return engine.queue_directory(&dir.node, name);
+    }
+    let group = group_of(&stat);
+    let job = EntryJob { dir, name: &name, stat, group };
+    match (engine.pass, group) {
+        (Pass::MakeRoom, _) => {
+            announce::value(engine, &dir.node, &name, check_readable(w, &job));
             return;
         }
-        let subject = Subject { node, pair, name, stat: *stat, key: None };
-        let read = at::open_read(&pair.src, name)
-            .map_err(|errno| CopyError::Os(Side::Source, "open", errno))
-            .and_then(|src| self.read_through(worker, &src, stat));
-        if let Err(error) = read {
-            self.not_copied(&subject, error);
+        (Pass::Remove, _) | (Pass::Links(_), None) => return,
+        // Where its directory could not be made, that has been said.
+        (Pass::Links(_), _) if dir.pair.dst.is_none() && !engine.dry_run() => return,
+        (Pass::Links(share), Some(group)) if !engine.ledger.is_left(share, group) => return,
+        _ => {}
+    }
+    let role = loop {
+        match group.map(|group| engine.links.join(group, stat.nlink, &dir.node, &name)) {
+            Some(GroupRole::Busy) if engine.counters.stopped() => return,
+            // Whoever has the lead needs nobody who waits here.
+            Some(GroupRole::Busy) => std::thread::sleep(BUSY),
+            role => break role,
+        }
+    };
+    let counter = match (&role, stat.kind) {
+        (Some(GroupRole::Wait), _) => return,
+        (_, Kind::File) => &engine.counters.files,
+        (_, Kind::Symlink) => &engine.counters.symlinks,
+        _ => &engine.counters.specials,
+    };
+    add(counter, 1);
+    match role {
+        Some(GroupRole::Follow(leader)) => follow(w, &job, &leader),
+        Some(GroupRole::Later) => {
+            add(&engine.counters.unlinked, 1);
+            group.inspect(|group| engine.ledger.leave(*group));
+        }
+        _ => {
+            let done = ensure(w, &job, source);
+            settle(engine, &job, done);
         }
     }
+}
 
-    /// Makes the destination entry equal to the source entry.
-    fn ensure(&self, worker: &mut Worker, subject: &Subject<'_>, src: Option<Source>) {
-        let (permitted, set_id) = self.permitted(subject.stat);
-        let subject = &Subject { stat: permitted, ..*subject };
-        let Subject { node, pair, name, stat, key } = subject;
-        if self.options.no_privileged && is_device(stat.kind) {
-            node.uncertain.store(true, Ordering::Relaxed);
-            add(&self.counters.privileges_left_out, 1);
-            return self.finish_lead(*key, None);
+/// Announces why an entry could not be mirrored, and ends the lead of its hard-link group.
+pub(super) fn settle(engine: &Engine<'_>, job: &EntryJob<'_>, done: Step<EntryOutcome>) {
+    let node = &job.dir.node;
+    let leader = match done {
+        Ok(EntryOutcome::UnderWay) => return,
+        Ok(EntryOutcome::LeftOut) => None,
+        Ok(EntryOutcome::There(dst)) => Some(dst),
+        Err(fault) => {
+            announce::fault(engine, node, job.name, fault);
+            None
         }
-        let old = match (&pair.dst, node.fresh) {
-            (Some(dst), false) => match at::stat(dst, name) {
-                Ok(old) => Some(old),
-                Err(Errno::NOENT) => None,
-                Err(errno) => return self.abandon(subject, Side::Destination, "stat", errno),
-            },
-            _ => None,
-        };
-        let protected = old.as_ref().is_some_and(|old| self.protects(stat, old));
-        let mut differences = Differences { content: true, ..Differences::default() };
-        if let (Some(old), Some(dst)) = (&old, &pair.dst)
-            && old.kind == stat.kind
-        {
-            let same = match self.same_content(worker, subject, src.as_ref(), old, dst) {
-                Ok(same) => same,
-                Err(error) => return self.not_copied(subject, error),
-            };
-            let reach = worker.reach;
-            let read = |dir: BorrowedFd<'_>| Xattrs::read(&reach.entry(dir, name));
-            let mut wanted = match read(pair.src.as_fd()) {
-                Ok(wanted) => wanted,
-                Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
-            };
-            // What cannot be compared differs.
-            let (found, known) = match read(dst.as_fd()) {
-                Ok(found) => (found, true),
-                Err(_) => (Xattrs::default(), false),
-            };
-            let capability = self.options.no_privileged && wanted.drop_capability();
-            differences = compare(stat, old, &wanted, &found, dst);
-            // An inode with more names than the source's may have some outside the tree: it is
-            // never changed in place. Nor does what stands there become a program of its owner: its
-            // content may be another, of equal size and time, or still be mapped by who wrote it.
-            let keep = same
-                && known
-                && !self.links.is_remade(*key)
-                && !raises(stat, &differences, &wanted, &found)
-                && (old.nlink == 1
-                    || (!differences.any()
-                        && key.is_some_and(|key| self.ledger.claim(id(old), key))));
-            if protected && (!same || differences.any() || !keep) {
-                return self.keep_entry(subject);
-            }
-            if keep {
-                add(&self.counters.privileges_left_out, u64::from(set_id || capability));
-                if differences.any() && !self.touch(subject, old, &differences, &wanted, &found) {
-                    return;
-                }
-                return self.led(*key, node, name, Some(id(old)));
-            }
-            differences.content = !same;
-            differences.size = stat.kind == Kind::File && stat.size != old.size;
-        } else if protected {
-            return self.keep_entry(subject);
-        }
-        self.foretell_clear(node, name, old.as_ref());
-        self.change(node, name, || match &old {
-            Some(old) if old.kind == stat.kind => Change::Replace(stat.kind, differences),
-            _ => Change::Create(stat.kind),
+    };
+    if let Some(group) = job.group {
+        let leader = leader.map(|dst| {
+            let (node, name) = (node.clone(), job.name.to_owned());
+            GroupLeader { node, name, dst }
         });
-        if self.options.dry_run {
-            add(&self.counters.copied, 1);
-            add(&self.counters.devices, u64::from(is_device(stat.kind)));
-            return self.led(*key, node, name, None);
-        }
-        match stat.kind {
-            Kind::File => self.make_file(worker, subject, src, old, set_id),
-            _ => self.make_special(worker, subject, old),
-        }
+        engine.end_lead(group, leader);
     }
+}
 
-    /// rsync's quick check, sharpened: size and modification time. Where only the nanoseconds
-    /// differ, or `checksum` is set, the bytes decide.
-    fn same_content(
-        &self,
-        worker: &mut Worker,
-        subject: &Subject<'_>,
-        src: Option<&Source>,
+/// Gives a large file that other threads have filled its metadata and its name, and returns what it was in its
+/// directory.
+pub(super) fn finish_large(w: &mut Worker<'_>, filled: FilledFile) -> Pending {
+    let FilledFile { file, pending, result } = filled;
+    let (dir, name) = (file.name.dir().clone(), file.name.wanted().clone());
+    let job = EntryJob { dir: &dir, name: &name, stat: file.stat, group: file.group };
+    let done = make::finish(w, file, result).map(EntryOutcome::There);
+    settle(w.engine, &job, done);
+    pending
+}
+
+/// Reads a file of the source to its end, for nothing may be deleted unless all of it is there.
+fn check_readable(w: &mut Worker<'_>, job: &EntryJob<'_>) -> Step {
+    if job.stat.kind != Kind::File {
+        return Ok(());
+    }
+    let src = at::open_read(&job.dir.pair.src, job.name).map_err(Fault::source("open"))?;
+    content::read_through(w, &src, &job.stat)
+}
+
+/// What stands in the destination under the name, without a look where nothing can.
+fn standing(job: &EntryJob<'_>) -> Step<Option<Stat>> {
+    match &job.dir.pair.dst {
+        Some(dst) if !job.dir.node.is_new() => match at::stat(dst, job.name) {
+            Ok(old) => Ok(Some(old)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Fault::destination("stat")(errno)),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// Makes the destination entry equal to the source entry.
+fn ensure(w: &mut Worker<'_>, job: &EntryJob<'_>, src: Option<SourceFile>) -> Step<EntryOutcome> {
+    let engine = w.engine;
+    let (permitted, set_id) = make::permitted(engine, job.stat);
+    let job = &EntryJob { stat: permitted, ..*job };
+    let EntryJob { dir, name, stat, .. } = job;
+    if engine.request.options.no_privileged && is_device(stat.kind) {
+        dir.node.set_uncertain();
+        add(&engine.counters.privileges_left_out, 1);
+        return Ok(EntryOutcome::LeftOut);
+    }
+    let old = standing(job)?;
+    let protected = old.as_ref().is_some_and(|old| engine.protects(stat, old));
+    let mut change = Change::Create(stat.kind);
+    if let (Some(old), Some(dst)) = (&old, &dir.pair.dst)
+        && old.kind == stat.kind
+    {
+        let compared = EntryComparison::make(w, job, src.as_ref(), old, dst)?;
+        let keep = compared.allows_keeping(engine, job, old);
+        if protected && (compared.differences.any() || !keep) {
+            return Ok(stay(engine, job));
+        }
+        if keep {
+            add(&engine.counters.privileges_left_out, u64::from(set_id || compared.capability));
+            if compared.differences.any() {
+                mend(engine, job, old, &compared)?;
+            }
+            return Ok(EntryOutcome::There(Some(id_of(old))));
+        }
+        change = Change::Replace(stat.kind, compared.of_replacement(stat, old));
+    } else if protected {
+        return Ok(stay(engine, job));
+    }
+    foretell_clear(engine, dir, name, old.as_ref());
+    announce::change(engine, &dir.node, name, change);
+    if engine.dry_run() {
+        add(&engine.counters.copied, 1);
+        add(&engine.counters.devices, u64::from(is_device(stat.kind)));
+        return Ok(EntryOutcome::There(None));
+    }
+    match stat.kind {
+        Kind::File => make::file(w, job, src, old, set_id),
+        _ => make::special(w, job, old).map(EntryOutcome::There),
+    }
+}
+
+/// Leaves the entry as it is. It is nobody's leader: another name of its group may be restored.
+fn stay(engine: &Engine<'_>, job: &EntryJob<'_>) -> EntryOutcome {
+    announce::kept(engine, &job.dir.node, job.name);
+    EntryOutcome::LeftOut
+}
+
+/// A source entry beside what stands there, of the same kind.
+struct EntryComparison {
+    /// Content, link target or device number are the same.
+    same: bool,
+    /// Of the metadata.
+    differences: Differences,
+    wanted: Xattrs,
+    found: Xattrs,
+    /// What is there could be read.
+    known: bool,
+    /// File capabilities of the source's are left out.
+    capability: bool,
+}
+
+impl EntryComparison {
+    fn make(
+        w: &mut Worker<'_>,
+        job: &EntryJob<'_>,
+        src: Option<&SourceFile>,
         old: &Stat,
         dst: &OwnedFd,
-    ) -> Result<bool, CopyError> {
-        let Subject { pair, name, stat, .. } = subject;
-        let source = |operation| move |errno| CopyError::Os(Side::Source, operation, errno);
-        match stat.kind {
-            Kind::File if stat.size != old.size => Ok(false),
-            Kind::File if !self.options.checksum && same_time(stat, old, dst) => Ok(true),
-            Kind::File if stat.mtime.0 != old.mtime.0 && !self.options.checksum => Ok(false),
-            Kind::File => {
-                let opened;
-                let src = match src {
-                    Some(src) => &src.fd,
-                    None => {
-                        opened = at::open_read(&pair.src, name).map_err(source("open"))?;
-                        &opened
-                    }
-                };
-                // Its owner can keep it from being opened (a lease of fcntl(2), no permission), and a
-                // disk from being read. What cannot be compared differs: it is made anew, unopened.
-                let Ok(dst) = at::open_read(dst, name) else { return Ok(false) };
-                match self.same_bytes(worker, src, &dst, stat.size) {
-                    Err(CopyError::Os(Side::Destination, ..)) => Ok(false),
-                    other => other,
-                }
-            }
-            Kind::Symlink => {
-                let wanted = at::read_link(&pair.src, name).map_err(source("read link"))?;
-                Ok(at::read_link(dst, name).is_ok_and(|there| there == wanted))
-            }
-            Kind::Block | Kind::Char => Ok(stat.rdev == old.rdev),
-            Kind::Fifo | Kind::Socket | Kind::Dir => Ok(true),
-        }
+    ) -> Step<Self> {
+        let same = same_content(w, job, src, old, dst)?;
+        let reach = w.reach;
+        let read = |dir: BorrowedFd<'_>| Xattrs::read(&reach.entry(dir, job.name));
+        let src = job.dir.pair.src.as_fd();
+        let mut wanted = read(src).map_err(Fault::source("read xattrs of"))?;
+        // What cannot be compared differs.
+        let (found, known) = match read(dst.as_fd()) {
+            Ok(found) => (found, true),
+            Err(_) => (Xattrs::default(), false),
+        };
+        let capability = w.engine.request.options.no_privileged && wanted.drop_capability();
+        let mut differences = compare(&job.stat, old, &wanted, &found, dst);
+        differences.content = !same;
+        Ok(Self { same, differences, wanted, found, known, capability })
     }
 
-    /// Mends metadata in place; false when that failed (and was said).
-    fn touch(
-        &self,
-        subject: &Subject<'_>,
-        old: &Stat,
-        differences: &Differences,
-        wanted: &Xattrs,
-        found: &Xattrs,
-    ) -> bool {
-        let Subject { node, pair, name, stat, .. } = subject;
-        self.change(node, name, || Change::Touch(stat.kind, *differences));
-        add(&self.counters.touched, 1);
-        if self.options.dry_run {
-            return true;
-        }
-        let Some(dir) = &pair.dst else { return true };
-        let mend = || {
-            let handle = at::open_handle(dir, name).map_err(|errno| ("open", errno))?;
-            let now = at::stat_fd(&handle).map_err(|errno| ("stat", errno))?;
-            // The decision was about that inode with that single name.
-            if !now.same_inode(old) || now.kind != old.kind || now.nlink != old.nlink {
-                return Err(("change metadata of", Errno::STALE));
-            }
-            Object::Handle(handle.as_fd()).apply_differences(
-                differences,
-                stat,
-                wanted,
-                found,
-                &mut |operation, errno| self.fail_attribute(node, name, operation, errno),
-            );
-            Ok(())
-        };
-        match mend() {
-            Ok(()) => true,
-            Err((operation, errno)) => {
-                self.abandon(subject, Side::Destination, operation, errno);
-                false
-            }
-        }
+    /// Whether the object that is there stays, with its metadata mended. An inode with more names than the
+    /// source's may have some outside the tree: it is never changed in place. Nor does what stands there
+    /// become a program of its owner: its content may be another, of equal size and time, or still be
+    /// mapped by who wrote it.
+    fn allows_keeping(&self, engine: &Engine<'_>, job: &EntryJob<'_>, old: &Stat) -> bool {
+        let claim = |group| engine.ledger.claim(id_of(old), group);
+        self.same
+            && self.known
+            && !engine.links.is_remade(job.group)
+            && !raises(&job.stat, &self.differences, &self.wanted, &self.found)
+            && (old.nlink == 1 || (!self.differences.any() && job.group.is_some_and(claim)))
     }
 
-    /// Makes the entry a hard link of its group's leader.
-    fn follow(&self, worker: &mut Worker, subject: &Subject<'_>, leader: &Leader) {
-        let Subject { node, pair, name, stat, .. } = subject;
-        let old = match &pair.dst {
-            Some(dst) if !node.fresh => match at::stat(dst, name) {
-                Ok(old) => Some(old),
-                Err(Errno::NOENT) => None,
-                Err(errno) => return self.fail(node, name, Side::Destination, "stat", errno),
-            },
-            _ => None,
-        };
-        if leader.dst.is_some() && old.as_ref().map(id) == leader.dst {
-            return;
-        }
-        if old.is_some_and(|old| self.protects(stat, &old)) {
-            return self.keep(node, name);
-        }
-        self.foretell_clear(node, name, old.as_ref());
-        self.change(node, name, || Change::Link(stat.kind));
-        add(&self.counters.hard_links, 1);
-        if self.options.dry_run {
-            return;
-        }
-        worker.ids.reset();
-        let link = || {
-            let Some(dir) = &pair.dst else { return Ok(()) };
-            let from = self.held.open(&leader.node).map_err(|(_, errno)| ("open", errno))?;
-            let Some(from) = &from.dst else { return Ok(()) };
-            let ((), temp) = with_temp_name(|temp| at::link(from, &leader.name, dir, temp))
-                .map_err(|errno| ("make hard link", errno))?;
-            let temp = temp.as_cstr();
-            let put = || {
-                let made = at::stat(dir, temp).map_err(|errno| ("stat", errno))?;
-                if Some(id(&made)) != leader.dst {
-                    // A copy-up (overlayfs) gives the leader another inode; otherwise it is another file.
-                    let now = at::stat(from, &leader.name).map_err(|errno| ("stat", errno))?;
-                    let same = (now.kind, now.size) == (stat.kind, stat.size);
-                    match group_of(stat) {
-                        Some(key) if same && now.same_inode(&made) => {
-                            self.links.tear(key, id(&made));
-                        }
-                        _ => return Err(("make hard link", Errno::STALE)),
-                    }
+    /// What differs where it is made anew.
+    fn of_replacement(&self, stat: &Stat, old: &Stat) -> Differences {
+        let size = stat.kind == Kind::File && stat.size != old.size;
+        Differences { size, ..self.differences }
+    }
+}
+
+/// rsync's quick check, sharpened: size and modification time. Where only the nanoseconds
+/// differ, or `checksum` is set, the bytes decide.
+fn same_content(
+    w: &mut Worker<'_>,
+    job: &EntryJob<'_>,
+    src: Option<&SourceFile>,
+    old: &Stat,
+    dst: &OwnedFd,
+) -> Step<bool> {
+    let EntryJob { dir, name, stat, .. } = job;
+    let checksum = w.engine.request.options.checksum;
+    match stat.kind {
+        Kind::File if stat.size != old.size => Ok(false),
+        Kind::File if !checksum && same_time(stat, old, dst) => Ok(true),
+        Kind::File if stat.mtime.0 != old.mtime.0 && !checksum => Ok(false),
+        Kind::File => {
+            let opened;
+            let src = match src {
+                Some(src) => &src.fd,
+                None => {
+                    opened = at::open_read(&dir.pair.src, name).map_err(Fault::source("open"))?;
+                    &opened
                 }
-                self.put_in_place(node, dir, temp, name, old.as_ref())
             };
-            put().inspect_err(|_| self.discard(node, dir, temp))
-        };
-        match link() {
-            Ok(()) => {}
-            // Another mount in the destination, more names than its file system allows, or somebody
-            // has replaced the leader: the content is kept under this name too, as a file of its own.
-            Err((operation, errno @ (Errno::XDEV | Errno::MLINK | Errno::STALE))) => {
-                self.fail(node, name, Side::Destination, operation, errno);
-                self.ensure(worker, &Subject { key: None, ..*subject }, None);
-            }
-            Err((operation, errno)) => {
-                self.fail(node, name, Side::Destination, operation, errno);
+            // Its owner can keep it from being opened (a lease of fcntl(2), no permission), and a
+            // disk from being read. What cannot be compared differs: it is made anew, unopened.
+            let Ok(dst) = at::open_read(dst, name) else { return Ok(false) };
+            match content::same_bytes(w, src, &dst, stat.size) {
+                Err(Fault::Os { side: Side::Destination, .. }) => Ok(false),
+                other => other,
             }
         }
-    }
-
-    /// Leaves the entry as it is. It is nobody's leader: another name of its group may be restored.
-    fn keep_entry(&self, subject: &Subject<'_>) {
-        self.keep(subject.node, subject.name);
-        self.finish_lead(subject.key, None);
-    }
-
-    /// Ends the lead of a group whose leader is `dst` now (none in a dry run that would make it).
-    pub(super) fn led(&self, key: Option<Id>, node: &Arc<Node>, name: &CString, dst: Option<Id>) {
-        if key.is_some() {
-            self.finish_lead(key, Some(Leader { node: node.clone(), name: name.clone(), dst }));
+        Kind::Symlink => {
+            let wanted = at::read_link(&dir.pair.src, name).map_err(Fault::source("read link"))?;
+            Ok(at::read_link(dst, name).is_ok_and(|there| there == wanted))
         }
+        Kind::Block | Kind::Char => Ok(stat.rdev == old.rdev),
+        Kind::Fifo | Kind::Socket | Kind::Dir => Ok(true),
     }
+}
 
-    /// Ends the lead of a hard-link group; the names that waited are taken up again.
-    pub(super) fn finish_lead(&self, key: Option<Id>, leader: Option<Leader>) {
-        let Some(key) = key else { return };
-        for (node, name) in self.links.finish(key, leader) {
-            add(&self.counters.waiting, 1);
-            self.queue
-                .push_beyond_limit(Task::Entries(node, vec![Name { name, kind: None, ino: 0 }]));
-        }
+/// Mends metadata in place.
+fn mend(engine: &Engine<'_>, job: &EntryJob<'_>, old: &Stat, compared: &EntryComparison) -> Step {
+    let EntryJob { dir, name, stat, .. } = job;
+    let EntryComparison { differences, wanted, found, .. } = compared;
+    announce::change(engine, &dir.node, name, Change::Touch(stat.kind, *differences));
+    add(&engine.counters.touched, 1);
+    let Some(dst) = dir.pair.dst.as_ref().filter(|_| !engine.dry_run()) else { return Ok(()) };
+    let handle = at::open_handle(dst, name).map_err(Fault::destination("open"))?;
+    let now = at::stat_fd(&handle).map_err(Fault::destination("stat"))?;
+    // The decision was about that inode with that single name.
+    if !now.same_inode(old) || now.kind != old.kind || now.nlink != old.nlink {
+        return Err(Fault::destination("change metadata of")(Errno::STALE));
     }
+    let handle = Object::Handle(handle.as_fd());
+    let faults = handle.apply_differences(differences, stat, wanted, found);
+    announce::attributes(engine, &dir.node, name, faults);
+    Ok(())
+}
 
-    pub(super) fn abandon(
-        &self,
-        subject: &Subject<'_>,
-        side: Side,
-        operation: &'static str,
-        errno: Errno,
-    ) {
-        match (side, errno) {
-            (Side::Source, Errno::NOENT) => self.vanished(subject.node, subject.name),
-            _ => self.fail(subject.node, subject.name, side, operation, errno),
-        }
-        self.finish_lead(subject.key, None);
+/// Makes the entry a hard link of its group's leader.
+fn follow(w: &mut Worker<'_>, job: &EntryJob<'_>, leader: &GroupLeader) {
+    let engine = w.engine;
+    let EntryJob { dir, name, stat, .. } = job;
+    let old = standing(job);
+    let Some(old) = announce::value(engine, &dir.node, name, old) else { return };
+    if leader.dst.is_some() && old.as_ref().map(id_of) == leader.dst {
+        return;
     }
+    if old.is_some_and(|old| engine.protects(stat, &old)) {
+        return announce::kept(engine, &dir.node, name);
+    }
+    foretell_clear(engine, dir, name, old.as_ref());
+    announce::change(engine, &dir.node, name, Change::Link(stat.kind));
+    add(&engine.counters.hard_links, 1);
+    if engine.dry_run() {
+        return;
+    }
+    w.ids.reset();
+    let Err(fault) = link(engine, job, leader, old.as_ref()) else { return };
+    announce::fault(engine, &dir.node, name, fault);
+    // Another mount in the destination, more names than its file system allows, or somebody
+    // has replaced the leader: the content is kept under this name too, as a file of its own.
+    if matches!(fault.errno(), Some(Errno::XDEV | Errno::MLINK | Errno::STALE)) {
+        let alone = EntryJob { group: None, ..*job };
+        let done = ensure(w, &alone, None);
+        settle(engine, &alone, done);
+    }
+}
 
-    /// Says why the content of a file could not be had or kept.
-    pub(super) fn not_copied(&self, subject: &Subject<'_>, error: CopyError) {
-        let Subject { node, name, key, .. } = subject;
-        match error {
-            CopyError::Os(side, operation, errno) => {
-                return self.abandon(subject, side, operation, errno);
+fn link(engine: &Engine<'_>, job: &EntryJob<'_>, leader: &GroupLeader, old: Option<&Stat>) -> Step {
+    let EntryJob { dir, name, stat, .. } = job;
+    let from = engine.open(&leader.node)?;
+    let (Some(dst), Some(from)) = (&dir.pair.dst, &from.pair.dst) else { return Ok(()) };
+    let ((), mut new) =
+        NewName::make(dir, name, false, |dst, temp| at::link(from, &leader.name, dst, temp))
+            .map_err(Fault::destination("make hard link"))?;
+    let mut put = || {
+        let made = at::stat(dst, new.current()).map_err(Fault::destination("stat"))?;
+        if Some(id_of(&made)) != leader.dst {
+            // A copy-up (overlayfs) gives the leader another inode; otherwise it is another file.
+            let now = at::stat(from, &leader.name).map_err(Fault::destination("stat"))?;
+            let same = (now.kind, now.size) == (stat.kind, stat.size);
+            match group_of(stat) {
+                Some(group) if same && now.same_inode(&made) => {
+                    engine.links.tear(group, id_of(&made));
+                }
+                _ => return Err(Fault::destination("make hard link")(Errno::STALE)),
             }
-            CopyError::Shrunk => {
-                let (path, shown) = self.paths(node, name, Side::Source);
-                let reason = "it shrank while it was read";
-                let error = Error::on("read", shown, reason).hint("restore again");
-                self.counters.record(Side::Source, path, format!("read: {reason}"), &error);
-            }
-            CopyError::TooLarge(errno) => {
-                let (path, shown) = self.paths(node, name, Side::Destination);
-                self.counters.too_large(path, errno, shown);
-            }
-            CopyError::Stopped => {}
         }
-        node.uncertain.store(true, Ordering::Relaxed);
-        self.finish_lead(*key, None);
+        make::put_in_place(engine, &mut new, old)
+    };
+    let put = put();
+    if put.is_err() {
+        make::discard(engine, new);
     }
+    put
 }

@@ -23,12 +23,13 @@ const ENTRY: u64 = 1024;
 /// What this process has had read from disks beside what it has done with it: entries dealt with and
 /// bytes written. What is only read or removed counts nothing there, which makes a disk more likely.
 #[derive(Debug)]
-pub(super) struct Fetching {
+pub(super) struct DiskShare {
     /// `/proc/self/io` (proc_pid_io(5)), if it says anything of the source.
     counts: Option<OwnedFd>,
     before: Sum,
-    /// Bytes fetched and bytes done, the older the less.
-    lately: (f64, f64),
+    /// Bytes of late, the older the less.
+    fetched_lately: f64,
+    done_lately: f64,
 }
 
 /// Bytes, each since a moment of its own.
@@ -38,7 +39,7 @@ struct Sum {
     done: u64,
 }
 
-impl Fetching {
+impl DiskShare {
     /// For the source `src`. The kernel counts for whom it submits a request; ext4 and xfs do that in
     /// the thread that waits, others may have it done by a daemon or over a network.
     pub fn from(src: impl AsFd) -> Self {
@@ -50,22 +51,27 @@ impl Fetching {
             _ => None,
         };
         let fetched = counts.as_ref().and_then(fetched).unwrap_or(0);
-        Self { counts, before: Sum { fetched, done: 0 }, lately: (0.0, 0.0) }
+        Self { counts, ..Self::starting(fetched) }
+    }
+
+    fn starting(fetched: u64) -> Self {
+        let before = Sum { fetched, done: 0 };
+        Self { counts: None, before, fetched_lately: 0.0, done_lately: 0.0 }
     }
 
     /// Whether the threads may be waiting for a disk, now that so many `bytes` and `entries` are done
     /// in all. To be asked every few milliseconds; true where it cannot be known.
-    pub fn look(&mut self, bytes: u64, entries: u64) -> bool {
+    pub fn is_fetching(&mut self, bytes: u64, entries: u64) -> bool {
         let Some(fetched) = self.counts.as_ref().and_then(fetched) else { return true };
         self.note(Sum { fetched, done: bytes + entries * ENTRY })
     }
 
     fn note(&mut self, now: Sum) -> bool {
         let more = |now: u64, before: u64| now.saturating_sub(before) as f64;
-        self.lately.0 = self.lately.0 * KEPT + more(now.fetched, self.before.fetched);
-        self.lately.1 = self.lately.1 * KEPT + more(now.done, self.before.done);
+        self.fetched_lately = self.fetched_lately * KEPT + more(now.fetched, self.before.fetched);
+        self.done_lately = self.done_lately * KEPT + more(now.done, self.before.done);
         self.before = now;
-        self.lately.0 > self.lately.1 * LEAST
+        self.fetched_lately > self.done_lately * LEAST
     }
 }
 
@@ -87,12 +93,12 @@ mod tests {
 
     const MEBIBYTE: u64 = 1 << 20;
 
-    fn new() -> Fetching {
-        Fetching { counts: None, before: Sum::default(), lately: (0.0, 0.0) }
+    fn new() -> DiskShare {
+        DiskShare::starting(0)
     }
 
     /// What `looks` looks find where each time so much more has been fetched and done.
-    fn looks(fetching: &mut Fetching, looks: usize, fetched: u64, done: u64) -> bool {
+    fn looks(fetching: &mut DiskShare, looks: usize, fetched: u64, done: u64) -> bool {
         let mut last = false;
         for _ in 0..looks {
             let before = fetching.before;
@@ -140,7 +146,7 @@ mod tests {
     #[test]
     fn what_is_not_counted_may_be_fetched() {
         let proc = rustix::fs::open("/proc", OFlags::CLOEXEC, Mode::empty()).unwrap();
-        assert!(Fetching::from(proc).look(100 * MEBIBYTE, 1000));
+        assert!(DiskShare::from(proc).is_fetching(100 * MEBIBYTE, 1000));
     }
 
     #[test]

@@ -1,16 +1,11 @@
 //! What stays as it is when a tree is restored over which a runtime has run already.
 #![forbid(unsafe_code)]
 
-use std::ffi::CStr;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use super::Engine;
-use super::report::{Side, tell};
-use super::tree::Node;
-use crate::error::{escape, shorten};
 use crate::fs::{Kind, Stat};
+use crate::lock::lock;
 
 /// Bytes of the paths that are kept for the report.
 const LISTED_BYTES: usize = 512 * 1024;
@@ -42,11 +37,11 @@ impl Keep {
 
 /// The paths that were kept, as many as there is room for.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<(usize, Vec<PathBuf>)>);
+pub(super) struct KeptPaths(Mutex<(usize, Vec<PathBuf>)>);
 
-impl Kept {
-    fn list(&self, path: PathBuf) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl KeptPaths {
+    pub fn list(&self, path: PathBuf) {
+        let mut kept = lock(&self.0);
         let bytes = kept.0 + path.as_os_str().len();
         if bytes <= LISTED_BYTES {
             kept.0 = bytes;
@@ -55,12 +50,12 @@ impl Kept {
     }
 
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        lock(&self.0).1.clone()
     }
 }
 
 /// Adds the paths of another pass, as many as there is room for.
-pub(super) fn join(paths: &mut Vec<PathBuf>, more: &[PathBuf]) {
+pub(super) fn join_paths(paths: &mut Vec<PathBuf>, more: &[PathBuf]) {
     let mut bytes: usize = paths.iter().map(|path| path.as_os_str().len()).sum();
     for path in more {
         bytes += path.as_os_str().len();
@@ -68,23 +63,5 @@ pub(super) fn join(paths: &mut Vec<PathBuf>, more: &[PathBuf]) {
             return;
         }
         paths.push(path.clone());
-    }
-}
-
-impl Engine<'_> {
-    /// Whether `there` stays if it differs from `source`.
-    pub(super) fn protects(&self, source: &Stat, there: &Stat) -> bool {
-        self.options.keep.is_some_and(|keep| keep.holds(source, there))
-    }
-
-    /// Notes that `name` in `node` stays as it is although the source has something else.
-    pub(super) fn keep(&self, node: &Node, name: &CStr) {
-        let number = self.counters.kept.fetch_add(1, Ordering::Relaxed);
-        let (path, shown) = self.paths(node, name, Side::Destination);
-        tell(number, "entries that stay", || {
-            let shown = shorten(&shown);
-            tracing::info!("{} stays: it is newer than the snapshot", escape(shown.as_ref()));
-        });
-        self.counters.kept_paths.list(shorten(&path).into_owned());
     }
 }

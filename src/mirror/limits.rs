@@ -1,11 +1,29 @@
-//! Descriptors and memory: how much there may be, and who gets it.
+//! How much there may be: threads, descriptors, memory, and what is held of each.
 #![forbid(unsafe_code)]
+
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::ahead::FILES;
-use super::pool::MOST_THREADS;
+/// Upper limit of threads; also of requests in flight.
+pub(super) const MOST_THREADS: usize = 64;
+/// How often the number of threads is thought over.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+/// Lists of entries that may wait at once.
+pub(super) const ENTRY_LISTS: usize = 256;
+
+/// Bytes of one read: what read-ahead fetches at once by default. Each thread has its own buffer.
+pub(super) const BUFFER: usize = 128 * 1024;
+/// Size in bytes from which a file is copied by several threads.
+pub(super) const LARGE: u64 = 8 * 1024 * 1024;
+/// Most files that a thread opens to read ahead; each is a descriptor.
+pub(super) const FILES: usize = 16;
+
+/// Bytes one getdents64(2) call may fill.
+pub(super) const LISTING: usize = 32 * 1024;
+/// Bytes it may fill where so many names are held already that a directory is read in small portions.
+pub(super) const SMALL_LISTING: usize = 512;
 
 /// Descriptors of which all threads have enough.
 const MOST_DESCRIPTORS: u64 = 4096;
@@ -23,7 +41,7 @@ const HEAP: u64 = 64 * 1024 * 1024;
 const BYTES_ASIDE: u64 = 8 * 1024 * 1024;
 
 /// How many of each the limits of descriptors and memory allow.
-pub(super) struct Limits {
+pub(super) struct RunLimits {
     pub threads: usize,
     /// Held open, two descriptors each.
     pub directories: usize,
@@ -31,7 +49,7 @@ pub(super) struct Limits {
     pub ahead: usize,
 }
 
-impl Limits {
+impl RunLimits {
     /// Shares the limit of descriptors (RLIMIT_NOFILE) out. A quarter is for directories; where the rest
     /// is too little for many threads that read ahead, there are threads that do not.
     pub fn share(jobs: Option<usize>) -> Self {

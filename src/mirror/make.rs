@@ -1,351 +1,270 @@
-//! Making an entry that is no directory.
-//!
-//! Where somebody else can look, an object is made complete under a temporary name and renamed; in a
-//! directory of this run's own making (see [`Node::fresh`]) nobody can, and small files get their
-//! final name at once, which saves a third of the system calls that change the directory.
+//! Making an entry that is no directory, from its creation to its final name.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
 
-use super::ahead::Source;
-use super::copy::{BUFFER, CopyError, is_sparse, with_holes_known};
-use super::entry::Subject;
-use super::links::{Id, id};
+use super::announce;
+use super::content;
+use super::counters::add;
+use super::delete;
+use super::engine::{Engine, Worker};
+use super::fault::{Fault, Step};
+use super::file::{BornFile, NewFile, NewName};
+use super::found::SourceFile;
+use super::inode::{InodeId, id_of};
+use super::large;
+use super::limits::{BUFFER, LARGE};
 use super::metadata::{Object, is_privileged, without_set_id};
-use super::report::{Side, add};
 use super::times::same_time;
-use super::tree::{Node, Pair, join};
+use super::tree::OpenDir;
 use super::xattrs::Xattrs;
-use super::{Engine, Worker};
-use crate::error::Error;
 use crate::fs::xattr::Target;
-use crate::fs::{Kind, Stat, TempName, at};
+use crate::fs::{Kind, Stat, at};
 
-/// Attempts to find a temporary name that is not taken.
-const TEMP_ATTEMPTS: usize = 100;
-
-/// A regular file under construction.
-#[derive(Debug)]
-pub(super) struct NewFile {
-    pub node: Arc<Node>,
-    pub pair: Arc<Pair>,
-    pub name: CString,
-    /// The name it is made under; none when that is `name` itself.
-    temp: Option<TempName>,
-    pub dst: OwnedFd,
+/// What an entry is about, handed from step to step.
+#[derive(Clone, Copy)]
+pub(super) struct EntryJob<'a> {
+    pub dir: &'a OpenDir,
+    pub name: &'a CStr,
+    /// The source entry.
     pub stat: Stat,
-    xattrs: Xattrs,
-    /// What stands under the final name.
-    old: Option<Stat>,
     /// The hard-link group it leads.
-    key: Option<Id>,
-    /// Made with its owner's ids in a directory of this run's own making.
-    born: bool,
+    pub group: Option<InodeId>,
 }
 
-/// What a file became that was made with its owner's ids. Whether all of that directory and owner
-/// become the same is a matter of the directory and its mount.
+/// What has become of an entry.
 #[derive(Debug)]
-pub(super) struct Born {
-    /// Not its inode number, which another may have had before.
-    node: Weak<Node>,
-    made: Stat,
+pub(super) enum EntryOutcome {
+    /// It is there, as this inode: none in a dry run that would make it, and where nobody asks for it.
+    There(Option<InodeId>),
+    /// It is left out, or what is there stays.
+    LeftOut,
+    /// Other threads are still at its content.
+    UnderWay,
 }
 
-impl Born {
-    fn is_like(&self, file: &NewFile) -> bool {
-        file.born
-            && (self.made.uid, self.made.gid) == (file.stat.uid, file.stat.gid)
-            && std::ptr::eq(self.node.as_ptr(), Arc::as_ptr(&file.node))
+/// Makes a regular file. `set_id`: `job` is without its set-id bits already.
+pub(super) fn file(
+    w: &mut Worker<'_>,
+    job: &EntryJob<'_>,
+    src: Option<SourceFile>,
+    old: Option<Stat>,
+    set_id: bool,
+) -> Step<EntryOutcome> {
+    let (file, src) = begin(w, job, src, old, set_id)?;
+    if file.stat.size < LARGE {
+        let filled = content::fill(w, &file, &src);
+        return finish(w, file, filled).map(EntryOutcome::There);
     }
+    let Some(filled) = large::copy(w, file, src.fd) else { return Ok(EntryOutcome::UnderWay) };
+    // Not the last thing in its directory: the entry itself is one.
+    let _ = filled.pending.done();
+    finish(w, filled.file, filled.result).map(EntryOutcome::There)
 }
 
-impl NewFile {
-    /// Whether nothing stands under its final name.
-    pub fn is_first(&self) -> bool {
-        self.old.is_none()
+/// Creates the file, with nothing in it.
+fn begin(
+    w: &mut Worker<'_>,
+    job: &EntryJob<'_>,
+    src: Option<SourceFile>,
+    old: Option<Stat>,
+    set_id: bool,
+) -> Step<(NewFile, SourceFile)> {
+    let engine = w.engine;
+    let (src, stat) = match src {
+        Some(src) => (src, job.stat),
+        None => {
+            let fd = at::open_read(&job.dir.pair.src, job.name).map_err(Fault::source("open"))?;
+            let stat = at::stat_fd(&fd).map_err(Fault::source("open"))?;
+            (fd.into(), stat)
+        }
+    };
+    if stat.kind != Kind::File {
+        return Err(Fault::source("open")(Errno::STALE));
     }
-
-    /// Whether it has neither ACLs nor other xattrs.
-    pub fn has_plain_metadata(&self) -> bool {
-        self.xattrs.is_plain()
+    let (stat, set_id_now) = permitted(engine, content::with_holes_known(stat, &src.fd));
+    let xattrs = Xattrs::read(&Target::fd(&src.fd)).map_err(Fault::source("read xattrs of"))?;
+    let xattrs = permitted_xattrs(engine, xattrs, set_id || set_id_now);
+    let at_once = job.dir.node.is_new() && stat.size <= BUFFER as u64;
+    let writing = engine.pace.writing();
+    let ids = &mut w.ids;
+    if at_once {
+        ids.take(stat.uid, stat.gid);
+    } else {
+        ids.reset();
     }
+    let (dst, name) = NewName::make(job.dir, job.name, at_once, |dir, name| {
+        ids.attempt(|| at::create(dir, name, 0o600))
+    })
+    .map_err(Fault::destination("create"))?;
+    drop(writing);
+    let born = at_once && ids.now() == (stat.uid, stat.gid);
+    Ok((NewFile { name, dst, stat, xattrs, old, group: job.group, born }, src))
 }
 
-impl Engine<'_> {
-    /// Makes a regular file, and has it filled. `set_id`: `subject` is without its set-id bits already.
-    pub(super) fn make_file(
-        &self,
-        worker: &mut Worker,
-        subject: &Subject<'_>,
-        src: Option<Source>,
-        old: Option<Stat>,
-        set_id: bool,
-    ) {
-        let Subject { node, pair, name, key, .. } = subject;
-        let Some(dir) = &pair.dst else { return };
-        let opened = match src {
-            Some(src) => Ok((src, subject.stat)),
-            None => at::open_read(&pair.src, name)
-                .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd.into(), stat))),
-        };
-        let (src, stat) = match opened {
-            Ok(opened) => opened,
-            Err(Errno::NOENT) => {
-                self.finish_lead(*key, None);
-                return self.vanished(node, name);
-            }
-            Err(errno) => return self.abandon(subject, Side::Source, "open", errno),
-        };
-        if stat.kind != Kind::File {
-            return self.abandon(subject, Side::Source, "open", Errno::STALE);
+/// Gives a file that is filled its metadata and its final name, and returns its inode where somebody may ask
+/// for it. One that is not, or cannot be completed, is removed; what stood under the final name stays.
+pub(super) fn finish(w: &mut Worker<'_>, mut file: NewFile, filled: Step) -> Step<Option<InodeId>> {
+    let engine = w.engine;
+    let made = match filled.and_then(|()| complete(w, &mut file)) {
+        Ok(made) => made,
+        Err(fault) => {
+            discard(engine, file.name);
+            return Err(fault);
         }
-        let (stat, set_id_now) = self.permitted(with_holes_known(stat, &src.fd));
-        let xattrs = match Xattrs::read(&Target::fd(&src.fd)) {
-            Ok(xattrs) => self.permitted_xattrs(xattrs, set_id || set_id_now),
-            Err(errno) => return self.abandon(subject, Side::Source, "read xattrs of", errno),
-        };
-        let writing = self.queue.writing();
-        let mut born = false;
-        let made = if node.fresh && stat.size <= BUFFER as u64 {
-            worker.ids.take(stat.uid, stat.gid);
-            let made = worker.ids.attempt(|| at::create(dir, name, 0o600)).map(|fd| (fd, None));
-            born = worker.ids.now() == (stat.uid, stat.gid);
-            made
-        } else {
-            worker.ids.reset();
-            with_temp_name(|temp| at::create(dir, temp, 0o600)).map(|(fd, temp)| (fd, Some(temp)))
-        };
-        drop(writing);
-        let (dst, temp) = match made {
-            Ok(made) => made,
-            Err(errno) => return self.abandon(subject, Side::Destination, "create", errno),
-        };
-        let (node, pair, name) = ((*node).clone(), (*pair).clone(), (*name).clone());
-        let file = NewFile { node, pair, name, temp, dst, stat, xattrs, old, key: *key, born };
-        self.fill(worker, file, src);
-    }
+    };
+    add(&engine.counters.copied, 1);
+    add(&engine.counters.privileged_files, is_privileged(&file.stat, &file.xattrs).into());
+    Ok(made)
+}
 
-    /// Gives a filled file its metadata and its final name.
-    pub(super) fn complete(&self, worker: &mut Worker, file: &NewFile) {
-        let Some(dir) = &file.pair.dst else { return };
-        let _writing = self.queue.writing();
-        let mut finish = || {
-            if is_sparse(&file.stat) {
-                self.extend(&mut worker.ids, file).map_err(|errno| ("extend", errno))?;
-            }
-            let like = worker.born.as_ref().filter(|born| born.is_like(file));
-            let like = like.map(|born| born.made);
-            let made = match (&file.temp, file.key) {
-                (Some(_), None) => None,
-                (None, None) if like.is_some() => None,
-                // What nobody could change is not set again, and followers of a link group need to
-                // know what their leader became.
-                _ => Some(at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?),
-            };
-            if let (true, Some(made)) = (file.born, made) {
-                worker.born = Some(Born { node: Arc::downgrade(&file.node), made });
-            }
-            Object::Open(file.dst.as_fd()).apply_new(
-                &file.stat,
-                &file.xattrs,
-                made.or(like).as_ref().filter(|_| file.node.fresh),
-                !file.node.fresh,
-                &mut |operation, errno| {
-                    self.fail_attribute(&file.node, &file.name, operation, errno);
-                },
-            );
-            self.check_times(file)?;
-            if let Some(temp) = &file.temp {
-                self.put_in_place(&file.node, dir, temp.as_cstr(), &file.name, file.old.as_ref())?;
-            }
-            Ok(made)
-        };
-        match finish() {
-            Ok(made) => {
-                add(&self.counters.copied, 1);
-                if is_privileged(&file.stat, &file.xattrs) {
-                    add(&self.counters.privileged_files, 1);
-                }
-                self.led(file.key, &file.node, &file.name, made.as_ref().map(id));
-            }
-            Err((operation, errno)) => {
-                self.give_up(file, CopyError::at_destination(operation, errno));
-            }
-        }
+fn complete(w: &mut Worker<'_>, file: &mut NewFile) -> Step<Option<InodeId>> {
+    let engine = w.engine;
+    let _writing = engine.pace.writing();
+    if !file.xattrs.is_plain() {
+        w.ids.reset();
     }
-
-    /// Looks once whether the destination keeps times; where it does not, everything is copied again by
-    /// every run, and nothing else would say so.
-    fn check_times(&self, file: &NewFile) -> Result<(), (&'static str, Errno)> {
-        if self.times_checked.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let made = at::stat_fd(&file.dst).map_err(|errno| ("stat", errno))?;
-        if !same_time(&file.stat, &made, &file.dst) {
-            let (path, shown) = self.paths(&file.node, &file.name, Side::Destination);
-            let reason = "the file system does not keep it";
-            let error = Error::on("set times of", shown, reason)
-                .hint("every restore into it will copy everything");
-            self.counters.record(
-                Side::Destination,
-                path,
-                format!("set times of: {reason}"),
-                &error,
-            );
-        }
-        Ok(())
+    if file.stat.is_sparse() {
+        content::extend(&mut w.ids, file).map_err(Fault::destination("extend"))?;
     }
-
-    /// Removes a file that could not be completed; what stood under the final name stays.
-    pub(super) fn give_up(&self, file: &NewFile, error: CopyError) {
-        if let Some(dir) = &file.pair.dst {
-            let name = file.temp.as_ref().map_or(file.name.as_c_str(), TempName::as_cstr);
-            self.discard(&file.node, dir, name);
-        }
-        let subject = Subject {
-            node: &file.node,
-            pair: &file.pair,
-            name: &file.name,
-            stat: file.stat,
-            key: file.key,
-        };
-        self.not_copied(&subject, error);
+    let new_dir = file.name.dir().node.is_new();
+    let like = w.born.as_ref().and_then(|born| born.tells_of(file));
+    // What nobody could change is not set again, and followers of a link group need to know what their
+    // leader became.
+    let needless = match file.group {
+        None => file.name.is_temporary() || like.is_some(),
+        Some(_) => false,
+    };
+    let made = match needless {
+        true => None,
+        false => Some(at::stat_fd(&file.dst).map_err(Fault::destination("stat"))?),
+    };
+    if let (true, Some(made)) = (file.born, made) {
+        w.born = Some(BornFile::new(file, made));
     }
+    let known = made.or(like).filter(|_| new_dir);
+    let object = Object::Open(file.dst.as_fd());
+    let faults = object.apply_new(&file.stat, &file.xattrs, known.as_ref(), !new_dir);
+    announce::attributes(engine, &file.name.dir().node, file.name.wanted(), faults);
+    check_times(engine, file)?;
+    put_in_place(engine, &mut file.name, file.old.as_ref())?;
+    Ok(made.as_ref().map(id_of))
+}
 
-    /// Removes what was made in vain.
-    pub(super) fn discard(&self, node: &Arc<Node>, dir: &OwnedFd, name: &CStr) {
-        match at::unlink(dir, name) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => self.fail_removal(join(&node.path(), name), "remove", errno),
-        }
+/// Looks once whether the destination keeps times; where it does not, everything is copied again by
+/// every run, and nothing else would say so.
+fn check_times(engine: &Engine<'_>, file: &NewFile) -> Step {
+    if engine.times_checked.swap(true, Ordering::Relaxed) {
+        return Ok(());
     }
-
-    /// Makes a symbolic link, device node, fifo or socket.
-    pub(super) fn make_special(
-        &self,
-        worker: &mut Worker,
-        subject: &Subject<'_>,
-        old: Option<Stat>,
-    ) {
-        let Subject { node, pair, name, stat, key } = subject;
-        let Some(dir) = &pair.dst else { return };
-        worker.ids.reset();
-        let prepared = Xattrs::read(&worker.reach.entry(&pair.src, name))
-            .map_err(|errno| ("read xattrs of", errno))
-            .and_then(|xattrs| match stat.kind {
-                Kind::Symlink => at::read_link(&pair.src, name)
-                    .map(|target| (xattrs, Some(target)))
-                    .map_err(|errno| ("read link", errno)),
-                _ => Ok((xattrs, None)),
-            });
-        let (xattrs, target) = match prepared {
-            Ok(prepared) => prepared,
-            Err((_, Errno::NOENT)) => {
-                self.finish_lead(*key, None);
-                return self.vanished(node, name);
-            }
-            Err((operation, errno)) => {
-                return self.abandon(subject, Side::Source, operation, errno);
-            }
-        };
-        let make = |place: &CStr| match &target {
-            Some(target) => at::make_symlink(target, dir, place),
-            None => at::make_node(dir, place, stat.kind, 0o600, stat.rdev),
-        };
-        let made = match node.fresh {
-            true => make(name).map(|()| None),
-            false => with_temp_name(make).map(|((), temp)| Some(temp)),
-        };
-        let temp = match made {
-            Ok(temp) => temp,
-            Err(errno) => return self.abandon(subject, Side::Destination, "create", errno),
-        };
-        let place = temp.as_ref().map_or(name.as_c_str(), TempName::as_cstr);
-        let mut fail = |operation, errno| self.fail_attribute(node, name, operation, errno);
-        let mut finish = || {
-            if node.fresh && stat.kind == Kind::Symlink && key.is_none() {
-                let link = Object::Entry(dir.as_fd(), place);
-                link.apply_new(stat, &xattrs, None, false, &mut fail);
-                return Ok(None);
-            }
-            let handle = at::open_handle(dir, place).map_err(|errno| ("open", errno))?;
-            let made = at::stat_fd(&handle).map_err(|errno| ("stat", errno))?;
-            if made.kind != stat.kind || made.rdev != stat.rdev || made.nlink != 1 {
-                return Err(("create", Errno::STALE));
-            }
-            let object = Object::Handle(handle.as_fd());
-            let known = Some(&made).filter(|_| node.fresh);
-            object.apply_new(stat, &xattrs, known, !node.fresh, &mut fail);
-            if temp.is_some() {
-                self.put_in_place(node, dir, place, name, old.as_ref())?;
-            }
-            Ok(Some(id(&made)))
-        };
-        match finish() {
-            Ok(dst) => {
-                add(&self.counters.copied, 1);
-                add(&self.counters.devices, u64::from(is_device(stat.kind)));
-                self.led(*key, node, name, dst);
-            }
-            Err((operation, errno)) => {
-                self.discard(node, dir, place);
-                self.abandon(subject, Side::Destination, operation, errno);
-            }
-        }
+    let made = at::stat_fd(&file.dst).map_err(Fault::destination("stat"))?;
+    if !same_time(&file.stat, &made, &file.dst) {
+        let (node, name) = (&file.name.dir().node, file.name.wanted());
+        announce::fault(engine, node, name, Fault::TimesNotKept);
     }
+    Ok(())
+}
 
-    /// Renames a complete object to its final name; a directory that stands there goes first.
-    pub(super) fn put_in_place(
-        &self,
-        node: &Arc<Node>,
-        dir: &OwnedFd,
-        temp: &CStr,
-        name: &CStr,
-        old: Option<&Stat>,
-    ) -> Result<(), (&'static str, Errno)> {
-        if old.is_some_and(|old| old.kind == Kind::Dir) {
-            self.clear(node, dir, name).map_err(|errno| ("replace directory", errno))?;
+/// Makes a symbolic link, device node, fifo or socket, and returns its inode where somebody may ask for it.
+pub(super) fn special(
+    w: &mut Worker<'_>,
+    job: &EntryJob<'_>,
+    old: Option<Stat>,
+) -> Step<Option<InodeId>> {
+    let EntryJob { dir, name, stat, .. } = *job;
+    let engine = w.engine;
+    w.ids.reset();
+    let xattrs = Xattrs::read(&w.reach.entry(&dir.pair.src, name))
+        .map_err(Fault::source("read xattrs of"))?;
+    let target = match stat.kind {
+        Kind::Symlink => {
+            Some(at::read_link(&dir.pair.src, name).map_err(Fault::source("read link"))?)
         }
-        at::rename(dir, temp, name).map_err(|errno| ("rename to", errno))
+        _ => None,
+    };
+    let ((), mut new) = NewName::make(dir, name, dir.node.is_new(), |dst, name| match &target {
+        Some(target) => at::make_symlink(target, dst, name),
+        None => at::make_node(dst, name, stat.kind, 0o600, stat.rdev),
+    })
+    .map_err(Fault::destination("create"))?;
+    let made = match complete_special(engine, job, &mut new, &xattrs, old.as_ref()) {
+        Ok(made) => made,
+        Err(fault) => {
+            discard(engine, new);
+            return Err(fault);
+        }
+    };
+    add(&engine.counters.copied, 1);
+    add(&engine.counters.devices, u64::from(is_device(stat.kind)));
+    Ok(made)
+}
+
+fn complete_special(
+    engine: &Engine<'_>,
+    job: &EntryJob<'_>,
+    new: &mut NewName,
+    xattrs: &Xattrs,
+    old: Option<&Stat>,
+) -> Step<Option<InodeId>> {
+    let EntryJob { dir, name, stat, group } = job;
+    let dst = dir.pair.destination().map_err(Fault::destination("open"))?;
+    let new_dir = dir.node.is_new();
+    if new_dir && stat.kind == Kind::Symlink && group.is_none() {
+        let faults = Object::Entry(dst.as_fd(), new.current()).apply_new(stat, xattrs, None, false);
+        announce::attributes(engine, &dir.node, name, faults);
+        put_in_place(engine, new, old)?;
+        return Ok(None);
+    }
+    let handle = at::open_handle(dst, new.current()).map_err(Fault::destination("open"))?;
+    let made = at::stat_fd(&handle).map_err(Fault::destination("stat"))?;
+    if made.kind != stat.kind || made.rdev != stat.rdev || made.nlink != 1 {
+        return Err(Fault::destination("create")(Errno::STALE));
+    }
+    let known = Some(&made).filter(|_| new_dir);
+    let faults = Object::Handle(handle.as_fd()).apply_new(stat, xattrs, known, !new_dir);
+    announce::attributes(engine, &dir.node, name, faults);
+    put_in_place(engine, new, old)?;
+    Ok(Some(id_of(&made)))
+}
+
+/// Gives a complete object its final name; a directory that stands there goes first.
+pub(super) fn put_in_place(engine: &Engine<'_>, new: &mut NewName, old: Option<&Stat>) -> Step {
+    if new.is_temporary() && old.is_some_and(|old| old.kind == Kind::Dir) {
+        let OpenDir { node, pair } = new.dir();
+        pair.destination()
+            .and_then(|dst| delete::clear(engine, node, dst, new.wanted()))
+            .map_err(Fault::destination("replace directory"))?;
+    }
+    new.keep().map_err(Fault::destination("rename to"))
+}
+
+/// Removes what was made in vain.
+pub(super) fn discard(engine: &Engine<'_>, new: NewName) {
+    let path = new.dir().node.path_of(new.current());
+    if let Err(errno) = new.discard() {
+        announce::removal(engine, path, Fault::Removal { operation: "remove", errno });
     }
 }
 
-impl Engine<'_> {
-    /// What of the source's attributes may be given, and whether that is without its set-id bits.
-    pub(super) fn permitted(&self, stat: Stat) -> (Stat, bool) {
-        let permitted = if self.options.no_privileged { without_set_id(stat) } else { stat };
-        (permitted, permitted.mode != stat.mode)
-    }
+/// What of the source's attributes may be given, and whether that is without its set-id bits.
+pub(super) fn permitted(engine: &Engine<'_>, stat: Stat) -> (Stat, bool) {
+    let without = engine.request.options.no_privileged;
+    let permitted = if without { without_set_id(stat) } else { stat };
+    (permitted, permitted.mode != stat.mode)
+}
 
-    /// The same for xattrs, of a file whose set-id bits were left out or not; counts both.
-    pub(super) fn permitted_xattrs(&self, mut xattrs: Xattrs, set_id: bool) -> Xattrs {
-        let capability = self.options.no_privileged && xattrs.drop_capability();
-        add(&self.counters.privileges_left_out, u64::from(set_id || capability));
-        xattrs
-    }
+/// The same for xattrs, of a file whose set-id bits were left out or not; counts both.
+fn permitted_xattrs(engine: &Engine<'_>, mut xattrs: Xattrs, set_id: bool) -> Xattrs {
+    let capability = engine.request.options.no_privileged && xattrs.drop_capability();
+    add(&engine.counters.privileges_left_out, u64::from(set_id || capability));
+    xattrs
 }
 
 /// Whether it stands for hardware, or whatever else a driver makes of it.
 pub(super) fn is_device(kind: Kind) -> bool {
     matches!(kind, Kind::Block | Kind::Char)
-}
-
-/// Calls `make` with temporary names until one is free.
-pub(super) fn with_temp_name<T>(
-    make: impl Fn(&CStr) -> Result<T, Errno>,
-) -> Result<(T, TempName), Errno> {
-    for _ in 0..TEMP_ATTEMPTS {
-        let temp = TempName::new();
-        match make(temp.as_cstr()) {
-            Err(Errno::EXIST) => {}
-            other => return other.map(|made| (made, temp)),
-        }
-    }
-    Err(Errno::EXIST)
 }

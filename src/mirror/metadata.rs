@@ -11,20 +11,12 @@ use rustix::fs::{AtFlags, Gid, Mode, Timestamps, Uid};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::fault::AttributeFaults;
 use super::itemize::Differences;
 use super::times::same_time;
-use super::xattrs::{Fail, Xattrs};
+use super::xattrs::Xattrs;
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, Stat, at};
-
-pub(super) fn is_mirrored(name: &CStr) -> bool {
-    let bytes = name.to_bytes();
-    // A snapshot's record of a start is of an earlier life.
-    name != crate::record::ATTRIBUTE
-        && [&b"user."[..], b"trusted.", b"security.", b"btrfs."]
-            .iter()
-            .any(|space| bytes.starts_with(space))
-}
 
 /// Where the metadata of one object is changed.
 #[derive(Debug, Clone, Copy)]
@@ -80,78 +72,65 @@ impl Object<'_> {
 
     /// Gives a new object all metadata of the source object. `made`: what it has already, where that
     /// is known and nobody else can have a hand in it. `inherited`: the directory it was made in may
-    /// have a default ACL, which somebody else can give it at any time. A step that fails is
-    /// told to `fail` and the others are still taken, for content with a wrong attribute is worth
-    /// more than none.
+    /// have a default ACL, which somebody else can give it at any time. Returns the steps that failed; the
+    /// others were still taken.
     pub fn apply_new(
         &self,
         stat: &Stat,
         xattrs: &Xattrs,
         made: Option<&Stat>,
         inherited: bool,
-        fail: &mut Fail<'_>,
-    ) {
+    ) -> AttributeFaults {
+        let mut faults = AttributeFaults::default();
         if inherited {
             match Xattrs::read(&self.xattrs()) {
-                Ok(found) => self.change_xattrs(
-                    &|fail: &mut Fail<'_>| xattrs.remove_surplus(&self.xattrs(), &found, fail),
-                    fail,
-                ),
-                Err(errno) => fail("list xattrs of", errno),
+                Ok(found) => faults
+                    .append(self.change_xattrs(|| xattrs.remove_surplus(&self.xattrs(), &found))),
+                Err(errno) => faults.add("list xattrs of", errno),
             }
         }
         let owned = made.is_some_and(|made| (made.uid, made.gid) == (stat.uid, stat.gid))
-            || self.chown(stat).map_err(|errno| fail("change owner of", errno)).is_ok();
+            || faults.check("change owner of", self.chown(stat));
         let mode = safe_mode(mode_before_acl(stat, xattrs), owned);
         // A change of owner drops set-id bits; no new object has any.
-        if stat.kind != Kind::Symlink
-            && made.is_none_or(|made| made.mode != mode)
-            && let Err(errno) = self.chmod(mode)
-        {
-            fail("change mode of", errno);
+        if stat.kind != Kind::Symlink && made.is_none_or(|made| made.mode != mode) {
+            faults.check("change mode of", self.chmod(mode));
         }
-        let set = |fail: &mut Fail<'_>| xattrs.set(&self.xattrs(), None, owned, fail);
-        self.change_xattrs(&set, fail);
-        self.set_mtime(stat, fail);
+        faults.append(self.change_xattrs(|| xattrs.set(&self.xattrs(), None, owned)));
+        faults.check("set times of", self.set_mtime(stat));
+        faults
     }
 
-    /// Changes what differs and nothing else; failures as for [`Object::apply_new`].
+    /// Changes what differs and nothing else; returns what failed, as [`Object::apply_new`] does.
     pub fn apply_differences(
         &self,
         differences: &Differences,
         stat: &Stat,
         xattrs: &Xattrs,
         found: &Xattrs,
-        fail: &mut Fail<'_>,
-    ) {
-        let remove = |fail: &mut Fail<'_>| xattrs.remove_surplus(&self.xattrs(), found, fail);
-        self.change_xattrs(&remove, fail);
+    ) -> AttributeFaults {
+        let mut faults = self.change_xattrs(|| xattrs.remove_surplus(&self.xattrs(), found));
         let owner = differences.owner || differences.group;
-        let owned =
-            !owner || self.chown(stat).map_err(|errno| fail("change owner of", errno)).is_ok();
+        let owned = !owner || faults.check("change owner of", self.chown(stat));
         let acl_changes = xattrs.access != found.access;
         if (owner || differences.mode || acl_changes) && stat.kind != Kind::Symlink {
             let mode = if acl_changes { mode_before_acl(stat, xattrs) } else { stat.mode };
-            if let Err(errno) = self.chmod(safe_mode(mode, owned)) {
-                fail("change mode of", errno);
-            }
+            faults.check("change mode of", self.chmod(safe_mode(mode, owned)));
         }
-        let set = |fail: &mut Fail<'_>| {
-            xattrs.set(&self.xattrs(), Some((found, owner)), owned, fail);
-        };
-        self.change_xattrs(&set, fail);
+        let there = Some((found, owner));
+        faults.append(self.change_xattrs(|| xattrs.set(&self.xattrs(), there, owned)));
         if differences.time {
-            self.set_mtime(stat, fail);
+            faults.check("set times of", self.set_mtime(stat));
         }
+        faults
     }
 
     /// Does `change`. The user name space goes by the permission to write (xattr(7)), which an owner
     /// who is refused gives himself for that long.
-    fn change_xattrs(&self, change: &dyn Fn(&mut Fail<'_>), fail: &mut Fail<'_>) {
-        let mut failed = Vec::new();
-        change(&mut |operation, errno| failed.push((operation, errno)));
-        if failed.iter().all(|(_, errno)| *errno != Errno::ACCESS) {
-            return failed.into_iter().for_each(|(operation, errno)| fail(operation, errno));
+    fn change_xattrs(&self, change: impl Fn() -> AttributeFaults) -> AttributeFaults {
+        let faults = change();
+        if !faults.has_refusal() {
+            return faults;
         }
         let mode = match self {
             Self::Open(fd) | Self::Handle(fd) => at::stat_fd(fd).ok().map(|stat| stat.mode),
@@ -159,22 +138,19 @@ impl Object<'_> {
         };
         let read_only = mode.filter(|mode| mode & 0o200 == 0);
         let allowed = read_only.filter(|mode| self.chmod(mode | 0o200).is_ok());
-        change(fail);
-        if let Some(mode) = allowed
-            && let Err(errno) = self.chmod(mode)
-        {
-            fail("change mode of", errno);
+        let mut faults = change();
+        if let Some(mode) = allowed {
+            faults.check("change mode of", self.chmod(mode));
         }
+        faults
     }
 
     /// Sets the modification time. The access time is not mirrored; it becomes the present one and is
     /// not left out (UTIME_OMIT), for there are file systems that then set neither.
-    pub fn set_mtime(&self, stat: &Stat, fail: &mut Fail<'_>) {
+    pub fn set_mtime(&self, stat: &Stat) -> Result<(), Errno> {
         let mut times = stat.times();
         times.last_access = clock_gettime(ClockId::RealtimeCoarse);
-        if let Err(errno) = self.set_times(&times) {
-            fail("set times of", errno);
-        }
+        self.set_times(&times)
     }
 }
 

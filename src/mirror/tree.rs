@@ -1,9 +1,5 @@
-//! Directories of the two trees while they are being worked on: identity, held descriptors, and the
-//! count of what is still to be done below.
-//!
-//! Descriptors are a bounded resource (64 must be enough), depth is not. A [`Node`] therefore
-//! remembers how to find its directory again from its parent, and only the most recent ones hold
-//! descriptors; a directory found again must be the same inode as before.
+//! Directories of the two trees while they are being worked on: identity, standing in the destination, and
+//! the count of what is still to be done below.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -12,109 +8,141 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use super::report::Side;
+use super::inode::{InodeId, id_of};
 use crate::error::SHOWN_END;
 use crate::fs::{Stat, at};
+use crate::lock::lock;
 
 /// The open descriptors of one directory in both trees.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub(super) struct DirPair {
     pub src: OwnedFd,
     /// None in a dry run for a directory that does not exist yet.
     pub dst: Option<OwnedFd>,
 }
 
+impl DirPair {
+    /// The directory of the destination.
+    ///
+    /// # Errors
+    ///
+    /// EBADF where there is none; nothing is made then.
+    pub fn destination(&self) -> Result<&OwnedFd, Errno> {
+        self.dst.as_ref().ok_or(Errno::BADF)
+    }
+}
+
 /// A mount, and on btrfs a subvolume in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FileSystem {
     mount_id: u64,
     dev: (u32, u32),
 }
 
-impl Place {
+impl FileSystem {
     pub fn of(stat: &Stat) -> Self {
         Self { mount_id: stat.mount_id, dev: stat.dev }
     }
 }
 
+/// Who can reach what is in a directory of the destination until everything below is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Made by this run, mode 01700, owned by us: nobody else can, so entries are made under their final
+    /// names without looking first. In a dry run: it would be made.
+    New,
+    /// It was there, and nobody but ourselves can, or its owner may not do everything in it as the source
+    /// has it. It gets its owner, mode and xattrs last.
+    Private,
+    /// The same of one that a killed run has left in the making, with half-written files in it, which
+    /// become root's before others can reach them.
+    Unfinished,
+    /// It was there, and its users can.
+    Shared,
+}
+
 /// One directory in work.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub parent: Option<Arc<Node>>,
+pub(super) struct DirNode {
+    pub parent: Option<Arc<DirNode>>,
     pub name: CString,
     /// The source directory's attributes.
     pub stat: Stat,
-    /// Identity (device, inode) of the destination directory.
-    dst_id: Option<((u32, u32), u64)>,
+    /// Identity of the destination directory.
+    pub dst_id: Option<InodeId>,
     /// Where the destination directory is.
-    pub dst_place: Option<Place>,
-    /// Made by this run, mode 01700, owned by us: nobody else can reach what is below until it is
-    /// finished, so entries are made under their final names without looking first.
-    pub fresh: bool,
-    /// It was there, and nobody but ourselves could reach what is below. It is opened when it is
-    /// finished.
-    pub closed: bool,
+    pub dst_fs: Option<FileSystem>,
+    pub standing: Standing,
     /// The permission bits that it had before its owner was given what is missing to work in it.
     pub widened: Option<u32>,
-    /// A run that was killed has left it so, with half-written files in it. What is half-written when it
-    /// is opened becomes root's.
-    pub unfinished: bool,
     /// It was changed by somebody whose work stays: its own metadata is left alone.
     pub protected: bool,
     /// Entries and directories below that are not finished, plus one for the listing itself.
     pending: AtomicUsize,
     /// Names seen in the source.
     pub src_entries: AtomicU64,
-    /// All source names have been seen; if not, nothing is removed here.
-    pub whole: AtomicBool,
+    /// Not all source names have been seen, so nothing is removed here.
+    incomplete: AtomicBool,
     /// Something in this directory went wrong, so that counting entries proves nothing.
-    pub uncertain: AtomicBool,
-    held: Mutex<Option<Arc<Pair>>>,
+    uncertain: AtomicBool,
+    held: Mutex<Option<Arc<DirPair>>>,
     /// See [`KeptNodes`].
     kept: AtomicUsize,
 }
 
-impl Node {
+impl DirNode {
+    /// With one thing pending, its listing; see [`Pending::first`].
     pub fn new(
-        parent: Option<Arc<Node>>,
+        parent: Option<Arc<DirNode>>,
         name: CString,
         stat: Stat,
-        pair: &Arc<Pair>,
-        fresh: bool,
+        pair: &Arc<DirPair>,
+        standing: Standing,
     ) -> Result<Self, Errno> {
         let dst = pair.dst.as_ref().map(at::stat_fd).transpose()?;
         Ok(Self {
             parent,
             name,
             stat,
-            dst_id: dst.map(|dst| (dst.dev, dst.ino)),
-            dst_place: dst.map(|dst| Place::of(&dst)),
-            fresh,
-            closed: false,
+            dst_id: dst.as_ref().map(id_of),
+            dst_fs: dst.as_ref().map(FileSystem::of),
+            standing,
             widened: None,
-            unfinished: false,
             protected: false,
             pending: AtomicUsize::new(1),
             src_entries: AtomicU64::new(0),
-            whole: AtomicBool::new(true),
+            incomplete: AtomicBool::new(false),
             uncertain: AtomicBool::new(false),
             held: Mutex::new(Some(pair.clone())),
             kept: AtomicUsize::new(0),
         })
     }
 
-    /// Notes `count` more things to do below.
-    pub fn expect(&self, count: usize) {
-        self.pending.fetch_add(count, Ordering::Relaxed);
+    pub fn is_new(&self) -> bool {
+        self.standing == Standing::New
     }
 
-    /// Notes that one thing is done; true when it was the last.
-    pub fn done(&self) -> bool {
-        self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+    /// Notes that not all source names are seen.
+    pub fn set_incomplete(&self) {
+        self.incomplete.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all source names have been seen.
+    pub fn is_complete(&self) -> bool {
+        !self.incomplete.load(Ordering::Relaxed)
+    }
+
+    /// Notes that something went wrong in it.
+    pub fn set_uncertain(&self) {
+        self.uncertain.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_uncertain(&self) -> bool {
+        self.uncertain.load(Ordering::Relaxed)
     }
 
     /// The path below the top of the trees, for messages. Empty at the top. Of a long one only the ends
@@ -149,17 +177,24 @@ impl Node {
         path
     }
 
-    fn held(&self) -> Option<Arc<Pair>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The path of `name` in it, or its own where that is empty.
+    pub fn path_of(&self, name: &CStr) -> PathBuf {
+        if name.is_empty() { self.path() } else { join(&self.path(), name) }
     }
 
-    fn hold(&self, pair: Option<Arc<Pair>>) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = pair;
+    /// The descriptors, if it holds them.
+    pub fn held(&self) -> Option<Arc<DirPair>> {
+        lock(&self.held).clone()
+    }
+
+    /// Has it hold `pair`, or let go of what it holds.
+    pub fn hold(&self, pair: Option<Arc<DirPair>>) {
+        *lock(&self.held) = pair;
     }
 }
 
 /// A long chain of ancestors must not be dropped by recursion.
-impl Drop for Node {
+impl Drop for DirNode {
     fn drop(&mut self) {
         let mut parent = self.parent.take();
         while let Some(node) = parent {
@@ -168,6 +203,50 @@ impl Drop for Node {
                 Err(_) => None,
             };
         }
+    }
+}
+
+/// A directory in work with its descriptors.
+#[derive(Debug, Clone)]
+pub(super) struct OpenDir {
+    pub node: Arc<DirNode>,
+    pub pair: Arc<DirPair>,
+}
+
+/// One thing that is still to be done in or below a directory, which is finished after the last
+/// (`walk::release`).
+#[derive(Debug)]
+#[must_use = "its directory would never be finished"]
+pub(super) struct Pending(Arc<DirNode>);
+
+impl Pending {
+    /// The one that a new node has from the beginning. Until it is finished, the node is one thing in its
+    /// parent; see [`Pending::above`].
+    pub fn first(node: DirNode) -> Self {
+        if let Some(parent) = &node.parent {
+            parent.pending.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(Arc::new(node))
+    }
+
+    /// What `node`, which is finished, was in its parent; once for each node.
+    pub fn above(node: &DirNode) -> Option<Self> {
+        node.parent.clone().map(Self)
+    }
+
+    /// One more.
+    pub fn more(node: &Arc<DirNode>) -> Self {
+        node.pending.fetch_add(1, Ordering::Relaxed);
+        Self(node.clone())
+    }
+
+    pub fn node(&self) -> &Arc<DirNode> {
+        &self.0
+    }
+
+    /// Notes that it is done; the directory, if it was the last there.
+    pub fn done(self) -> Option<Arc<DirNode>> {
+        (self.0.pending.fetch_sub(1, Ordering::AcqRel) == 1).then_some(self.0)
     }
 }
 
@@ -185,7 +264,7 @@ impl KeptNodes {
     }
 
     /// Notes that `node` is needed once more.
-    pub fn add(&self, node: &Node) {
+    pub fn add(&self, node: &DirNode) {
         let mut node = Some(node);
         while let Some(added) = node.filter(|node| node.kept.fetch_add(1, Ordering::Relaxed) == 0) {
             self.0.fetch_add(1, Ordering::Relaxed);
@@ -194,97 +273,13 @@ impl KeptNodes {
     }
 
     /// Takes that back.
-    pub fn remove(&self, node: &Node) {
+    pub fn remove(&self, node: &DirNode) {
         let mut node = Some(node);
         while let Some(gone) = node.filter(|node| node.kept.fetch_sub(1, Ordering::Relaxed) == 1) {
             self.0.fetch_sub(1, Ordering::Relaxed);
             node = gone.parent.as_deref();
         }
     }
-}
-
-/// The bounded set of directories that hold descriptors, oldest first.
-#[derive(Debug)]
-pub(super) struct Held {
-    order: Mutex<VecDeque<Weak<Node>>>,
-    limit: usize,
-}
-
-impl Held {
-    /// `limit` is a number of directories (two descriptors each).
-    pub fn new(limit: usize) -> Self {
-        Self { order: Mutex::new(VecDeque::new()), limit }
-    }
-
-    /// Notes that `node` holds its descriptors, and lets go of the oldest beyond the limit. Whoever
-    /// works with those right now keeps them open until it is done.
-    pub fn note(&self, node: &Arc<Node>) {
-        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        order.push_back(Arc::downgrade(node));
-        while order.len() > self.limit {
-            if let Some(oldest) = order.pop_front().and_then(|weak| weak.upgrade())
-                && oldest.parent.is_some()
-            {
-                oldest.hold(None);
-            }
-        }
-    }
-
-    /// The descriptors of `node`, found again from the nearest ancestor that holds its own.
-    pub fn open(&self, node: &Arc<Node>) -> Result<Arc<Pair>, (Side, Errno)> {
-        let mut missing: Vec<&Arc<Node>> = Vec::new();
-        let mut place = node;
-        let mut pair = loop {
-            if let Some(pair) = place.held() {
-                break pair;
-            }
-            missing.push(place);
-            match &place.parent {
-                Some(parent) => place = parent,
-                None => return Err((Side::Source, Errno::BADF)),
-            }
-        };
-        for next in missing.into_iter().rev() {
-            pair = Arc::new(reopen(&pair, &next.name, next)?);
-        }
-        if node.held().is_none() {
-            node.hold(Some(pair.clone()));
-            self.note(node);
-        }
-        Ok(pair)
-    }
-
-    /// Lets `parent` hold descriptors again, found through ".." of its child `pair`, so that going
-    /// up a long path need not start at the top each time. Where that fails, [`Held::open`] tries.
-    pub fn reach_up(&self, parent: &Arc<Node>, pair: &Pair) {
-        if parent.held().is_none()
-            && let Ok(found) = reopen(pair, c"..", parent)
-        {
-            parent.hold(Some(Arc::new(found)));
-            self.note(parent);
-        }
-    }
-}
-
-/// Opens `node` by `name` relative to `from`: its own name from its parent, ".." from a child.
-fn reopen(from: &Pair, name: &CStr, node: &Node) -> Result<Pair, (Side, Errno)> {
-    let src = at::open_dir(&from.src, name).map_err(|errno| (Side::Source, errno))?;
-    let stat = at::stat_fd(&src).map_err(|errno| (Side::Source, errno))?;
-    if !stat.same_inode(&node.stat) {
-        return Err((Side::Source, Errno::STALE));
-    }
-    let dst = match (&from.dst, node.dst_id) {
-        (Some(from), Some(id)) => {
-            let dst = at::open_dir(from, name).map_err(|e| (Side::Destination, e))?;
-            let stat = at::stat_fd(&dst).map_err(|errno| (Side::Destination, errno))?;
-            if (stat.dev, stat.ino) != id {
-                return Err((Side::Destination, Errno::STALE));
-            }
-            Some(dst)
-        }
-        _ => None,
-    };
-    Ok(Pair { src, dst })
 }
 
 /// `base` joined with `name`, for messages.

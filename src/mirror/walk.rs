@@ -6,14 +6,17 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::io::Errno;
-
-use super::ahead::{Found, look};
-use super::pool::{Name, Task};
-use super::report::{Side, add};
-use super::tree::{Node, Pair};
+use super::ahead::is_too_large;
+use super::announce;
+use super::counters::add;
+use super::directory::{self, ReadyDir};
+use super::engine::{Engine, Pass, Task, Worker};
+use super::entry;
+use super::fault::{Fault, Side, Step};
+use super::found::{FoundEntry, ListedName, look};
+use super::limits::{LISTING, SMALL_LISTING};
+use super::tree::{DirNode, DirPair, OpenDir, Pending};
 use super::xattrs::Xattrs;
-use super::{Engine, LISTING, Pass, Worker};
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, at};
 
@@ -29,243 +32,178 @@ const LIST_SLOW: usize = 4;
 /// done in the smallest portions.
 const SOME: u64 = 4096;
 const MANY: u64 = 32 * 1024;
-/// What one getdents64(2) may fill then.
-const SMALL_LISTING: usize = 512;
 
-impl Engine<'_> {
-    /// Queues the directory `name` of `node`.
-    pub(super) fn descend(&self, node: &Arc<Node>, name: CString) {
-        node.expect(1);
-        self.queue.push_beyond_limit(Task::Directory(node.clone(), name));
+/// Mirrors the directory `name` of `parent` with its entries; those that are directories are
+/// queued.
+pub(super) fn directory(w: &mut Worker<'_>, parent: &Arc<DirNode>, name: CString) {
+    let engine = w.engine;
+    let opened = engine.open(parent).and_then(|parent| open(engine, &parent, &name));
+    let Some(Some((dir, pending))) = announce::value(engine, parent, &name, opened) else { return };
+    engine.held.note(&dir.node);
+    if dir.node.stat.mount_id == engine.src_mount {
+        list(w, &dir, 0);
+    } else {
+        // What is mounted there belongs to another file system; its mount point is ours.
+        dir.node.set_incomplete();
+        announce::left_out(engine, parent, &dir.node.name);
     }
+    release(engine, pending);
+}
 
-    /// Mirrors the directory `name` of `parent` with its entries; those that are directories are
-    /// queued.
-    pub(super) fn directory(&self, worker: &mut Worker, parent: &Arc<Node>, name: CString) {
-        let Some(pair) = self.open(parent, &name) else { return };
-        let opened = at::open_dir(&pair.src, &name)
-            .and_then(|src| at::stat_fd(&src).map(|stat| (src, stat)));
-        let (src, stat) = match opened {
-            Ok(opened) => opened,
-            Err(Errno::NOENT) => return self.vanished(parent, &name),
-            Err(errno) => return self.fail(parent, &name, Side::Source, "open directory", errno),
-        };
-        let xattrs = match Xattrs::read(&Target::fd(&src)) {
-            Ok(xattrs) => xattrs,
-            Err(errno) => {
-                return self.fail(parent, &name, Side::Source, "read xattrs of", errno);
-            }
-        };
-        let made = match self.pass {
-            Pass::Copy => self.make_directory(parent, &pair, &name, &stat, &xattrs),
-            _ => Ok(Some(self.existing_directory(parent, &pair, &name))),
-        };
-        let place = match made {
-            Ok(Some(place)) => place,
-            Ok(None) => return,
-            Err((operation, errno)) => {
-                return self.fail(parent, &name, Side::Destination, operation, errno);
-            }
-        };
-        let pair = Arc::new(Pair { src, dst: place.dst });
-        let node = match Node::new(Some(parent.clone()), name, stat, &pair, place.fresh) {
-            Ok(mut node) => {
-                node.closed = place.closed;
-                node.unfinished = place.unfinished;
-                node.widened = place.widened;
-                node.protected = place.protected;
-                Arc::new(node)
-            }
-            Err(errno) => {
-                return self.fail(parent, c"", Side::Destination, "stat a new directory in", errno);
-            }
-        };
-        parent.expect(1);
-        self.held.note(&node);
-        if stat.mount_id == self.src_mount {
-            self.list(worker, &node, &pair, 0);
-        } else {
-            // What is mounted there belongs to another file system; its mount point is ours.
-            node.whole.store(false, Ordering::Relaxed);
-            self.leave_out(parent, &node.name);
-        }
-        self.release(node);
-    }
+/// Opens the directory `name` of `parent` in both trees and makes it in the destination where needed; `None`
+/// where something else stays in its place.
+fn open(engine: &Engine<'_>, parent: &OpenDir, name: &CString) -> Step<Option<(OpenDir, Pending)>> {
+    let src = at::open_dir(&parent.pair.src, name).map_err(Fault::source("open directory"))?;
+    let stat = at::stat_fd(&src).map_err(Fault::source("open directory"))?;
+    let xattrs = Xattrs::read(&Target::fd(&src)).map_err(Fault::source("read xattrs of"))?;
+    let ready = match engine.pass {
+        Pass::Copy => directory::make(engine, parent, name, &stat, &xattrs)?,
+        _ => Some(directory::existing(engine, parent, name)),
+    };
+    let Some(ReadyDir { dst, standing, widened, protected }) = ready else { return Ok(None) };
+    let pair = Arc::new(DirPair { src, dst });
+    let above = Some(parent.node.clone());
+    let mut node = DirNode::new(above, name.clone(), stat, &pair, standing)
+        .map_err(Fault::destination("stat"))?;
+    (node.widened, node.protected) = (widened, protected);
+    let pending = Pending::first(node);
+    Ok(Some((OpenDir { node: pending.node().clone(), pair }, pending)))
+}
 
-    /// Reads the source directory from `position` and deals with its entries. Where many directories wait
-    /// already, the rest waits in the directory until those that were found are done.
-    pub(super) fn list(
-        &self,
-        worker: &mut Worker,
-        node: &Arc<Node>,
-        pair: &Arc<Pair>,
-        mut position: u64,
-    ) {
-        add(&self.counters.directories, u64::from(position == 0));
-        let mut batch: Vec<Name> = Vec::new();
-        let mut directories = Vec::new();
-        let mut listing = std::mem::take(&mut worker.listing);
-        let mut listed = at::set_position(&pair.src, position).map(ControlFlow::Continue);
-        while let Ok(ControlFlow::Continue(())) = listed {
-            add(&self.counters.life, 1);
-            let waiting = self.queue.directories();
-            let size = if waiting < MANY { LISTING } else { SMALL_LISTING };
-            listed = at::list_portion(&pair.src, &mut listing[..size], |name, mut kind, ino| {
-                if self.is_excepted(node, name) {
-                    return ControlFlow::Continue(());
-                }
-                node.src_entries.fetch_add(1, Ordering::Relaxed);
-                if kind.is_none() && waiting >= SOME {
-                    kind = at::stat(&pair.src, name).map(|stat| stat.kind).ok();
-                }
-                if kind == Some(Kind::Dir) {
-                    directories.push(name.to_owned());
-                } else if kind.is_none() || self.pass != Pass::Remove {
-                    add(&self.counters.waiting, 1);
-                    batch.push(Name { name: name.to_owned(), kind, ino });
-                }
-                if batch.len() == BATCH {
-                    self.hand_out(worker, node, pair, std::mem::take(&mut batch));
-                }
-                ControlFlow::Continue(())
-            });
-            let more = matches!(listed, Ok(ControlFlow::Continue(())));
-            if more && waiting >= SOME && !directories.is_empty() {
-                match at::position(&pair.src) {
-                    Ok(there) => position = there,
-                    Err(errno) => {
-                        listed = Err(errno);
-                        break;
-                    }
-                }
-                // Below those that were found, for the last is taken first.
-                node.expect(1);
-                self.queue.push_beyond_limit(Task::List(node.clone(), position));
-                listed = Ok(ControlFlow::Break(()));
+/// Reads the source directory from `position` and deals with its entries. Where many directories wait
+/// already, the rest waits in the directory until those that were found are done.
+pub(super) fn list(w: &mut Worker<'_>, dir: &OpenDir, mut position: u64) {
+    let engine = w.engine;
+    let OpenDir { node, pair } = dir;
+    add(&engine.counters.directories, u64::from(position == 0));
+    let mut batch: Vec<ListedName> = Vec::new();
+    let mut directories = Vec::new();
+    let mut listing = std::mem::take(&mut w.listing);
+    let mut listed = at::set_position(&pair.src, position).map(ControlFlow::Continue);
+    while let Ok(ControlFlow::Continue(())) = listed {
+        add(&engine.counters.life, 1);
+        let waiting = engine.queue.later();
+        let size = if waiting < MANY { LISTING } else { SMALL_LISTING };
+        listed = at::list_portion(&pair.src, &mut listing[..size], |name, mut kind, ino| {
+            if engine.is_excepted(node, name) {
+                return ControlFlow::Continue(());
             }
-            for name in directories.drain(..) {
-                self.descend(node, name);
+            node.src_entries.fetch_add(1, Ordering::Relaxed);
+            if kind.is_none() && waiting >= SOME {
+                kind = at::stat(&pair.src, name).map(|stat| stat.kind).ok();
             }
-        }
-        worker.listing = listing;
-        if let Err(errno) = listed {
-            node.whole.store(false, Ordering::Relaxed);
-            self.fail(node, c"", Side::Source, "list", errno);
-        }
-        self.hand_out(worker, node, pair, batch);
-    }
-
-    /// Cuts a batch into lists for the queue and does what does not fit there itself.
-    fn hand_out(
-        &self,
-        worker: &mut Worker,
-        node: &Arc<Node>,
-        pair: &Arc<Pair>,
-        mut batch: Vec<Name>,
-    ) {
-        if self.stopped() {
-            return self.pass_over(batch.len());
-        }
-        batch.sort_unstable_by_key(|name| name.ino);
-        let ahead = node.fresh && self.ahead_wanted() && worker.ahead.is_able();
-        let size = match (self.queue.slow(), ahead) {
-            (false, _) => LIST_FAST,
-            (true, false) => LIST_SLOW,
-            (true, true) => worker.ahead.batch().max(LIST_SLOW),
-        };
-        while batch.len() > size {
-            let list = batch.split_off(batch.len() - size);
-            self.pass_on(worker, node, pair, list);
-        }
-        node.expect(1);
-        self.entries(worker, node, Some(pair), batch);
-    }
-
-    /// Mirrors a list of entries, one expected thing of `node`.
-    pub(super) fn entries(
-        &self,
-        worker: &mut Worker,
-        node: &Arc<Node>,
-        pair: Option<&Arc<Pair>>,
-        list: Vec<Name>,
-    ) {
-        let opened;
-        let pair = match pair {
-            Some(pair) => Some(pair),
-            None => {
-                opened = self.open(node, c"");
-                opened.as_ref()
+            if kind == Some(Kind::Dir) {
+                directories.push(name.to_owned());
+            } else if kind.is_none() || engine.pass != Pass::Remove {
+                add(&engine.counters.waiting, 1);
+                batch.push(ListedName { name: name.to_owned(), kind, ino });
             }
-        };
-        match pair {
-            Some(pair) => self.batches(worker, node, pair, list),
-            None => self.pass_over(list.len()),
-        }
-        self.release(node.clone());
-    }
-
-    /// Looks at the entries a batch at a time and mirrors each. Where their content will be wanted,
-    /// the small files of a batch are read ahead when that helps, and the large ones are left to
-    /// whoever is free.
-    fn batches(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>, list: Vec<Name>) {
-        let open = node.fresh && self.pass == Pass::Copy;
-        let fill = open && !self.options.dry_run;
-        let alone = list.len() == 1;
-        let mut list = list.into_iter();
-        while list.len() > 0 && !self.stopped() {
-            // The source is looked at as ourselves, a batch at a time, for taking ids has its price.
-            worker.ids.reset();
-            let size = if fill { worker.ahead.batch() } else { 1 };
-            let names = list.by_ref().take(size);
-            let mut batch: Vec<Found> = names.map(|name| look(pair, name, open)).collect();
-            if fill && self.ahead_wanted() && worker.ahead.read(&mut batch, self.src_mount).is_err()
-            {
-                // This file system reads with waiting only.
-                self.no_ahead.store(true, Ordering::Relaxed);
+            if batch.len() == BATCH {
+                hand_out(w, dir, std::mem::take(&mut batch));
             }
-            for found in batch {
-                if self.stopped() {
-                    self.pass_over(1);
-                } else if fill && !alone && found.is_large() {
-                    self.pass_on(worker, node, pair, vec![found.name]);
-                } else {
-                    self.entry(worker, node, pair, found);
-                    self.pass_over(1);
+            ControlFlow::Continue(())
+        });
+        let more = matches!(listed, Ok(ControlFlow::Continue(())));
+        if more && waiting >= SOME && !directories.is_empty() {
+            match at::position(&pair.src) {
+                Ok(there) => position = there,
+                Err(errno) => {
+                    listed = Err(errno);
+                    break;
                 }
             }
+            // Below those that were found, for the last is taken first.
+            engine.queue.push(Task::List(Pending::more(node), position));
+            listed = Ok(ControlFlow::Break(()));
         }
-        worker.ids.reset();
-        self.pass_over(list.len());
-    }
-
-    fn ahead_wanted(&self) -> bool {
-        self.queue.slow() && !self.no_ahead.load(Ordering::Relaxed)
-    }
-
-    /// Leaves a list to whoever is free; it is done here only when the queue is full.
-    fn pass_on(&self, worker: &mut Worker, node: &Arc<Node>, pair: &Arc<Pair>, list: Vec<Name>) {
-        node.expect(1);
-        if let Err(Task::Entries(node, list)) = self.queue.push(Task::Entries(node.clone(), list)) {
-            self.entries(worker, &node, Some(pair), list);
+        for name in directories.drain(..) {
+            engine.queue_directory(node, name);
         }
     }
-
-    /// Notes that `count` listed entries are dealt with, or given up.
-    fn pass_over(&self, count: usize) {
-        self.counters.waiting.fetch_sub(count as u64, Ordering::Relaxed);
+    w.listing = listing;
+    if let Err(errno) = listed {
+        node.set_incomplete();
+        let fault = Fault::Os { side: Side::Source, operation: "list", errno };
+        announce::fault(engine, node, c"", fault);
     }
+    hand_out(w, dir, batch);
+}
 
-    /// Notes that one expected thing of `node` is done, and finishes every directory of which that
-    /// was the last.
-    pub(super) fn release(&self, node: Arc<Node>) {
-        let mut node = node;
-        while node.done() {
-            let pair = self.finish(&node);
-            let Some(parent) = node.parent.clone() else { return };
-            if let Some(pair) = pair {
-                self.held.reach_up(&parent, &pair);
+/// Cuts a batch into lists for the queue and does what does not fit there itself.
+fn hand_out(w: &mut Worker<'_>, dir: &OpenDir, mut batch: Vec<ListedName>) {
+    let engine = w.engine;
+    if engine.stopped() {
+        return engine.pass_over(batch.len());
+    }
+    batch.sort_unstable_by_key(|name| name.ino);
+    let ahead = dir.node.is_new() && wants_ahead(engine) && w.ahead.is_able();
+    let size = match (engine.pace.is_slow(), ahead) {
+        (false, _) => LIST_FAST,
+        (true, false) => LIST_SLOW,
+        (true, true) => w.ahead.batch().max(LIST_SLOW),
+    };
+    while batch.len() > size {
+        let list = batch.split_off(batch.len() - size);
+        pass_on(w, dir, list);
+    }
+    entries(w, dir, batch);
+}
+
+/// Mirrors a list of entries. Looks at them a batch at a time; where their content will be wanted,
+/// the small files of a batch are read ahead when that helps, and the large ones are left to
+/// whoever is free.
+pub(super) fn entries(w: &mut Worker<'_>, dir: &OpenDir, list: Vec<ListedName>) {
+    let engine = w.engine;
+    let open = dir.node.is_new() && engine.pass == Pass::Copy;
+    let fill = open && !engine.dry_run();
+    let alone = list.len() == 1;
+    let mut list = list.into_iter();
+    while list.len() > 0 && !engine.stopped() {
+        // The source is looked at as ourselves, a batch at a time, for taking ids has its price.
+        w.ids.reset();
+        let size = if fill { w.ahead.batch() } else { 1 };
+        let names = list.by_ref().take(size);
+        let mut batch: Vec<FoundEntry> = names.map(|name| look(&dir.pair, name, open)).collect();
+        if fill && wants_ahead(engine) && w.ahead.read(&mut batch, engine.src_mount).is_err() {
+            // This file system reads with waiting only.
+            engine.no_ahead.store(true, Ordering::Relaxed);
+        }
+        for found in batch {
+            if engine.stopped() {
+                engine.pass_over(1);
+            } else if fill && !alone && is_too_large(&found) {
+                pass_on(w, dir, vec![found.name]);
+            } else {
+                entry::mirror(w, dir, found);
+                engine.pass_over(1);
             }
-            node = parent;
         }
+    }
+    w.ids.reset();
+    engine.pass_over(list.len());
+}
+
+fn wants_ahead(engine: &Engine<'_>) -> bool {
+    engine.pace.is_slow() && !engine.no_ahead.load(Ordering::Relaxed)
+}
+
+/// Leaves a list to whoever is free; it is done here only when the queue is full.
+fn pass_on(w: &mut Worker<'_>, dir: &OpenDir, list: Vec<ListedName>) {
+    let task = Task::Entries(Pending::more(&dir.node), list);
+    if let Err(Task::Entries(pending, list)) = w.engine.queue.offer(task) {
+        entries(w, dir, list);
+        release(w.engine, pending);
+    }
+}
+
+/// Notes that one thing is done, and finishes every directory of which that was the last.
+pub(super) fn release(engine: &Engine<'_>, pending: Pending) {
+    let mut pending = Some(pending);
+    while let Some(node) = pending.and_then(Pending::done) {
+        let dir = directory::finish(engine, &node);
+        if let (Some(dir), Some(parent)) = (dir, &node.parent) {
+            engine.held.reach_up(parent, &dir.pair);
+        }
+        pending = Pending::above(&node);
     }
 }

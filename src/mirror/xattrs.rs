@@ -11,7 +11,7 @@ use nix::libc::BTRFS_SUPER_MAGIC;
 use rustix::fs::fstatfs;
 use rustix::io::Errno;
 
-use super::metadata::is_mirrored;
+use super::fault::AttributeFaults;
 use crate::fs::xattr::{Buffer, Target};
 
 pub(super) const ACCESS: &CStr = c"system.posix_acl_access";
@@ -19,9 +19,6 @@ pub(super) const DEFAULT: &CStr = c"system.posix_acl_default";
 const CAPABILITY: &CStr = c"security.capability";
 /// Bytes of values held of one object.
 const HELD: usize = 64 * 1024;
-
-/// Receives what failed and why.
-pub(super) type Fail<'a> = dyn FnMut(&'static str, Errno) + 'a;
 
 /// The xattrs that are mirrored: POSIX ACLs and the user, trusted, security and btrfs name spaces. Other
 /// `system.*` names are views of the file system itself.
@@ -152,9 +149,10 @@ impl Xattrs {
     }
 
     /// Removes from `target` what is in `found` and not in these.
-    pub fn remove_surplus(&self, target: &Target<'_>, found: &Self, fail: &mut Fail<'_>) {
+    pub fn remove_surplus(&self, target: &Target<'_>, found: &Self) -> AttributeFaults {
+        let mut faults = AttributeFaults::default();
         if found.unlisted {
-            fail("list all xattrs of", Errno::TOOBIG);
+            faults.add("list all xattrs of", Errno::TOOBIG);
         }
         let acls =
             [(ACCESS, &self.access, &found.access), (DEFAULT, &self.default, &found.default)];
@@ -166,10 +164,9 @@ impl Xattrs {
                 self.find(name).is_none() && (!self.unlisted || *name == CAPABILITY)
             });
         for name in acls.map(|(name, ..)| name).chain(others) {
-            if let Err(errno) = target.remove(name) {
-                fail("remove xattr of", errno);
-            }
+            faults.check("remove xattr of", target.remove(name));
         }
+        faults
     }
 
     /// Gives them to `target`. `found`: what is there already and need not be set, and whether a
@@ -180,8 +177,8 @@ impl Xattrs {
         target: &Target<'_>,
         found: Option<(&Self, bool)>,
         owned: bool,
-        fail: &mut Fail<'_>,
-    ) {
+    ) -> AttributeFaults {
+        let mut faults = AttributeFaults::default();
         let acls = [
             (ACCESS, &self.access, found.map(|(found, _)| &found.access), "set ACL of"),
             (DEFAULT, &self.default, found.map(|(found, _)| &found.default), "set default ACL of"),
@@ -189,13 +186,12 @@ impl Xattrs {
         for (name, value, there, operation) in acls {
             if let Some(acl) = value
                 && there != Some(value)
-                && let Err(errno) = target.set(name, acl)
             {
-                fail(operation, errno);
+                faults.check(operation, target.set(name, acl));
             }
         }
         if self.unlisted {
-            fail("copy all xattrs to", Errno::TOOBIG);
+            faults.add("copy all xattrs to", Errno::TOOBIG);
         }
         let (mut buffers, mut buffer) = Default::default();
         for entry in &self.others {
@@ -211,18 +207,26 @@ impl Xattrs {
                 Ok(Some(value)) => target.set(name, value),
                 Ok(None) => Ok(()),
                 Err(errno) => {
-                    fail("read the source's xattr for", errno);
+                    faults.add("read the source's xattr for", errno);
                     continue;
                 }
             };
-            match set {
-                // A property of another file system.
-                Err(Errno::OPNOTSUPP) if is_of_btrfs(name) => {}
-                Err(errno) => fail("set xattr of", errno),
-                Ok(()) => {}
+            // A property of another file system.
+            if !(set == Err(Errno::OPNOTSUPP) && is_of_btrfs(name)) {
+                faults.check("set xattr of", set);
             }
         }
+        faults
     }
+}
+
+fn is_mirrored(name: &CStr) -> bool {
+    let bytes = name.to_bytes();
+    // A snapshot's record of a start is of an earlier life.
+    name != crate::record::ATTRIBUTE
+        && [&b"user."[..], b"trusted.", b"security.", b"btrfs."]
+            .iter()
+            .any(|space| bytes.starts_with(space))
 }
 
 /// A property of files that btrfs shows as an xattr (btrfs-property(8)).
