@@ -14,8 +14,8 @@ use molecule_tools::process;
 use serde_json::Value;
 use tracing::Level;
 
+use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{Applet, Context};
 
 pub const APPLET: Applet = Applet {
     name: "boot-audit",

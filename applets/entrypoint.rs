@@ -14,8 +14,9 @@ use molecule_tools::process;
 use molecule_tools::process::step::{self, StepEnd};
 use tracing::Level;
 
+use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{Applet, Context, boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
+use crate::{boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
 
 pub const APPLET: Applet =
     Applet { name: "entrypoint", summary: "boot the container: all of it", run };
@@ -26,7 +27,7 @@ fn run(context: &Context) -> Result<Status, Exit> {
     let limit = step_limit(&environment);
     audit(limit)?;
     if rustix::process::geteuid().is_root() {
-        let identity = boot_as_root(&environment, limit)?;
+        let identity = boot_as_root(context, &environment, limit)?;
         process::set(&mut environment, "HOME", identity.home.as_os_str());
         audit(limit)?;
     } else {
@@ -45,7 +46,11 @@ fn run(context: &Context) -> Result<Status, Exit> {
 }
 
 /// The part of the boot that takes root's rights, the last of which is to become the agent for good.
-fn boot_as_root(environment: &[CString], limit: Duration) -> Result<Identity, Exit> {
+fn boot_as_root(
+    context: &Context,
+    environment: &[CString],
+    limit: Duration,
+) -> Result<Identity, Exit> {
     let restored = guarded("restore", limit, |heart| restore::boot(heart, 2 * limit))?;
     let agent = setting(environment, "MOLECULE_AGENT", DEFAULT_AGENT);
     let looked_up = look_up(&agent);
@@ -71,7 +76,7 @@ fn boot_as_root(environment: &[CString], limit: Duration) -> Result<Identity, Ex
     }
     record(limit)?;
     // A disk that failed then may answer now.
-    Ok(looked_up.or_else(|_| look_up(&agent)).and_then(assume)?)
+    Ok(looked_up.or_else(|_| look_up(&agent)).and_then(|identity| assume(context, identity))?)
 }
 
 fn audit(limit: Duration) -> Result<Ended, Exit> {
@@ -160,14 +165,11 @@ fn look_up(agent: &OsStr) -> Result<Identity> {
     }
 }
 
-/// Becomes `identity` for good.
-fn assume(identity: Identity) -> Result<Identity> {
+fn assume(context: &Context, identity: Identity) -> Result<Identity> {
     if identity.uid != 0 && identity.groups.contains(&0) {
         warn("/etc/group lists the agent in root's group (0)");
     }
-    if let Some(unset) = identity.assume()? {
-        warn(&unset.to_string());
-    }
+    context.assume(&identity)?;
     Ok(identity)
 }
 

@@ -17,8 +17,9 @@ use molecule_tools::process;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
+use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{Applet, Context, fix_perms, token_refresh};
+use crate::{fix_perms, token_refresh};
 
 pub const APPLET: Applet = Applet {
     name: "git-cred-setup",

@@ -10,10 +10,9 @@ use molecule_tools::fs::Dir;
 use molecule_tools::identity::{Database, Identity, UserSpec};
 use molecule_tools::log::{self, Stream};
 use molecule_tools::process;
-use tracing::Level;
 
+use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{Applet, Context};
 
 pub const APPLET: Applet =
     Applet { name: "gosu", summary: "become a user and exec a command", run };
@@ -60,7 +59,7 @@ fn switch_and_exec(context: &Context, spec: &OsStr, name: &OsStr) -> Result<Infa
     let typed = &context.inherited.arguments;
     let command = &typed[typed.len() - (context.arguments.len() - 1)..];
 
-    let identity = assume(spec)
+    let identity = assume(context, spec)
         .map_err(|error| Exit::Error(format!("cannot become {}: {error}", escape(spec))))?;
 
     let mut environment = process::environment();
@@ -72,11 +71,9 @@ fn switch_and_exec(context: &Context, spec: &OsStr, name: &OsStr) -> Result<Infa
     Err(Error::os("run", program, errno).into())
 }
 
-fn assume(spec: &OsStr) -> Result<Identity> {
+fn assume(context: &Context, spec: &OsStr) -> Result<Identity> {
     let spec = UserSpec::parse(spec)?;
     let identity = spec.resolve(&Database::read(&Dir::open_operator_path("/")?)?)?;
-    if let Some(unset) = identity.assume()? {
-        log::complain(APPLET.name, Level::WARN, &unset.to_string());
-    }
+    context.assume(&identity)?;
     Ok(identity)
 }

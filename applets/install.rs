@@ -9,7 +9,7 @@ use molecule_tools::fs::{Dir, Kind, TempName};
 use molecule_tools::log::{self, Stream};
 use tracing::Level;
 
-use crate::Applet;
+use crate::applet::Applet;
 use crate::exit::Status;
 
 pub fn run(arguments: &[OsString], applets: &[Applet]) -> Status {

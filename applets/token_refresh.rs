@@ -15,8 +15,8 @@ use molecule_tools::process::{self, BoundedLog, End, Prepared, Supervisor};
 use rustix::io::Errno;
 use tracing::Level;
 
+use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{Applet, Context};
 
 pub const APPLET: Applet =
     Applet { name: "token-refresh", summary: "keep the GitHub token refresh script running", run };

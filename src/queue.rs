@@ -64,6 +64,11 @@ impl<T> WorkQueue<T> {
         Ok(())
     }
 
+    /// Whether [`WorkQueue::offer`] would be taken now.
+    pub fn has_room(&self) -> bool {
+        lock(&self.state).urgent.len() < self.bound
+    }
+
     /// Adds an urgent task that cannot be done by whoever found it.
     pub fn push_urgent(&self, task: T) {
         let mut state = lock(&self.state);

@@ -6,39 +6,36 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-mod support;
-
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::process::ExitCode;
 
-use support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
-use support::{Need, case};
+use crate::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
+use crate::support::{Case, Need, test_case};
 
 const REFERENCE: &str = include_str!("reference/entrypoint.sh");
 /// As whom a block is taken.
 type Who = fn(Run) -> Run;
 
-fn main() -> ExitCode {
+pub fn cases() -> Vec<Case> {
     let acl = &[Need::Root, Need::Program("setfacl"), Need::Program("setfattr")];
     let traced = &[Need::Root, Need::Program("strace")];
-    support::run(vec![
-        case("the_block_is_the_references_line_by_line", &[Need::Root], differential),
-        case("the_block_is_the_references_whatever_the_volumes_are", acl, odd_volumes),
-        case("the_block_is_the_references_at_every_age", &[Need::Root], ages),
-        case("an_unknown_user_is_unknown", &[Need::Root], unknown_user),
-        case("one_fact_stays_one_line", &[Need::Root], escapes),
-        case("a_terminal_is_told_nothing_by_a_name", &[], interpreted),
-        case("no_value_of_an_audited_variable_is_printed", &[Need::Root], no_values),
-        case("more_names_come_from_the_environment_and_options", &[Need::Root], more_names),
-        case("a_word_that_is_no_name_is_refused_unrepeated", &[], refused_names),
-        case("json_has_the_facts_of_the_block", &[Need::Root], json),
-        case("another_root_has_its_own_names_and_volumes", &[Need::Root], other_root),
-        case("what_cannot_be_found_out_is_no_fact", traced, failures),
-        case("an_interrupted_call_is_repeated", traced, interrupted),
-        case("a_directory_of_many_names_costs_a_screenful", &[], many_names),
-        case("a_closed_stdout_is_no_failure", &[Need::Root], closed_stdout),
-    ])
+    vec![
+        test_case!(the_block_is_the_references_line_by_line, &[Need::Root]),
+        test_case!(the_block_is_the_references_whatever_the_volumes_are, acl),
+        test_case!(the_block_is_the_references_at_every_age, &[Need::Root]),
+        test_case!(an_unknown_user_is_unknown, &[Need::Root]),
+        test_case!(one_fact_stays_one_line, &[Need::Root]),
+        test_case!(a_terminal_is_told_nothing_by_a_name, &[]),
+        test_case!(no_value_of_an_audited_variable_is_printed, &[Need::Root]),
+        test_case!(more_names_come_from_the_environment_and_options, &[Need::Root]),
+        test_case!(a_word_that_is_no_name_is_refused_unrepeated, &[]),
+        test_case!(json_has_the_facts_of_the_block, &[Need::Root]),
+        test_case!(another_root_has_its_own_names_and_volumes, &[Need::Root]),
+        test_case!(what_cannot_be_found_out_is_no_fact, traced),
+        test_case!(an_interrupted_call_is_repeated, traced),
+        test_case!(a_directory_of_many_names_costs_a_screenful, &[]),
+        test_case!(a_closed_stdout_is_no_failure, &[Need::Root]),
+    ]
 }
 
 /// The reference's function alone, and one call of it.
@@ -77,7 +74,7 @@ fn untimed(block: &str) -> String {
     format!("{first}\n{rest}")
 }
 
-fn differential() {
+fn the_block_is_the_references_line_by_line() {
     let sandbox = Sandbox::new();
     sandbox.sh(
         "cd /configs; touch config.yaml .hidden B a 'two words' Z_ 1; mkdir skills; ln -s x link
@@ -102,7 +99,7 @@ fn differential() {
     }
 }
 
-fn odd_volumes() {
+fn the_block_is_the_references_whatever_the_volumes_are() {
     for (layout, expected) in [
         ("rm -r /configs /workspace", "configs_dir: MISSING\nconfigs_contents: \n"),
         ("chmod 0 /configs; touch /configs/a", "configs_dir: d--------- "),
@@ -149,7 +146,7 @@ fn odd_volumes() {
 }
 
 /// `ls -ld` changes its form at half a year and at now. Half a year is 365.2425 days / 2.
-fn ages() {
+fn the_block_is_the_references_at_every_age() {
     let sandbox = Sandbox::new();
     for (age, clock) in [
         ("now", true),
@@ -170,7 +167,7 @@ fn ages() {
     }
 }
 
-fn unknown_user() {
+fn an_unknown_user_is_unknown() {
     let sandbox = Sandbox::new();
     let run = |run: Run| {
         let outcome = run.arg("boot-audit").identity(4242, 4343, &[]).run();
@@ -185,7 +182,7 @@ fn unknown_user() {
     assert!(block.contains("\nconfigs_dir: drwxr-xr-x 2 0 0 "), "{block}");
 }
 
-fn escapes() {
+fn one_fact_stays_one_line() {
     let sandbox = Sandbox::new();
     let configs = sandbox.path("/configs");
     for name in [b"a\nenv KIMI_API_KEY=set".as_slice(), b"b\\nc", b"c\x1b[2J", b"d\xff"] {
@@ -213,7 +210,7 @@ fn escapes() {
     assert!(block.contains(r"/workspace -> x\nenv GLM_API_KEY=set"), "{block}");
 }
 
-fn interpreted() {
+fn a_terminal_is_told_nothing_by_a_name() {
     const NAMES: [&str; 4] =
         ["1\u{9b}2J\u{7f}", "2\u{202e}\u{200e}", "3\u{feff}\u{e0041}", "4\n\\é"];
     let directory = tempfile::tempdir().unwrap();
@@ -222,9 +219,9 @@ fn interpreted() {
         std::fs::write(directory.path().join("configs").join(name), "").unwrap();
     }
     let run = |form: &[&str]| {
-        let mut command = support::program();
+        let mut command = crate::support::program();
         command.args(["boot-audit", "--root"]).arg(directory.path()).args(form);
-        let text = support::ok(command.env("WORKSPACE_ID", NAMES.concat()));
+        let text = crate::support::ok(command.env("WORKSPACE_ID", NAMES.concat()));
         let raw = |c: char| c != '\n' && !c.is_ascii_graphic() && !" é".contains(c);
         assert!(!text.contains(raw), "{text:?}");
         text
@@ -238,7 +235,7 @@ fn interpreted() {
     assert_eq!(object["workspace_id"], NAMES.concat());
 }
 
-fn no_values() {
+fn no_value_of_an_audited_variable_is_printed() {
     let sandbox = Sandbox::new();
     let names = sandbox.program().arg("boot-audit").run().stdout();
     let names = names.lines().filter_map(|line| line.strip_prefix("env ")?.split('=').next());
@@ -254,7 +251,7 @@ fn no_values() {
     }
 }
 
-fn more_names() {
+fn more_names_come_from_the_environment_and_options() {
     let sandbox = Sandbox::new();
     let outcome = sandbox
         .program()
@@ -271,9 +268,10 @@ fn more_names() {
     assert_eq!(outcome.stderr(), complaint.repeat(3));
 }
 
-fn refused_names() {
+fn a_word_that_is_no_name_is_refused_unrepeated() {
     for word in ["TOKEN=sk-canary", "", "9", "sk-canary", "A B"] {
-        let output = support::program().args(["boot-audit", "--env", word]).output().unwrap();
+        let output =
+            crate::support::program().args(["boot-audit", "--env", word]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{word}");
         assert!(output.stdout.is_empty());
@@ -281,7 +279,7 @@ fn refused_names() {
     }
 }
 
-fn json() {
+fn json_has_the_facts_of_the_block() {
     let sandbox = Sandbox::new();
     sandbox.sh("touch /configs/b /configs/a; rmdir /workspace");
     let run = |json: &[&str]| {
@@ -313,7 +311,7 @@ fn json() {
     }
 }
 
-fn other_root() {
+fn another_root_has_its_own_names_and_volumes() {
     let sandbox = Sandbox::new();
     sandbox.sh("mkdir -p /image/etc /image/real /configs/wrong; touch /image/real/right
          ln -s /real /image/configs; echo 'boss:x:0:0::/:' > /image/etc/passwd
@@ -357,7 +355,7 @@ fn with_error(look: &[&'static str], error: &str) -> Vec<String> {
     others.chain([format!("{last}error={error}")]).collect()
 }
 
-fn failures() {
+fn what_cannot_be_found_out_is_no_fact() {
     let sandbox = Sandbox::new();
     sandbox.sh("touch /configs/a /configs/b; rmdir /workspace; ln -s configs /workspace");
     let run = |look: &[&'static str], error: &str, form: &[&str]| {
@@ -397,7 +395,7 @@ fn failures() {
     assert!(object.contains(expected), "{object}");
 }
 
-fn interrupted() {
+fn an_interrupted_call_is_repeated() {
     let sandbox = Sandbox::new();
     sandbox.sh("touch /configs/a /configs/b; rmdir /workspace; ln -s configs /workspace");
     let expected = sandbox.program().arg("boot-audit").run().stdout();
@@ -415,7 +413,7 @@ fn interrupted() {
 }
 
 /// 100,000 names of 240 bytes that become 960 each when they are escaped.
-fn many_names() {
+fn a_directory_of_many_names_costs_a_screenful() {
     let directory = tempfile::tempdir().unwrap();
     let configs = directory.path().join("configs");
     std::fs::create_dir(&configs).unwrap();
@@ -425,9 +423,9 @@ fn many_names() {
     }
     std::os::unix::fs::symlink("\u{1}".repeat(4095), directory.path().join("workspace")).unwrap();
     for form in [&[][..], &["--json"]] {
-        let mut command = support::program();
+        let mut command = crate::support::program();
         command.args(["boot-audit", "--root"]).arg(directory.path()).args(form);
-        let (output, peak) = support::peak_memory(&mut command);
+        let (output, peak) = crate::support::peak_memory(&mut command);
         let text = String::from_utf8(output.stdout).unwrap();
         let longest = text.lines().map(str::len).max().unwrap();
         assert!(output.status.success() && peak < 64 << 10, "{} KiB", peak);
@@ -437,7 +435,7 @@ fn many_names() {
     }
 }
 
-fn closed_stdout() {
+fn a_closed_stdout_is_no_failure() {
     let sandbox = Sandbox::new();
     let outcome = sandbox.program().arg("boot-audit").close(1).run();
     assert_eq!((outcome.status, outcome.stderr()), (0, String::new()));

@@ -2,7 +2,6 @@
 //!
 //! `reference/entrypoint.sh` is the shell script that this program replaces, unchanged: the oracle.
 //! What is meant to differ, and why, stands in `differential/intended.rs` and nowhere else.
-#![no_main]
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -10,20 +9,12 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-mod support;
-
-#[path = "differential/compare.rs"]
 mod compare;
-#[path = "differential/intended.rs"]
 mod intended;
-#[path = "differential/observe.rs"]
 mod observe;
-#[path = "differential/scenarios.rs"]
 mod scenarios;
 
-use std::ffi::c_char;
-
-use support::{Case, Need, case, runtime};
+use crate::support::{Case, Need, case};
 
 const NEEDS: &[Need] = &[
     Need::Root,
@@ -35,7 +26,7 @@ const NEEDS: &[Need] = &[
     Need::Program("setfattr"),
 ];
 
-fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     let unknown = case("every_intended_difference_names_a_scenario", &[], || {
         for scenario in intended::TABLE.iter().flat_map(|row| row.scenarios) {
             let known = scenarios::ALL.iter().any(|known| known.name == *scenario);
@@ -52,10 +43,4 @@ fn cases() -> Vec<Case> {
         })
     });
     runs.chain([unknown]).collect()
-}
-
-#[allow(unsafe_code, reason = "the stand-in for the runtime needs a main without start-up code")]
-#[unsafe(no_mangle)]
-extern "C" fn main(argc: i32, argv: *const *const c_char) -> i32 {
-    runtime::start(argc, argv, cases)
 }

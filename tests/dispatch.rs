@@ -5,22 +5,20 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-mod support;
+use std::process::Command;
 
-use std::process::{Command, ExitCode};
+use crate::support::{Case, PROGRAM, ok, program, test_case};
 
-use support::{PROGRAM, case, ok, program};
-
-fn main() -> ExitCode {
-    support::run(vec![
-        case("an_unknown_name_lists_the_applets_and_exits_2", &[], unknown_name),
-        case("a_usage_error_repeats_an_argument_escaped", &[], usage_errors),
-        case("install_makes_a_symlink_per_applet_and_says_so", &[], install),
-        case("install_refuses_to_replace_what_is_no_symlink", &[], install_refuses),
-    ])
+pub fn cases() -> Vec<Case> {
+    vec![
+        test_case!(an_unknown_name_lists_the_applets_and_exits_2, &[]),
+        test_case!(a_usage_error_repeats_an_argument_escaped, &[]),
+        test_case!(install_makes_a_symlink_per_applet_and_says_so, &[]),
+        test_case!(install_refuses_to_replace_what_is_no_symlink, &[]),
+    ]
 }
 
-fn unknown_name() {
+fn an_unknown_name_lists_the_applets_and_exits_2() {
     let output = program().arg("no\nsuch").output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -30,7 +28,7 @@ fn unknown_name() {
     }
 }
 
-fn usage_errors() {
+fn a_usage_error_repeats_an_argument_escaped() {
     for applet in ["boot-audit", "restore", "fix-perms", "git-cred-setup", "token-refresh"] {
         let output = program().args([applet, "--\u{9b}\u{202e}"]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -48,7 +46,7 @@ fn usage_errors() {
     assert!(!said.concat().contains(['\u{202e}', '\u{7f}']), "{said:?}");
 }
 
-fn install() {
+fn install_makes_a_symlink_per_applet_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let said = ok(program().arg("--install").arg(directory.path()));
     let names = ok(program().arg("--list"));
@@ -69,7 +67,7 @@ fn install() {
     assert!(again.lines().all(|line| line.contains(": already -> ")), "{again}");
 }
 
-fn install_refuses() {
+fn install_refuses_to_replace_what_is_no_symlink() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("restore"), "mine").unwrap();
     let output = program().arg("--install").arg(directory.path()).output().unwrap();

@@ -5,31 +5,21 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-mod support;
-
-#[path = "fix_perms/bounded.rs"]
 mod bounded;
-#[path = "fix_perms/differential.rs"]
 mod differential;
-#[path = "fix_perms/hostile.rs"]
 mod hostile;
-#[path = "fix_perms/layers.rs"]
 mod layers;
-#[path = "fix_perms/links.rs"]
 mod links;
-#[path = "fix_perms/options.rs"]
 mod options;
-#[path = "fix_perms/race.rs"]
 mod race;
-#[path = "fix_perms/sessions.rs"]
 mod sessions;
 
-use std::process::ExitCode;
+use crate::support::compare::{Snapshot, snapshot};
+use crate::support::sandbox::{Outcome, Sandbox};
 
-use support::compare::{Snapshot, snapshot};
-use support::sandbox::{Outcome, Sandbox};
+use crate::support::Case;
 
-fn main() -> ExitCode {
+pub fn cases() -> Vec<Case> {
     let mut cases = differential::cases();
     cases.extend(bounded::cases());
     cases.extend(hostile::cases());
@@ -38,7 +28,7 @@ fn main() -> ExitCode {
     cases.extend(options::cases());
     cases.extend(race::cases());
     cases.extend(sessions::cases());
-    support::run(cases)
+    cases
 }
 
 /// Runs the steps of the boot; the exit status must be `status`. Gives the log.

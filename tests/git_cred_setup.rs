@@ -6,16 +6,11 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-#[path = "git_cred_setup/faults.rs"]
 mod faults;
-#[path = "git_cred_setup/planted.rs"]
 mod planted;
-mod support;
 
-use std::process::ExitCode;
-
-use support::sandbox::{Outcome, Run, Sandbox};
-use support::{Need, case};
+use crate::support::sandbox::{Outcome, Run, Sandbox};
+use crate::support::{Case, Need, test_case};
 
 const ROOTS: &str = "/root/.gitconfig";
 const AGENTS: &str = "/home/agent/.gitconfig";
@@ -23,27 +18,27 @@ const HELPER: &str = "credential.https://github.com.helper";
 const USE_PATH: &str = "credential.https://github.com.useHttpPath";
 const SCRIPT: &str = "/app/scripts/molecule-git-token-helper.sh";
 
-fn main() -> ExitCode {
+pub fn cases() -> Vec<Case> {
     let needs = &[Need::Root, Need::Program("git")];
     let mut cases = vec![
-        case("a_fresh_file_is_what_git_itself_makes", needs, fresh),
-        case("an_agent_without_a_file_gets_roots_settings", needs, copied),
-        case("the_agents_own_settings_are_kept", needs, kept),
-        case("odd_spellings_and_several_values_become_one", needs, spellings),
-        case("odd_helpers_read_back_through_git", needs, helpers),
-        case("a_second_run_changes_nothing", needs, idempotent),
-        case("modes_are_kept_and_the_owner_is_the_agent", needs, modes),
-        case("homes_come_from_home_and_the_user_database", needs, homes),
-        case("another_root_is_set_up_by_its_own_users", needs, other_root),
-        case("the_agent_by_hand_sets_its_own", needs, by_hand),
-        case("an_unknown_user_leaves_root_set_up", needs, unknown_user),
-        case("a_broken_file_is_left_alone", needs, broken),
-        case("without_git_there_is_one_clear_line", &[Need::Root], no_git),
-        case("the_boot_sets_it_up_only_when_asked_and_never_fails", needs, boot),
+        test_case!(a_fresh_file_is_what_git_itself_makes, needs),
+        test_case!(an_agent_without_a_file_gets_roots_settings, needs),
+        test_case!(the_agents_own_settings_are_kept, needs),
+        test_case!(odd_spellings_and_several_values_become_one, needs),
+        test_case!(odd_helpers_read_back_through_git, needs),
+        test_case!(a_second_run_changes_nothing, needs),
+        test_case!(modes_are_kept_and_the_owner_is_the_agent, needs),
+        test_case!(homes_come_from_home_and_the_user_database, needs),
+        test_case!(another_root_is_set_up_by_its_own_users, needs),
+        test_case!(the_agent_by_hand_sets_its_own, needs),
+        test_case!(an_unknown_user_leaves_root_set_up, needs),
+        test_case!(a_broken_file_is_left_alone, needs),
+        test_case!(without_git_there_is_one_clear_line, &[Need::Root]),
+        test_case!(the_boot_sets_it_up_only_when_asked_and_never_fails, needs),
     ];
     cases.extend(planted::cases());
     cases.extend(faults::cases());
-    support::run(cases)
+    cases
 }
 
 fn setup(sandbox: &Sandbox) -> Run {
@@ -91,7 +86,7 @@ fn warning(outcome: &Outcome) -> String {
     warnings[0].strip_prefix("MOLECULE-GIT: WARN ").unwrap().to_owned()
 }
 
-fn fresh() {
+fn a_fresh_file_is_what_git_itself_makes() {
     let sandbox = Sandbox::new();
     let before = sandbox.sh("ls -A /run /tmp /var/tmp / /home/agent /root");
     for umask in [0o022, 0o077] {
@@ -112,7 +107,7 @@ fn fresh() {
     assert_eq!(sandbox.sh("ls -A /run /tmp /var/tmp / /home/agent /root"), before);
 }
 
-fn copied() {
+fn an_agent_without_a_file_gets_roots_settings() {
     let sandbox = Sandbox::new();
     write(&sandbox, ROOTS, "# root's\n[user]\n\tname = Molecule\n[http]\n\tproxy = \"a;b\"\n");
     sandbox.sh(&format!("chmod 640 {ROOTS}"));
@@ -124,7 +119,7 @@ fn copied() {
     assert_eq!(sandbox.sh(&format!("stat -c '%a %U:%G' {AGENTS}")), "640 agent:agent\n");
 }
 
-fn kept() {
+fn the_agents_own_settings_are_kept() {
     let sandbox = Sandbox::new();
     let own = "# mine\n[user]\n\tname = \"An \\\"agent\\\"\" ; note\n\temail = a#b@c\n[alias]\n\tst = \"!f() { \\\n\
                echo a\\\\b; }; f\"\n[credential \"https://gitlab.com\"]\n\thelper = store\n\
@@ -143,7 +138,7 @@ fn kept() {
     assert!(text(&sandbox, AGENTS).starts_with(own), "{}", text(&sandbox, AGENTS));
 }
 
-fn spellings() {
+fn odd_spellings_and_several_values_become_one() {
     for own in [
         "[Credential \"https://github.com\"]\n\tHELPER = a\n\tHelper = \"b;c\" # d\n\tuseHTTPPath\n",
         "[credential \"https://github.com\"]\n\thelper =\n\thelper = x\n\n[CREDENTIAL \"https://github.com\"]\n\thelper = y\n",
@@ -160,7 +155,7 @@ fn spellings() {
     }
 }
 
-fn helpers() {
+fn odd_helpers_read_back_through_git() {
     let sandbox = Sandbox::new();
     for helper in [
         "!f() { echo \"a;b#c\\\\d\"; }; f",
@@ -183,7 +178,7 @@ fn helpers() {
     assert_eq!(values(&sandbox, "/root", HELPER), ["cache"]);
 }
 
-fn idempotent() {
+fn a_second_run_changes_nothing() {
     let sandbox = Sandbox::new();
     write(&sandbox, AGENTS, "[user]\n\tname = a\n");
     succeeded(&setup(&sandbox).run());
@@ -199,7 +194,7 @@ fn idempotent() {
     assert_eq!(outcome.stdout().matches("already set\n").count(), 2, "{outcome:?}");
 }
 
-fn modes() {
+fn modes_are_kept_and_the_owner_is_the_agent() {
     let sandbox = Sandbox::new();
     for mode in ["600", "664", "444"] {
         write(&sandbox, AGENTS, "[a]\n\tb = c\n");
@@ -215,7 +210,7 @@ fn modes() {
     assert_eq!(sandbox.sh(&format!("stat -c '%a %U:%G' {AGENTS}")), "644 agent:agent\n");
 }
 
-fn homes() {
+fn homes_come_from_home_and_the_user_database() {
     let sandbox = Sandbox::new();
     for home in [None, Some(""), Some("relative")] {
         let run = setup(&sandbox).env_remove("HOME");
@@ -238,7 +233,7 @@ fn homes() {
     assert_eq!(absent, "open /nowhere: no such directory");
 }
 
-fn other_root() {
+fn another_root_is_set_up_by_its_own_users() {
     let sandbox = Sandbox::new();
     sandbox.sh("mkdir -p /image/etc /image/root /image/home/bot
          echo 'bot:x:1234:7::/home/bot:' > /image/etc/passwd
@@ -250,7 +245,7 @@ fn other_root() {
     assert!(!sandbox.path(ROOTS).exists() && !sandbox.path(AGENTS).exists());
 }
 
-fn by_hand() {
+fn the_agent_by_hand_sets_its_own() {
     let sandbox = Sandbox::new();
     let outcome = setup(&sandbox).identity(1000, 1000, &[]).env("HOME", "/home/agent").run();
     succeeded(&outcome);
@@ -263,7 +258,7 @@ fn by_hand() {
     assert_eq!(sandbox.sh(&format!("stat -c %U:%G {AGENTS}")), "agent:agent\n");
 }
 
-fn unknown_user() {
+fn an_unknown_user_leaves_root_set_up() {
     let sandbox = Sandbox::new();
     let said = warning(&setup(&sandbox).args(["--user", "nosuch"]).run());
     assert!(said.contains("nosuch"), "{said}");
@@ -271,7 +266,7 @@ fn unknown_user() {
     assert!(!sandbox.path(AGENTS).exists());
 }
 
-fn broken() {
+fn a_broken_file_is_left_alone() {
     let sandbox = Sandbox::new();
     for own in ["[user\nname = secret\n", "[a]\n\tb = \"c\n", &"x".repeat(2 << 20)] {
         write(&sandbox, AGENTS, own);
@@ -287,14 +282,14 @@ fn broken() {
     is_set(&sandbox, "/home/agent");
 }
 
-fn no_git() {
+fn without_git_there_is_one_clear_line() {
     let sandbox = Sandbox::new();
     let said = warning(&setup(&sandbox).env("PATH", "/usr/local/bin:/nowhere").run());
     assert_eq!(said, "set git credentials: no git in PATH; install git, or correct PATH");
     assert!(!sandbox.path(ROOTS).exists() && !sandbox.path(AGENTS).exists());
 }
 
-fn boot() {
+fn the_boot_sets_it_up_only_when_asked_and_never_fails() {
     for (variable, script, asked) in
         [("true", true, true), ("true", false, false), ("TRUE", true, false), ("", true, false)]
     {

@@ -5,31 +5,19 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-#[path = "mirror_faults/bounded.rs"]
 mod bounded;
-#[path = "mirror_faults/destination.rs"]
 mod destination;
-#[path = "mirror_faults/held.rs"]
 mod held;
-#[path = "mirror_faults/hostile.rs"]
 mod hostile;
-#[path = "mirror_faults/inside.rs"]
 mod inside;
-#[path = "mirror_faults/interruption.rs"]
 mod interruption;
-#[path = "mirror_faults/private.rs"]
 mod private;
-#[path = "mirror_faults/source.rs"]
 mod source;
-mod support;
-#[path = "mirror_faults/surplus.rs"]
 mod surplus;
-#[path = "mirror_faults/threads.rs"]
 mod threads;
 
-use std::process::ExitCode;
-
-use support::Need;
+use crate::support::Case;
+use crate::support::Need;
 
 const NEEDS: &[Need] = &[Need::Root, Need::Program("rsync")];
 const DISK_NEEDS: &[Need] = &[
@@ -41,8 +29,7 @@ const DISK_NEEDS: &[Need] = &[
     Need::Filesystem("fuse"),
 ];
 
-fn main() -> ExitCode {
-    support::mounts::leave_the_machine_alone();
+pub fn cases() -> Vec<Case> {
     let mut cases = destination::cases();
     cases.extend(bounded::cases());
     cases.extend(held::cases());
@@ -53,5 +40,5 @@ fn main() -> ExitCode {
     cases.extend(source::cases());
     cases.extend(surplus::cases());
     cases.extend(threads::cases());
-    support::run(cases)
+    cases
 }

@@ -6,25 +6,17 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-#[path = "probe/applet.rs"]
 mod applet;
-#[path = "probe/crafted.rs"]
 mod crafted;
-#[path = "probe/damaged.rs"]
 mod damaged;
-#[path = "probe/image.rs"]
 mod image;
-#[path = "probe/made.rs"]
 mod made;
-#[path = "probe/mutated.rs"]
 mod mutated;
-mod support;
-#[path = "probe/tables.rs"]
 mod tables;
 
-use std::process::ExitCode;
+use crate::support::Case;
 
-fn main() -> ExitCode {
+pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(made::cases());
     cases.extend(mutated::cases());
@@ -32,5 +24,5 @@ fn main() -> ExitCode {
     cases.extend(applet::cases());
     cases.extend(crafted::cases());
     cases.extend(damaged::cases());
-    support::run(cases)
+    cases
 }

@@ -6,38 +6,37 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-mod support;
-
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, Output};
 
+use crate::support::{Case, test_case};
 use molecule_tools::process::{self, Inherited};
-use support::case;
 
 /// First argument that makes this test program exec the rest of its arguments.
 const EXEC: &str = "--exec-as-shell";
 
-fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == EXEC) {
-        return exec();
-    }
-    support::run(vec![
-        case("what_a_shell_finds_is_found_and_started_alike", &[], like_a_shell),
-        case("without_path_the_shells_default_is_searched_and_path_stays_unset", &[], no_path),
-        case("the_message_says_what_is_wrong_with_which_file", &[], messages),
-    ])
+pub fn cases() -> Vec<Case> {
+    vec![
+        test_case!(what_a_shell_finds_is_found_and_started_alike, &[]),
+        test_case!(without_path_the_shells_default_is_searched_and_path_stays_unset, &[]),
+        test_case!(the_message_says_what_is_wrong_with_which_file, &[]),
+    ]
 }
 
-fn exec() -> ExitCode {
+/// What a child does that one of these tests has started: it execs, or returns the status of the failure.
+pub fn run_as_helper() -> Option<i32> {
+    if std::env::args_os().nth(1).is_none_or(|word| word != EXEC) {
+        return None;
+    }
     let words: Vec<CString> =
         std::env::args_os().skip(2).map(|word| CString::new(word.as_bytes()).unwrap()).collect();
     let inherited = Inherited::take(words.clone());
     let name = OsStr::from_bytes(words[0].to_bytes());
     let failure = inherited.exec_as_shell(name, &words, &process::environment());
     eprintln!("{}", failure.error);
-    failure.status.into()
+    Some(failure.status.into())
 }
 
 /// Directories with programs of every kind; all of it goes away with the result.
@@ -59,7 +58,7 @@ fn tree() -> tempfile::TempDir {
         ln -s loop loop
         ln -s nowhere dangling
     "#;
-    support::ok(Command::new("sh").args(["-ec", script]).arg(root.path()));
+    crate::support::ok(Command::new("sh").args(["-ec", script]).arg(root.path()));
     root
 }
 
@@ -82,7 +81,7 @@ fn shells(root: &Path, path: Option<&str>, words: &[&str]) -> Output {
     run(Command::new("/bin/sh").args(["-c", "exec \"$@\"", "sh"]), root, path, words)
 }
 
-fn like_a_shell() {
+fn what_a_shell_finds_is_found_and_started_alike() {
     let root = tree();
     let paths = [
         "@/good",
@@ -140,7 +139,7 @@ fn like_a_shell() {
     assert!(started > 60, "only {started} were started");
 }
 
-fn no_path() {
+fn without_path_the_shells_default_is_searched_and_path_stays_unset() {
     let root = tree();
     let words = ["sh", "-c", "tr '\\0' '\\n' < /proc/$$/environ | grep ^PATH=; echo $0", "zero"];
     let output = ours(root.path(), None, &words);
@@ -149,7 +148,7 @@ fn no_path() {
     assert_eq!(ours(root.path(), None, &["prog"]).status.code(), Some(127));
 }
 
-fn messages() {
+fn the_message_says_what_is_wrong_with_which_file() {
     let root = tree();
     let here = root.path().to_str().unwrap();
     for (path, name, status, message) in [

@@ -5,32 +5,25 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-mod support;
-
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::sandbox::{LoopDevice, Sandbox};
+use crate::support::{Case, Need, Stop, test_case};
 use nix::sys::signal::Signal;
-use support::sandbox::{LoopDevice, Sandbox};
-use support::{Need, Stop, case};
 
-fn main() -> ExitCode {
-    support::run(vec![
-        case("a_root_of_its_own_with_user_agent", &[Need::Root], own_root),
-        case("a_process_inside_gets_exactly_what_was_asked_for", &[Need::Root], process),
-        case("a_loop_device_holds_a_snapshot_and_is_freed", &[Need::Root, Need::Loop], snapshot),
-        case("a_new_file_is_never_older_than_now", &[], clock),
-        case(
-            "what_was_installed_runs_while_other_threads_start_processes",
-            &[Need::Root],
-            installed,
-        ),
-        case("nothing_inside_outlives_it", &[Need::Root], background),
-    ])
+pub fn cases() -> Vec<Case> {
+    vec![
+        test_case!(a_root_of_its_own_with_user_agent, &[Need::Root]),
+        test_case!(a_process_inside_gets_exactly_what_was_asked_for, &[Need::Root]),
+        test_case!(a_loop_device_holds_a_snapshot_and_is_freed, &[Need::Root, Need::Loop]),
+        test_case!(a_new_file_is_never_older_than_now, &[]),
+        test_case!(what_was_installed_runs_while_other_threads_start_processes, &[Need::Root]),
+        test_case!(nothing_inside_outlives_it, &[Need::Root]),
+    ]
 }
 
-fn clock() {
+fn a_new_file_is_never_older_than_now() {
     use std::os::unix::fs::MetadataExt as _;
     let directory = tempfile::tempdir().unwrap();
     let time = |name: &str| {
@@ -39,15 +32,15 @@ fn clock() {
         (data.mtime(), data.mtime_nsec())
     };
     for number in 0..100 {
-        let now = support::clock::now();
+        let now = crate::support::clock::now();
         let first = time(&format!("first{number}"));
         assert!(first >= (now.tv_sec, now.tv_nsec), "{first:?} {now:?}");
-        support::clock::tick();
+        crate::support::clock::tick();
         assert!(time(&format!("second{number}")) > first, "{first:?}");
     }
 }
 
-fn own_root() {
+fn a_root_of_its_own_with_user_agent() {
     let sandbox = Sandbox::with("echo outside > configs/a; chown 1000:1000 configs/a");
     assert_eq!(
         sandbox.sh("id agent"),
@@ -64,7 +57,7 @@ fn own_root() {
     assert!(sandbox.program().arg("--version").run().stdout().starts_with("molecule-tools "));
 }
 
-fn process() {
+fn a_process_inside_gets_exactly_what_was_asked_for() {
     let sandbox = Sandbox::new();
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     drop(write);
@@ -98,7 +91,7 @@ fn process() {
     assert_ne!(deaf.status, 0);
 }
 
-fn snapshot() {
+fn a_loop_device_holds_a_snapshot_and_is_freed() {
     let device = LoopDevice::ext4(16, "mkdir workspace; echo kept > workspace/file");
     let backing = |number: (u32, u32)| {
         std::path::PathBuf::from(format!("/sys/dev/block/{}:{}/loop", number.0, number.1))
@@ -114,7 +107,7 @@ fn snapshot() {
     assert_ne!(after, Some(before), "still attached");
 }
 
-fn installed() {
+fn what_was_installed_runs_while_other_threads_start_processes() {
     let sandbox = Sandbox::new();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -137,7 +130,7 @@ fn installed() {
     });
 }
 
-fn background() {
+fn nothing_inside_outlives_it() {
     let sandbox = Sandbox::new();
     sandbox.sh("sleep 1000 & sleep 1000 & :");
     let pids = sandbox.processes();

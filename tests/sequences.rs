@@ -11,19 +11,14 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-#[path = "sequences/life.rs"]
 mod life;
-#[path = "sequences/model.rs"]
 mod model;
-mod support;
-#[path = "sequences/workspace.rs"]
 mod workspace;
 
-use std::process::ExitCode;
+use crate::support::destination::Filesystem;
 
-use support::destination::Filesystem;
+use crate::support::Case;
 
-fn main() -> ExitCode {
-    support::mounts::leave_the_machine_alone();
-    support::run(Filesystem::cases("lives_lose_nothing", life::run))
+pub fn cases() -> Vec<Case> {
+    Filesystem::cases("lives_lose_nothing", life::run)
 }

@@ -5,25 +5,23 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-mod support;
-
 use std::path::Path;
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, Output};
 
-use support::{Need, PROGRAM, case, ok};
+use crate::support::{Case, Need, PROGRAM, ok, test_case};
 
-fn main() -> ExitCode {
+pub fn cases() -> Vec<Case> {
     const ALONE: &[Need] = &[Need::Root];
-    support::run(vec![
-        case("it_asks_for_no_interpreter_and_no_library", &[], no_interpreter),
-        case("it_lists_itself_in_a_root_without_anything", ALONE, lists),
-        case("it_boots_in_a_root_with_nothing_but_a_passwd_file", ALONE, boots),
-        case("installing_without_proc_says_what_is_missing", ALONE, installs),
-    ])
+    vec![
+        test_case!(it_asks_for_no_interpreter_and_no_library, &[]),
+        test_case!(it_lists_itself_in_a_root_without_anything, ALONE),
+        test_case!(it_boots_in_a_root_with_nothing_but_a_passwd_file, ALONE),
+        test_case!(installing_without_proc_says_what_is_missing, ALONE),
+    ]
 }
 
 /// ELF64 program header types (elf(5)).
-fn no_interpreter() {
+fn it_asks_for_no_interpreter_and_no_library() {
     const PT_DYNAMIC: u32 = 2;
     const PT_INTERP: u32 = 3;
     const DT_NEEDED: u64 = 1;
@@ -67,13 +65,16 @@ fn passwd(root: &Path) {
     std::fs::write(root.join("etc/passwd"), users).unwrap();
 }
 
-fn lists() {
+fn it_lists_itself_in_a_root_without_anything() {
     let (_root, output) = alone(|_| {}, &["--list"]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), ok(support::program().arg("--list")));
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        ok(crate::support::program().arg("--list"))
+    );
 }
 
-fn boots() {
+fn it_boots_in_a_root_with_nothing_but_a_passwd_file() {
     // The only program there is serves as the command and as the runtime too: it prints the list.
     let (root, output) = alone(passwd, &["gosu", "agent", "molecule-tools", "--list"]);
     assert!(output.status.success(), "{output:?}");
@@ -84,11 +85,11 @@ fn boots() {
     assert_eq!(output.status.code(), Some(0), "{stdout}{:?}", String::from_utf8(output.stderr));
     assert!(stdout.contains("\nuid=0 gid=0 user=root\n"), "{stdout}");
     assert!(stdout.contains("\nuid=1000 gid=1001 user=agent\n"), "{stdout}");
-    assert!(stdout.ends_with(&ok(support::program().arg("--list"))), "{stdout}");
+    assert!(stdout.ends_with(&ok(crate::support::program().arg("--list"))), "{stdout}");
     assert!(root.path().join("home/agent/.claude/settings.json").is_file());
 }
 
-fn installs() {
+fn installing_without_proc_says_what_is_missing() {
     let (root, output) =
         alone(|root| std::fs::create_dir(root.join("bin")).unwrap(), &["--install", "/bin"]);
     // It cannot find out its own path without /proc, and says what to do.

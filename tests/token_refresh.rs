@@ -6,39 +6,36 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-#[path = "token_refresh/daemon.rs"]
 mod daemon;
-mod support;
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::support::sandbox::{Run, Sandbox, Started};
+use crate::support::{Case, Need, test_case};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::sandbox::{Run, Sandbox, Started};
-use support::{Need, case};
 
 const SCRIPT: &str = "/app/scripts/molecule-gh-token-refresh.sh";
 
-fn main() -> ExitCode {
+pub fn cases() -> Vec<Case> {
     let root = &[Need::Root];
     let mut cases = vec![
-        case("once_gives_the_status_a_shell_would_give", root, once),
-        case("once_ends_what_the_command_leaves_behind", root, once_leaves_nothing),
-        case("the_command_starts_again_after_30_seconds_with_a_line", root, starts_again),
-        case("sigterm_ends_all_descendants_wherever_they_hide", root, descendants),
-        case("nobody_gets_sigterm_twice", root, one_signal),
-        case("what_ignores_sigterm_is_killed", root, stubborn),
-        case("sigterm_in_the_pause_ends_it", root, in_the_pause),
-        case("sigterm_during_start_up_leaves_nothing", root, start_up),
-        case("sigint_sighup_and_sigquit_end_it_unless_ignored", root, other_signals),
-        case("the_callers_group_gets_no_signal", root, callers_group),
-        case("the_command_dies_with_a_killed_supervisor", root, killed),
-        case("orphans_of_the_command_become_no_zombies", root, zombies),
-        case("the_command_gets_clean_signals_and_a_session", root, inheritance),
+        test_case!(once_gives_the_status_a_shell_would_give, root),
+        test_case!(once_ends_what_the_command_leaves_behind, root),
+        test_case!(the_command_starts_again_after_30_seconds_with_a_line, root),
+        test_case!(sigterm_ends_all_descendants_wherever_they_hide, root),
+        test_case!(nobody_gets_sigterm_twice, root),
+        test_case!(what_ignores_sigterm_is_killed, root),
+        test_case!(sigterm_in_the_pause_ends_it, root),
+        test_case!(sigterm_during_start_up_leaves_nothing, root),
+        test_case!(sigint_sighup_and_sigquit_end_it_unless_ignored, root),
+        test_case!(the_callers_group_gets_no_signal, root),
+        test_case!(the_command_dies_with_a_killed_supervisor, root),
+        test_case!(orphans_of_the_command_become_no_zombies, root),
+        test_case!(the_command_gets_clean_signals_and_a_session, root),
     ];
     cases.extend(daemon::cases());
-    support::run(cases)
+    cases
 }
 
 /// Waits until `condition` holds; a generous limit guards against hangs.
@@ -80,7 +77,7 @@ fn nothing_left(sandbox: &Sandbox) {
     assert!(left.is_empty(), "{:?}", left.iter().map(shown).collect::<Vec<_>>());
 }
 
-fn once() {
+fn once_gives_the_status_a_shell_would_give() {
     for (script, status) in [
         ("#!/bin/sh\nexit 0", 0),
         ("#!/bin/sh\nexit 3", 3),
@@ -105,14 +102,14 @@ fn once() {
     assert_eq!((named.status, named.stdout()), (0, "/\n".into()));
 }
 
-fn once_leaves_nothing() {
+fn once_ends_what_the_command_leaves_behind() {
     let sandbox = sandbox("sleep 1000 & setsid sleep 1001 & (setsid setsid sleep 1002 &) ; exit 5");
     let outcome = refresh(&sandbox).arg("--once").run();
     assert_eq!(outcome.status, 5, "{outcome:?}");
     nothing_left(&sandbox);
 }
 
-fn starts_again() {
+fn the_command_starts_again_after_30_seconds_with_a_line() {
     let sandbox = sandbox(
         "cut -d' ' -f1 /proc/uptime >> /tmp/starts; [ -e /tmp/second ] || exit 7; sleep 1000",
     );
@@ -130,7 +127,7 @@ fn starts_again() {
     nothing_left(&sandbox);
 }
 
-fn descendants() {
+fn sigterm_ends_all_descendants_wherever_they_hide() {
     let sandbox = sandbox(
         "trap 'echo parent >> /tmp/ended; exit 9' TERM
          sh -c 'trap \"echo group >> /tmp/ended; exit\" TERM; touch /tmp/a; while :; do sleep 1; done' &
@@ -152,7 +149,7 @@ fn descendants() {
 }
 
 /// One of the command's group outlives it, and becomes the supervisor's child with the signal behind it.
-fn one_signal() {
+fn nobody_gets_sigterm_twice() {
     let sandbox = sandbox(
         "trap 'sleep 0.3; exit' TERM
          sh -c 'trap \"echo term >> /tmp/terms\" TERM; touch /tmp/ready
@@ -167,7 +164,7 @@ fn one_signal() {
     assert_eq!(text(&sandbox, "/tmp/terms"), "term\n");
 }
 
-fn stubborn() {
+fn what_ignores_sigterm_is_killed() {
     let stubborn = "trap '' TERM INT HUP; touch /tmp/ready; while :; do sleep 1000; done";
     for patience in [true, false] {
         let sandbox = sandbox(stubborn);
@@ -184,7 +181,7 @@ fn stubborn() {
     }
 }
 
-fn in_the_pause() {
+fn sigterm_in_the_pause_ends_it() {
     let sandbox = sandbox("setsid sleep 1004 & exit 0");
     let started = logged(&sandbox).start();
     eventually("the pause", || text(&sandbox, "/tmp/err").contains("daemon exited rc=0 — "));
@@ -195,7 +192,7 @@ fn in_the_pause() {
     nothing_left(&sandbox);
 }
 
-fn start_up() {
+fn sigterm_during_start_up_leaves_nothing() {
     let sandbox = sandbox("sleep 1005 & setsid sleep 1006 & wait");
     // The shell is in the group of what it starts: a signal to that group would end it.
     let caller = "for i in $(seq 60); do
@@ -207,7 +204,7 @@ fn start_up() {
     nothing_left(&sandbox);
 }
 
-fn other_signals() {
+fn sigint_sighup_and_sigquit_end_it_unless_ignored() {
     let sandbox = sandbox("touch /tmp/ready; sleep 1007");
     let up = || {
         eventually("the command is up", || sandbox.path("/tmp/ready").exists());
@@ -231,7 +228,7 @@ fn other_signals() {
     }
 }
 
-fn callers_group() {
+fn the_callers_group_gets_no_signal() {
     let sandbox = sandbox("touch /tmp/ready; sleep 1008");
     let caller = "trap 'touch /tmp/hit' TERM INT HUP
         sh -c 'trap \"touch /tmp/hit\" TERM INT HUP; sleep 1; while [ ! -e /tmp/over ]; do sleep 0.1; done' &
@@ -244,7 +241,7 @@ fn callers_group() {
     nothing_left(&sandbox);
 }
 
-fn killed() {
+fn the_command_dies_with_a_killed_supervisor() {
     let sandbox = sandbox("echo $$ > /tmp/pid; exec sleep 1009");
     let started = refresh(&sandbox).start();
     eventually("the command is up", || text(&sandbox, "/tmp/pid").ends_with('\n'));
@@ -253,7 +250,7 @@ fn killed() {
     eventually("the command is gone", || sandbox.processes().is_empty());
 }
 
-fn zombies() {
+fn orphans_of_the_command_become_no_zombies() {
     let sandbox = sandbox(
         "for i in 1 2 3 4 5; do (setsid true &); done; sleep 0.3; touch /tmp/ready; sleep 1010",
     );
@@ -267,7 +264,7 @@ fn zombies() {
     assert_eq!(started.wait().status, 143);
 }
 
-fn inheritance() {
+fn the_command_gets_clean_signals_and_a_session() {
     let sandbox = sandbox(
         "[ \"$(cut -d' ' -f5,6 /proc/$$/stat)\" = \"$$ $$\" ] && echo alone; env | sort; pwd",
     );

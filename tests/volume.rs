@@ -5,35 +5,22 @@
     reason = "tests lay out trees by path and fail loudly"
 )]
 
-#[path = "volume/again.rs"]
 mod again;
-#[path = "volume/asks.rs"]
 mod asks;
-#[path = "volume/damaged.rs"]
 mod damaged;
-#[path = "volume/discovery.rs"]
 mod discovery;
-#[path = "volume/disk.rs"]
 mod disk;
-#[path = "volume/journals.rs"]
 mod journals;
-#[path = "volume/named.rs"]
 mod named;
-#[path = "volume/partitioned.rs"]
 mod partitioned;
-#[path = "volume/place.rs"]
 mod place;
-#[path = "volume/spread.rs"]
 mod spread;
-mod support;
-#[path = "volume/unclear.rs"]
 mod unclear;
-#[path = "volume/unusable.rs"]
 mod unusable;
 
-use std::process::ExitCode;
+use crate::support::Case;
 
-fn main() -> ExitCode {
+pub fn cases() -> Vec<Case> {
     let cases = [
         journals::cases(),
         asks::cases(),
@@ -47,5 +34,5 @@ fn main() -> ExitCode {
         named::cases(),
         place::cases(),
     ];
-    support::run(cases.into_iter().flatten().collect())
+    cases.into_iter().flatten().collect()
 }

@@ -1,6 +1,7 @@
 //! `fix-perms`: gives the user what the platform made for it as root, in the order of the boot.
 #![forbid(unsafe_code)]
 
+mod giver;
 mod sessions;
 mod steps;
 
@@ -16,9 +17,9 @@ use molecule_tools::log::{self, Stream};
 use molecule_tools::ownership::{Mode, Owner, Privileges};
 use tracing::info;
 
+use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{Applet, Context};
-use steps::Steps;
+use giver::PermsGiver;
 
 pub const APPLET: Applet =
     Applet { name: "fix-perms", summary: "give the agent user its directories", run };
@@ -56,30 +57,30 @@ fn run(context: &Context) -> Result<Status, Exit> {
     let root = Dir::open_operator_path(&options.root)?;
     // By hand, whoever waits sees that it hangs.
     let heart = Heartbeat::new();
-    let mut steps = prepare(&root, &options.user, mode, &heart);
+    let mut giver = prepare(&root, &options.user, mode, &heart);
     match options.paths.is_empty() {
         _ if mode == Mode::Apply && !may_change_owners() => {
-            steps.failed(&Error::plain("change owners", "this user may not").hint("run it as root"))
+            giver.failed(&Error::plain("change owners", "this user may not").hint("run it as root"))
         }
-        true => steps.boot(),
-        false => options.paths.iter().for_each(|path| give_path(&mut steps, path)),
+        true => steps::boot(&mut giver),
+        false => options.paths.iter().for_each(|path| give_path(&mut giver, path)),
     }
-    summarise(&steps);
+    summarise(&giver);
     if options.json {
-        let tally = steps.tally;
+        let tally = giver.tally;
         let report = serde_json::json!({
             "user": options.user.to_string_lossy(),
-            "uid": steps.owner.map(|owner| owner.uid),
-            "gid": steps.owner.map(|owner| owner.gid),
+            "uid": giver.owner.map(|owner| owner.uid),
+            "gid": giver.owner.map(|owner| owner.gid),
             "dry_run": options.dry_run,
             "examined": tally.examined,
             "changed": tally.changed,
-            "made": steps.made,
+            "made": giver.made,
             "failed": tally.failed,
         });
         log::write_line(Stream::Stdout, &log::json_text(&report, false));
     }
-    Ok(Status::failed_if(steps.tally.failed > 0))
+    Ok(Status::failed_if(giver.tally.failed > 0))
 }
 
 /// Whether this process is root, or has root's right to give files away.
@@ -94,18 +95,18 @@ fn may_change_owners() -> bool {
 pub fn boot(root: &Dir, user: &OsStr, restored: bool, heart: &Heartbeat) {
     log::section("MOLECULE-PERMS", Stream::Stdout);
     let mode = if restored { Mode::Apply } else { Mode::SpareUnfinished };
-    let mut steps = prepare(root, user, mode, heart);
-    steps.boot();
-    summarise(&steps);
+    let mut giver = prepare(root, user, mode, heart);
+    steps::boot(&mut giver);
+    summarise(&giver);
 }
 
-fn summarise(steps: &Steps<'_>) {
-    let tally = steps.tally;
-    if tally.changed + steps.made == 0 {
+fn summarise(giver: &PermsGiver<'_>) {
+    let tally = giver.tally;
+    if tally.changed + giver.made == 0 {
         return;
     }
-    let (changed, made, failed) = (tally.changed, steps.made, tally.failed);
-    match steps.mode {
+    let (changed, made, failed) = (tally.changed, giver.made, tally.failed);
+    match giver.mode {
         Mode::Apply | Mode::SpareUnfinished => {
             info!("changed {changed} entries, made {made}, {failed} failed")
         }
@@ -114,31 +115,31 @@ fn summarise(steps: &Steps<'_>) {
 }
 
 /// Looks the user up. Without one, directories are still made, but nothing is given to anybody.
-fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode, heart: &'a Heartbeat) -> Steps<'a> {
+fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode, heart: &'a Heartbeat) -> PermsGiver<'a> {
     let user = AgentSpec::new(user);
-    let mut steps = Steps::new(root, mode, heart);
+    let mut giver = PermsGiver::new(root, mode, heart);
     let looked_up =
         Database::read(root).and_then(|database| Ok((user.resolve(&database)?, database)));
     match looked_up {
         Ok((identity, database)) => {
             match owner(&user, &identity, &database) {
-                Ok(owner) => steps.owner = Some(owner),
-                Err(error) => steps.failed(&error),
+                Ok(owner) => giver.owner = Some(owner),
+                Err(error) => giver.failed(&error),
             }
-            steps.home = identity.home;
-            steps.groups = identity.groups;
-            steps.groups.push(identity.gid);
+            giver.home = identity.home;
+            giver.groups = identity.groups;
+            giver.groups.push(identity.gid);
         }
         Err(error) => {
             // Where a user of that name would have its home; the boot goes on to the point where it
             // has to become that user.
             if let Some(name) = user.user().filter(|name| !name.as_bytes().contains(&b'/')) {
-                steps.home = Path::new("/home").join(name);
+                giver.home = Path::new("/home").join(name);
             }
-            steps.failed(&error.hint("nothing is given to that user"));
+            giver.failed(&error.hint("nothing is given to that user"));
         }
     }
-    steps
+    giver
 }
 
 /// The uid of the user, and the gid of the group that was asked for or else of the group that has the
@@ -158,8 +159,8 @@ pub fn owner(spec: &AgentSpec<'_>, identity: &Identity, database: &Database) -> 
 
 /// Gives the tree at `path`. Not even the operator's path is followed through links: it may lead
 /// through directories in which somebody else makes them.
-fn give_path(steps: &mut Steps<'_>, path: &Path) {
-    if steps.owner.is_none() {
+fn give_path(giver: &mut PermsGiver<'_>, path: &Path) {
+    if giver.owner.is_none() {
         return;
     }
     let start = if path.is_absolute() { "/" } else { "." };
@@ -178,8 +179,8 @@ fn give_path(steps: &mut Steps<'_>, path: &Path) {
     });
     match outcome {
         Ok((parent, name)) => {
-            steps.give_tree(&parent, &name, Privileges::Leave);
+            giver.give_tree(&parent, &name, Privileges::Leave);
         }
-        Err(error) => steps.failed(&error),
+        Err(error) => giver.failed(&error),
     }
 }

@@ -6,71 +6,69 @@ use std::ffi::CStr;
 use std::path::Path;
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::{Dir, Kind, Listing, Stat, at};
+use molecule_tools::fs::{Dir, Kind, Listing, at};
 use molecule_tools::ownership::{Owner, Privileges, acl};
 use rustix::io::Errno;
 use tracing::info;
 
-use super::steps::Steps;
+use super::giver::PermsGiver;
 
 const NAME: &CStr = c"sessions";
 const VOLUME: &CStr = c"/root/.claude/sessions";
 
-impl Steps<'_> {
-    /// Without a volume: a directory. The link of an earlier boot (it may come from a restored
-    /// snapshot) leads nowhere then, and is replaced.
-    pub(super) fn plain_sessions(&mut self, claude: &Dir) {
-        let Some(linked) = self.attempt(is_link_to_volume(claude, NAME)) else { return };
-        if linked {
-            if self.dry() {
-                self.note_made(&claude.join(NAME));
-                return;
-            }
-            if self.attempt(claude.remove_file(NAME)).is_none() {
-                return;
-            }
-        }
-        self.directory(claude, Path::new("sessions"), 0o777);
-    }
-
-    /// Makes the link where nothing is lost by it: nothing there, another link, an empty directory,
-    /// or one that holds only the link that earlier boots put inside it.
-    pub(super) fn link_sessions(&mut self, claude: &Dir) {
-        match self.attempt(is_link_to_volume(claude, NAME)) {
-            Some(false) => {}
-            Some(true) | None => return,
-        }
-        let Some(clear) = self.attempt(may_be_replaced(claude)) else { return };
-        if self.dry() {
-            self.note_made(&claude.join(NAME));
+/// Without a volume: a directory. The link of an earlier boot (it may come from a restored
+/// snapshot) leads nowhere then, and is replaced.
+pub(super) fn make_plain(giver: &mut PermsGiver<'_>, claude: &Dir) {
+    let Some(linked) = giver.attempt(is_link_to_volume(claude, NAME)) else { return };
+    if linked {
+        if giver.dry() {
+            giver.note_made(&claude.join(NAME));
             return;
         }
-        let owner = self.owner;
-        let made = clear.remove(claude).and_then(|()| {
-            claude.make_symlink(VOLUME, NAME)?;
-            match owner {
-                Some(owner) => give_link(claude, owner),
-                None => Ok(()),
-            }
-        });
-        if self.attempt(made).is_some() {
-            self.note_made(&claude.join(NAME));
-            info!("linked {} to the sessions volume", escape(&claude.join(NAME)));
+        if giver.attempt(claude.remove_file(NAME)).is_none() {
+            return;
         }
     }
+    giver.directory(claude, Path::new("sessions"), 0o777);
+}
 
-    /// Gives /root/.claude, as the boot always has, and lets the user pass through /root (which
-    /// nobody but root may search) and through nothing else.
-    pub(super) fn give_persistent(&mut self) {
-        let Some(Some(root)) = self.attempt(self.root.open_beneath(Path::new("root"))) else {
-            return;
-        };
-        self.give_tree(&root, c".claude", Privileges::Take);
-        if let Some(owner) = self.owner {
-            let granted = acl::let_search(&root, owner.uid, &self.groups, self.mode);
-            if self.attempt(granted) == Some(true) {
-                self.tally.changed += 1;
-            }
+/// Makes the link where nothing is lost by it: nothing there, another link, an empty directory,
+/// or one that holds only the link that earlier boots put inside it.
+pub(super) fn link_volume(giver: &mut PermsGiver<'_>, claude: &Dir) {
+    match giver.attempt(is_link_to_volume(claude, NAME)) {
+        Some(false) => {}
+        Some(true) | None => return,
+    }
+    let Some(clear) = giver.attempt(may_be_replaced(claude)) else { return };
+    if giver.dry() {
+        giver.note_made(&claude.join(NAME));
+        return;
+    }
+    let owner = giver.owner;
+    let made = clear.remove(claude).and_then(|()| {
+        claude.make_symlink(VOLUME, NAME)?;
+        match owner {
+            Some(owner) => give_link(claude, owner),
+            None => Ok(()),
+        }
+    });
+    if giver.attempt(made).is_some() {
+        giver.note_made(&claude.join(NAME));
+        info!("linked {} to the sessions volume", escape(&claude.join(NAME)));
+    }
+}
+
+/// Gives /root/.claude, as the boot always has, and lets the user pass through /root (which
+/// nobody but root may search) and through nothing else.
+pub(super) fn give_persistent(giver: &mut PermsGiver<'_>) {
+    let Some(Some(root)) = giver.attempt(giver.root.open_beneath(Path::new("root"))) else {
+        return;
+    };
+    giver.give_tree(&root, c".claude", Privileges::Take);
+    if let Some(owner) = giver.owner {
+        let granted = acl::let_search(&root, owner.uid, &giver.groups, giver.mode);
+        if giver.attempt(granted) == Some(true) {
+            giver.tally.changed += 1;
         }
     }
 }
@@ -80,7 +78,7 @@ impl Steps<'_> {
 fn give_link(claude: &Dir, owner: Owner) -> Result<()> {
     let handle = claude.open_handle(NAME)?;
     let fail = |operation| move |errno| claude.entry_error(operation, NAME, errno);
-    let stat = Stat::of(&handle).map_err(fail("stat"))?;
+    let stat = at::stat_fd(&handle).map_err(fail("stat"))?;
     let is_it = stat.kind == Kind::Symlink
         && stat.nlink == 1
         && *at::read_link_fd(&handle).map_err(fail("read symbolic link"))? == *VOLUME;

@@ -31,8 +31,8 @@ use molecule_tools::record;
 use serde_json::json;
 use tracing::{info, warn};
 
+use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{Applet, Context};
 use caller::{Caller, Life};
 use consent::Consent;
 use held::{Held, hold_trees, lock_trees, make_absent};

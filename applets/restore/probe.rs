@@ -2,11 +2,15 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use molecule_tools::error::Error;
 use molecule_tools::log::{self, Stream};
+use molecule_tools::volume::device::{AcceptedDevice, Device};
 use molecule_tools::volume::partitions::Table;
 use molecule_tools::volume::probe::{self, Partition, Probe};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Status};
@@ -14,7 +18,10 @@ use crate::exit::{Exit, Status};
 /// Prints one JSON object.
 pub fn run(device: &OsStr) -> Result<Status, Exit> {
     let path = Path::new(device);
-    let found = probe::probe(&probe::open(path)?)?;
+    let device = Device::open(path, AcceptedDevice::BlockOrImage)?.ok_or_else(|| {
+        Error::os("open", path, Errno::NOENT).hint("name the node that the kernel made, see lsblk")
+    })?;
+    let found = probe::probe(&device.as_fd())?;
     log::write_line(Stream::Stdout, &log::json_text(&object(path, &found), true));
     Ok(Status::Done)
 }

@@ -3,10 +3,11 @@
 
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use molecule_tools::error::escape;
+use molecule_tools::lock::lock;
 use molecule_tools::mirror::{Observer, Progress};
 use tracing::info;
 
@@ -59,7 +60,7 @@ impl<'a> Watch<'a> {
 
     /// Notes how far a run is, for whoever watches.
     pub fn note_life(&self, progress: &Progress) {
-        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signs = lock(&self.signs);
         if progress.life != signs.seen {
             (signs.seen, signs.any) = (progress.life, true);
             self.life.heart.beat();
@@ -72,7 +73,7 @@ impl<'a> Watch<'a> {
         if self.life.interruption.seen().is_some() {
             return Some("interrupted by a signal");
         }
-        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signs = lock(&self.signs);
         let now = Instant::now();
         if now >= signs.next {
             signs.next = now + SIGN_EVERY;
@@ -94,7 +95,7 @@ impl<'a> Watch<'a> {
 
     /// Notes that somebody is waited for who has been asked.
     pub fn wait_for_answer(&self) -> Option<&'static str> {
-        self.signs.lock().unwrap_or_else(PoisonError::into_inner).any = true;
+        lock(&self.signs).any = true;
         self.end()
     }
 
@@ -104,7 +105,7 @@ impl<'a> Watch<'a> {
 
     /// A new path begins.
     pub fn start(&self, to: &Path) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         *state = State { to: to.to_owned(), next: Instant::now() + self.interval() };
     }
 
@@ -119,7 +120,7 @@ impl<'a> Watch<'a> {
 impl Observer for Watch<'_> {
     fn progress(&self, progress: &Progress) {
         self.note_life(progress);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if self.show == Show::Never {
             return;
         }

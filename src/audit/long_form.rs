@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::{Look, Unclear};
 use crate::error::{escape, shorten};
-use crate::fs::xattr::Target;
+use crate::fs::xattr::{ACCESS_ACL, DEFAULT_ACL, Target};
 use crate::fs::{Dir, Kind, Stat, at};
 use crate::log::civil_from_days;
 
@@ -94,9 +94,9 @@ fn permissions(stat: &Stat) -> String {
 /// that cannot be found out, as in newer versions of `ls`.
 fn mark(root: &Dir, name: &CStr) -> &'static str {
     let target = Target::entry(root, name);
-    let has = |attribute: &CStr| Ok(target.get(attribute)?.is_some());
+    let has = |attribute: &CStr| target.has(attribute);
     let find = || -> Result<&'static str, Errno> {
-        if has(c"system.posix_acl_access")? || has(c"system.posix_acl_default")? {
+        if has(ACCESS_ACL)? || has(DEFAULT_ACL)? {
             return Ok("+");
         }
         Ok(if has(c"security.selinux")? { "." } else { "" })

@@ -55,7 +55,7 @@ impl Facts {
         environment: &[CString],
         variables: impl IntoIterator<Item = String>,
     ) -> Self {
-        let value = |name: &str| process::lookup(environment, name).filter(|v| !v.is_empty());
+        let value = |name: &str| process::setting(environment, name);
         let uid = rustix::process::geteuid().as_raw();
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         let line = |name: &CStr| long_form(root, name, names, (now.tv_sec, now.tv_nsec as u32));

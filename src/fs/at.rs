@@ -45,7 +45,8 @@ pub fn stat(dir: impl AsFd, name: &CStr) -> Result<Stat> {
 
 /// Attributes of an open object (O_PATH will do).
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
-    Stat::of(fd)
+    let flags = AtFlags::EMPTY_PATH | Stat::FLAGS;
+    again(|| rustix::fs::statx(&fd, c"", flags, Stat::MASK)).map(Stat::from)
 }
 
 /// Opens the directory `name`.

@@ -159,6 +159,12 @@ impl Descent {
         self.names.truncate(self.turn);
     }
 
+    /// Puts `name` of the deepest directory in turn, before those that wait in it.
+    pub fn take_up(&mut self, name: &CStr) {
+        self.turn = self.names.len();
+        self.names.extend_from_slice(name.to_bytes_with_nul());
+    }
+
     /// Whether one more level would take more memory than a way may.
     pub fn is_full(&self) -> bool {
         self.names.len() + self.levels.len() * size_of::<Level>() > WAY
@@ -328,6 +334,11 @@ impl<'a> Way<'a> {
     /// Its inode; none for the start.
     pub fn id(&self) -> Option<Id> {
         self.levels.last().map(|level| level.id)
+    }
+
+    /// The name of the deepest directory; empty for the start.
+    pub fn last_name(&self) -> &'a CStr {
+        self.levels.last().map_or(c"", |level| name_at(self.names, level.name))
     }
 
     fn name(&self, level: &Level) -> &'a OsStr {

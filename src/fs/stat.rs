@@ -1,10 +1,7 @@
 //! What statx(2) says of one object, in the form the mechanisms compare.
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
-
 use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, Timestamps};
-use rustix::io::Errno;
 use rustix::time::Timespec;
 
 /// The type of a file system object (inode(7)).
@@ -107,12 +104,6 @@ impl Stat {
     pub(super) const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
     /// Never trigger automounts, never follow.
     pub(super) const FLAGS: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
-
-    /// Attributes of an open object, a handle (O_PATH) included.
-    pub fn of(fd: impl AsFd) -> Result<Self, Errno> {
-        let flags = AtFlags::EMPTY_PATH | Self::FLAGS;
-        super::at::again(|| rustix::fs::statx(&fd, c"", flags, Self::MASK)).map(Self::from)
-    }
 
     /// Whether the file is known to have holes.
     pub fn is_sparse(&self) -> bool {

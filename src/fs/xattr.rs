@@ -16,6 +16,13 @@ use super::at::again;
 /// Largest list of names and largest value the kernel hands out (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const LIMIT: usize = 64 * 1024;
 
+/// POSIX access control list (acl(5)).
+pub const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+/// The list that entries of a directory inherit.
+pub const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+/// File capabilities (capabilities(7)).
+pub const CAPABILITY: &CStr = c"security.capability";
+
 /// Room for the largest value; no memory until the first is read.
 #[derive(Debug, Default)]
 pub struct Buffer(Vec<u8>);
@@ -27,7 +34,7 @@ pub enum Target<'a> {
     Fd(BorrowedFd<'a>),
     /// `/proc/self/fd/N/NAME`; see [`Target::entry`].
     Path(CString),
-    /// An entry of the calling thread's working directory; see [`Reach`].
+    /// An entry of the calling thread's working directory; see [`XattrReach`].
     Here(&'a CStr),
     /// `/proc/self/fd/N`; see [`Target::handle`].
     Handle(CString),
@@ -76,7 +83,16 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Value of attribute `name`, or none if it has none.
+    /// Whether it has attribute `name`.
+    pub fn has(&self, name: &CStr) -> Result<bool, Errno> {
+        match self.call_get(name, &mut []) {
+            Ok(_) | Err(Errno::RANGE) => Ok(true),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Value of attribute `name`, or `None` if it has none.
     pub fn get(&self, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
         let mut small = [0_u8; 256];
         match self.call_get(name, &mut small) {
@@ -160,35 +176,51 @@ impl<'a> Target<'a> {
 
 /// Gives the calling thread a working directory that it does not share with the rest of the process
 /// (unshare(2), CLONE_FS). False where the kernel or a container's system call filter refuses.
-pub fn own_working_directory() -> bool {
+fn own_working_directory() -> bool {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_ok()
 }
 
 /// How a thread names entries of a held directory to the xattr calls, which know no directory
 /// descriptor before Linux 6.13. With a working directory of its own it turns there first and uses
 /// the bare name: a third of what the way through /proc costs.
-#[derive(Debug, Clone, Copy)]
-pub struct Reach {
+#[derive(Debug)]
+pub struct XattrReach {
     own_directory: bool,
+    /// Otherwise: `/proc/self/fd/N/`.
+    through: Vec<u8>,
 }
 
-impl Reach {
-    /// For a thread that needs its working directory for nothing else.
+impl XattrReach {
+    /// For a thread that needs its working directory for nothing else: it stops sharing it with the rest of
+    /// the process, where the kernel (or a container's system call filter) lets it.
     pub fn of_this_thread() -> Self {
-        Self { own_directory: own_working_directory() }
+        Self { own_directory: own_working_directory(), through: Vec::new() }
     }
 
     /// For a thread that keeps its working directory.
     pub fn through_proc() -> Self {
-        Self { own_directory: false }
+        Self { own_directory: false, through: Vec::new() }
     }
 
-    /// The entry `name` of `dir`, not what it points to. To be used before the next call.
-    pub fn entry<'a>(&self, dir: impl AsFd, name: &'a CStr) -> Target<'a> {
-        if self.own_directory && rustix::process::fchdir(&dir).is_ok() {
+    /// Turns to the entries of `dir`.
+    pub fn enter(&mut self, dir: impl AsFd) {
+        self.own_directory = self.own_directory && rustix::process::fchdir(&dir).is_ok();
+        if !self.own_directory {
+            self.through.clear();
+            let path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd());
+            self.through.extend_from_slice(path.as_bytes());
+        }
+    }
+
+    /// The entry `name` of the directory that was entered last, not what it points to. To be used before the
+    /// next is entered.
+    pub fn entry<'a>(&self, name: &'a CStr) -> Target<'a> {
+        if self.own_directory {
             return Target::Here(name);
         }
-        Target::entry(dir, name)
+        let path = [&self.through, name.to_bytes()].concat();
+        // A CStr has no inner NUL, so the default is never taken.
+        Target::Path(CString::new(path).unwrap_or_default())
     }
 }
 

@@ -2,11 +2,10 @@
 //! name that is removed is left alone with what is in it.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, CString};
-use std::mem::MaybeUninit;
-use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -15,18 +14,13 @@ use super::announce;
 use super::counters::add;
 use super::engine::Engine;
 use super::fault::Fault;
-use super::inode::{InodeId, id_of};
 use super::itemize::Change;
-use super::limits::{LISTING, SMALL_LISTING};
 use super::tree::{DirNode, OpenDir, join};
+use crate::fs::descent::{Descent, Next};
 use crate::fs::{Kind, Stat, at};
 
-/// Directories held open along the path into a tree that is removed.
-const OPEN_LEVELS: usize = 8;
 /// How many times more a directory is read that is not found empty: somebody may fill it all the time.
 pub(super) const AGAIN: usize = 20;
-/// Names of subdirectories that wait in all levels before each level reads its own in small portions.
-const MANY_WAITING: usize = 8 * 1024;
 
 /// Why a directory is removed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,37 +103,39 @@ fn remove_tree(
     stat: &Stat,
     purpose: RemovalPurpose,
 ) -> bool {
-    let (mount_id, base, levels) = (stat.mount_id, node.path(), Vec::new());
-    let removal = TreeRemoval { engine, parent, mount_id, base, purpose, levels, waiting: 0 };
-    removal.run(name)
+    let start = match rustix::io::fcntl_dupfd_cloexec(parent, 3) {
+        Ok(fd) => Arc::new(fd),
+        Err(errno) => {
+            let fault = Fault::Removal { operation: "remove directory", errno };
+            announce::removal(engine, node.path_of(name), fault);
+            return false;
+        }
+    };
+    TreeRemoval {
+        engine,
+        base: node.path(),
+        mount_id: stat.mount_id,
+        purpose,
+        descent: Descent::new(start, name),
+        levels: Vec::new(),
+    }
+    .run()
 }
 
 /// A tree that is being removed.
 struct TreeRemoval<'a> {
     engine: &'a Engine<'a>,
-    /// The directory that it is an entry of.
-    parent: &'a OwnedFd,
-    mount_id: u64,
-    /// Path of `parent`.
+    /// Path of the directory that it is an entry of.
     base: PathBuf,
+    mount_id: u64,
     purpose: RemovalPurpose,
-    /// From the top of the tree down.
+    /// Begins with the top of the tree.
+    descent: Descent,
+    /// What is known of each directory of the way.
     levels: Vec<RemovalLevel>,
-    /// Names of subdirectories that wait in all levels.
-    waiting: usize,
 }
 
-/// One level of it.
 struct RemovalLevel {
-    name: CString,
-    id: InodeId,
-    dir: Option<OwnedFd>,
-    /// Of those found so far.
-    directories: Vec<CString>,
-    /// Where to go on in it, set when `dir` is let go.
-    position: u64,
-    /// It has not been read to its end.
-    more: bool,
     /// Something was removed since it was last read from its beginning.
     removed: bool,
     /// How many times it may yet be read from its beginning.
@@ -148,211 +144,149 @@ struct RemovalLevel {
     stays: bool,
 }
 
-impl RemovalLevel {
-    /// Lets go of the descriptor.
-    fn shut(&mut self) {
-        if let Some(dir) = self.dir.take() {
-            // From the beginning it is read as well.
-            self.position = at::position(&dir).unwrap_or(0);
-        }
-    }
-
-    /// Whether the level can be read once more: not every file system lists what it has left when some of
-    /// a long list is removed meanwhile.
-    fn read_again(&mut self) -> bool {
-        let again = self.removed && self.again > 0;
-        let Some(dir) = self.dir.as_ref().filter(|_| again) else { return false };
-        (self.more, self.removed, self.again) = (true, false, self.again - 1);
-        at::set_position(dir, 0).is_ok()
-    }
-}
-
 impl TreeRemoval<'_> {
-    /// Removes the directory `name` of the parent; false if it stays.
-    fn run(mut self, name: &CStr) -> bool {
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING];
-        let Some(top) = self.enter(self.parent.as_fd(), name) else { return false };
-        self.levels.push(top);
-        let mut stays = false;
-        while let Some(mut level) = self.levels.pop() {
+    /// False if the top stays.
+    fn run(mut self) -> bool {
+        if !self.enter(AGAIN) {
+            return false;
+        }
+        loop {
             if !self.engine.may_remove() {
                 return false;
             }
-            if let Some(next) = level.directories.pop() {
-                self.waiting -= 1;
-                self.levels.push(level);
-                if !self.go_down(&next) {
-                    return false;
-                }
-            } else if level.more {
-                let many = self.waiting >= MANY_WAITING;
-                let size = if many { SMALL_LISTING } else { LISTING };
-                self.empty(&mut level, &mut buffer[..size]);
-                self.waiting += level.directories.len();
-                self.levels.push(level);
-            } else {
-                stays = level.stays;
-                match self.leave(&level) {
-                    Ok(()) => {}
-                    Err(Errno::NOTEMPTY | Errno::EXIST) if level.read_again() => {
-                        self.levels.push(level);
+            match self.descent.advance() {
+                Next::Name => {
+                    if !self.enter(AGAIN) {
+                        self.keep_deepest();
                     }
-                    Err(errno) => {
-                        self.fail(self.path(&level.name), "remove directory", errno);
-                        match self.levels.last_mut() {
-                            Some(above) if above.dir.is_some() => above.stays = true,
-                            _ => return false,
-                        }
+                }
+                Next::Unread => self.empty(),
+                Next::Done => {
+                    let Some(gone) = self.leave() else { return false };
+                    if self.levels.is_empty() {
+                        return gone;
                     }
                 }
             }
         }
-        !stays
     }
 
-    /// Goes on in the directory `name` of the deepest level; false where that level is lost.
-    fn go_down(&mut self, name: &CStr) -> bool {
-        let Some(dir) = self.levels.last().and_then(|level| level.dir.as_ref()) else {
-            return false;
-        };
-        match self.enter(dir.as_fd(), name) {
-            Some(level) => self.levels.push(level),
-            None => self.keep_deepest(),
+    /// Enters the directory in turn, which may be read `again` times more; false if it stays, which has been
+    /// said.
+    fn enter(&mut self, again: usize) -> bool {
+        let (way, name) = (self.descent.way(), self.descent.name());
+        widen(self.engine, way.fd(), name);
+        let opened = at::open_dir(way.fd(), name)
+            .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd, stat)))
+            .map_err(|errno| Fault::Removal { operation: "open directory", errno })
+            .and_then(|(fd, stat)| match stat.mount_id == self.mount_id && !stat.mount_root {
+                true if self.descent.is_full() => Err(Fault::TooDeep),
+                true => Ok((fd, stat)),
+                false => Err(Fault::MountedOver),
+            });
+        match opened {
+            Ok((fd, stat)) => {
+                self.descent.enter(fd, &stat);
+                self.levels.push(RemovalLevel { removed: false, again, stays: false });
+                true
+            }
+            Err(fault) => {
+                announce::removal(self.engine, self.path(name), fault);
+                self.descent.skip();
+                false
+            }
         }
-        if let Some(shut) = self.levels.len().checked_sub(1 + OPEN_LEVELS) {
-            self.levels[shut].shut();
-        }
-        true
     }
 
-    /// Notes that something in the deepest level stays.
+    /// Notes that something in the deepest directory stays.
     fn keep_deepest(&mut self) {
         if let Some(deepest) = self.levels.last_mut() {
             deepest.stays = true;
         }
     }
 
-    /// Opens the directory `name` of the deepest level and returns the level to work on; an error has been
-    /// said.
-    fn enter(&self, dir: BorrowedFd<'_>, name: &CStr) -> Option<RemovalLevel> {
-        widen(self.engine, dir, name);
-        let opened = at::open_dir(dir, name)
-            .and_then(|fd| at::stat_fd(&fd).map(|stat| (fd, stat)))
-            .and_then(|(fd, stat)| match stat.mount_id == self.mount_id && !stat.mount_root {
-                true => Ok((fd, stat)),
-                false => Err(Errno::BUSY),
-            });
-        let (fd, stat) = match opened {
-            Ok(opened) => opened,
-            Err(Errno::BUSY) => {
-                announce::removal(self.engine, self.path(name), Fault::MountedOver);
-                return None;
-            }
-            Err(errno) => {
-                self.fail(self.path(name), "open directory", errno);
-                return None;
-            }
+    /// Reads the next portion of the deepest directory and removes everything in it that is no directory.
+    fn empty(&mut self) {
+        let Self { engine, base, descent, levels, .. } = self;
+        let Some(level) = levels.last_mut() else { return };
+        let mut fail = |path, operation, errno| {
+            level.stays = true;
+            announce::removal(engine, path, Fault::Removal { operation, errno });
         };
-        Some(RemovalLevel {
-            name: name.to_owned(),
-            id: id_of(&stat),
-            dir: Some(fd),
-            directories: Vec::new(),
-            position: 0,
-            more: true,
-            removed: false,
-            again: AGAIN,
-            stays: false,
-        })
-    }
-
-    /// Reads the next portion of a level, removes everything in it that is no directory, and notes what is.
-    fn empty(&self, level: &mut RemovalLevel, buffer: &mut [MaybeUninit<u8>]) {
-        let engine = self.engine;
-        let RemovalLevel { name, dir: Some(fd), directories, more, removed, stays, .. } = level
-        else {
-            return;
-        };
-        let path = || self.path(name);
-        let listed = at::list_portion(&*fd, buffer, |name, _, _| {
+        let listed = descent.list(|way, name, _| {
             if !engine.may_remove() {
-                return ControlFlow::Break(());
+                return false;
             }
-            match at::stat(&*fd, name) {
-                Ok(stat) if stat.kind == Kind::Dir => directories.push(name.to_owned()),
+            match at::stat(way.fd(), name) {
+                Ok(stat) if stat.kind == Kind::Dir => return true,
                 Ok(stat) => {
-                    let below = || join(&path(), name);
-                    announce::change_at(engine, below, Change::Delete(stat.kind));
-                    match if engine.dry_run() { Ok(()) } else { at::unlink(&*fd, name) } {
+                    let path = || join(&way.path(base), name);
+                    announce::change_at(engine, path, Change::Delete(stat.kind));
+                    match if engine.dry_run() { Ok(()) } else { at::unlink(way.fd(), name) } {
                         Ok(()) => {
-                            *removed = true;
+                            level.removed = true;
                             add(&engine.counters.deleted, 1);
                         }
-                        Err(errno) => {
-                            *stays = true;
-                            self.fail(below(), "remove", errno);
-                        }
+                        Err(errno) => fail(path(), "remove", errno),
                     }
                 }
                 Err(Errno::NOENT) => {}
-                Err(errno) => {
-                    *stays = true;
-                    self.fail(path(), "stat an entry of", errno);
-                }
+                Err(errno) => fail(way.path(base), "stat an entry of", errno),
             }
-            ControlFlow::Continue(())
+            false
         });
-        *more = listed.is_ok_and(|flow| flow.is_continue());
         if let Err(errno) = listed {
-            *stays = true;
-            self.fail(path(), "list", errno);
+            fail(descent.way().path(base), "list", errno);
         }
     }
 
-    /// Removes the emptied directory `done` from the level above it, whose descriptor is found again
-    /// through ".." if it was let go; it must be the same directory as before.
-    fn leave(&mut self, done: &RemovalLevel) -> Result<(), Errno> {
-        let above = self.levels.last_mut();
-        if let (Some(above), Some(dir)) = (above, &done.dir)
-            && above.dir.is_none()
-        {
-            let found = at::open_dir(dir, c"..")?;
-            if id_of(&at::stat_fd(&found)?) != above.id {
-                return Err(Errno::STALE);
-            }
-            at::set_position(&found, above.position)?;
-            above.dir = Some(found);
+    /// Removes the emptied directory, and returns whether it is gone; `None` where the way to it is lost.
+    fn leave(&mut self) -> Option<bool> {
+        let level = self.levels.pop()?;
+        let name = self.descent.way().last_name().to_owned();
+        if self.descent.leave().is_err() {
+            self.fail(&name, "find again the directory of", Errno::STALE);
+            return None;
         }
-        if done.stays {
+        if level.stays {
             self.keep_deepest();
-            return Ok(());
+            return Some(false);
         }
-        if !self.engine.dry_run() {
-            let dir = self.levels.last().and_then(|above| above.dir.as_ref());
-            at::remove_dir(dir.unwrap_or(self.parent), &done.name)?;
+        let dry_run = self.engine.dry_run();
+        match if dry_run { Ok(()) } else { at::remove_dir(self.descent.here(), &name) } {
+            Ok(()) => {}
+            // Not every file system lists what it has left when some of a long list is removed meanwhile.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if level.removed && level.again > 0 => {
+                self.descent.take_up(&name);
+                if self.enter(level.again - 1) {
+                    return Some(false);
+                }
+                self.keep_deepest();
+                return Some(false);
+            }
+            Err(errno) => {
+                self.fail(&name, "remove directory", errno);
+                self.keep_deepest();
+                return Some(false);
+            }
         }
         // What takes the place of the top is a change of its own.
         if self.purpose == RemovalPurpose::Surplus || !self.levels.is_empty() {
-            let path = || self.path(&done.name);
-            announce::change_at(self.engine, path, Change::Delete(Kind::Dir));
+            announce::change_at(self.engine, || self.path(&name), Change::Delete(Kind::Dir));
         }
         add(&self.engine.counters.deleted, 1);
         if let Some(above) = self.levels.last_mut() {
             above.removed = true;
         }
-        Ok(())
+        Some(true)
     }
 
-    /// The path of `name` in the deepest level.
+    /// The path of `name` in the deepest directory.
     fn path(&self, name: &CStr) -> PathBuf {
-        let mut path = self.base.clone();
-        for level in &self.levels {
-            path = join(&path, &level.name);
-        }
-        join(&path, name)
+        join(&self.descent.way().path(&self.base), name)
     }
 
-    fn fail(&self, path: PathBuf, operation: &'static str, errno: Errno) {
-        announce::removal(self.engine, path, Fault::Removal { operation, errno });
+    fn fail(&self, name: &CStr, operation: &'static str, errno: Errno) {
+        announce::removal(self.engine, self.path(name), Fault::Removal { operation, errno });
     }
 }

@@ -22,7 +22,7 @@ use super::options::{Progress, Request};
 use super::report::Stop;
 use super::threads::ThreadPace;
 use super::tree::{DirNode, FileSystem, KeptNodes, OpenDir, Pending};
-use crate::fs::xattr::Reach;
+use crate::fs::xattr::XattrReach;
 use crate::fs::{FsIds, Stat};
 use crate::queue::WorkQueue;
 
@@ -97,7 +97,7 @@ pub(super) struct Worker<'e> {
     pub buffer: Vec<u8>,
     /// Of [`LISTING`] bytes.
     pub listing: Vec<MaybeUninit<u8>>,
-    pub reach: Reach,
+    pub reach: XattrReach,
     pub ahead: ReadAhead,
     pub large: LargeBuffer,
     pub ids: FsIds,
@@ -108,7 +108,7 @@ impl<'e> Worker<'e> {
     /// For a thread that is there for nothing else.
     pub fn new(engine: &'e Engine<'e>) -> Self {
         Self {
-            reach: Reach::of_this_thread(),
+            reach: XattrReach::of_this_thread(),
             ids: FsIds::of_this_thread(),
             ..Self::of_caller(engine)
         }
@@ -121,7 +121,7 @@ impl<'e> Worker<'e> {
             engine,
             buffer: vec![0; BUFFER],
             listing: vec![MaybeUninit::uninit(); LISTING],
-            reach: Reach::through_proc(),
+            reach: XattrReach::through_proc(),
             ahead: ReadAhead::new(engine.ahead),
             large: LargeBuffer::default(),
             ids: FsIds::unchanged(),

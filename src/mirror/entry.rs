@@ -214,8 +214,10 @@ impl EntryComparison {
         dst: &OwnedFd,
     ) -> Step<Self> {
         let same = same_content(w, job, src, old, dst)?;
-        let reach = w.reach;
-        let read = |dir: BorrowedFd<'_>| Xattrs::read(&reach.entry(dir, job.name));
+        let mut read = |dir: BorrowedFd<'_>| {
+            w.reach.enter(dir);
+            Xattrs::read(&w.reach.entry(job.name))
+        };
         let src = job.dir.pair.src.as_fd();
         let mut wanted = read(src).map_err(Fault::source("read xattrs of"))?;
         // What cannot be compared differs.

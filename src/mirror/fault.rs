@@ -28,6 +28,8 @@ pub(super) enum Fault {
     Removal { operation: &'static str, errno: Errno },
     /// What was to be removed at the destination has something mounted on it.
     MountedOver,
+    /// What was to be removed at the destination lies too deep in other directories.
+    TooDeep,
     /// The source entry is gone since it was listed.
     Vanished,
     /// The source ended before its size.
@@ -84,7 +86,7 @@ impl Fault {
             Self::Os { operation, .. }
             | Self::Attribute { operation, .. }
             | Self::Removal { operation, .. } => operation,
-            Self::MountedOver => "remove",
+            Self::MountedOver | Self::TooDeep => "remove",
             Self::Vanished | Self::Shrunk | Self::Stopped => "read",
             Self::TooLarge(Errno::FBIG) => "write",
             Self::TooLarge(_) => "allocate space for",
@@ -95,6 +97,7 @@ impl Fault {
     fn cause(&self) -> &'static str {
         match self {
             Self::MountedOver => "something is mounted there",
+            Self::TooDeep => "it lies too deep",
             Self::Vanished => "it vanished",
             Self::Shrunk => "it shrank while it was read",
             Self::TimesNotKept => "the file system does not keep it",
@@ -116,6 +119,7 @@ impl Fault {
         };
         match (self, self.errno()) {
             (Self::MountedOver, _) => error.hint("unmount it, it is left alone with what is in it"),
+            (Self::TooDeep, _) => error.hint("remove what is in it by hand"),
             (Self::Shrunk, _) => error.hint("restore again"),
             (Self::TimesNotKept, _) => error.hint("every restore into it will copy everything"),
             (_, Some(Errno::NOSPC | Errno::DQUOT)) => {

@@ -178,8 +178,8 @@ pub(super) fn special(
     let EntryJob { dir, name, stat, .. } = *job;
     let engine = w.engine;
     w.ids.reset();
-    let xattrs = Xattrs::read(&w.reach.entry(&dir.pair.src, name))
-        .map_err(Fault::source("read xattrs of"))?;
+    w.reach.enter(&dir.pair.src);
+    let xattrs = Xattrs::read(&w.reach.entry(name)).map_err(Fault::source("read xattrs of"))?;
     let target = match stat.kind {
         Kind::Symlink => {
             Some(at::read_link(&dir.pair.src, name).map_err(Fault::source("read link"))?)

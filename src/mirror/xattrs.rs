@@ -12,11 +12,8 @@ use rustix::fs::fstatfs;
 use rustix::io::Errno;
 
 use super::fault::AttributeFaults;
-use crate::fs::xattr::{Buffer, Target};
+use crate::fs::xattr::{ACCESS_ACL, Buffer, CAPABILITY, DEFAULT_ACL, Target};
 
-pub(super) const ACCESS: &CStr = c"system.posix_acl_access";
-pub(super) const DEFAULT: &CStr = c"system.posix_acl_default";
-const CAPABILITY: &CStr = c"security.capability";
 /// Bytes of values held of one object.
 const HELD: usize = 64 * 1024;
 
@@ -40,7 +37,7 @@ impl Xattrs {
         let mut names = match target.list() {
             Err(Errno::TOOBIG) => {
                 xattrs.unlisted = true;
-                [ACCESS, DEFAULT, CAPABILITY].map(CStr::to_owned).into()
+                [ACCESS_ACL, DEFAULT_ACL, CAPABILITY].map(CStr::to_owned).into()
             }
             listed => listed?,
         };
@@ -50,8 +47,8 @@ impl Xattrs {
         let mut held = 0;
         for name in names {
             let place = match name.as_c_str() {
-                name if name == ACCESS => &mut xattrs.access,
-                name if name == DEFAULT => &mut xattrs.default,
+                name if name == ACCESS_ACL => &mut xattrs.access,
+                name if name == DEFAULT_ACL => &mut xattrs.default,
                 name if !is_mirrored(name) => continue,
                 _ if held > HELD => {
                     xattrs.others.push((name, None));
@@ -154,8 +151,10 @@ impl Xattrs {
         if found.unlisted {
             faults.add("list all xattrs of", Errno::TOOBIG);
         }
-        let acls =
-            [(ACCESS, &self.access, &found.access), (DEFAULT, &self.default, &found.default)];
+        let acls = [
+            (ACCESS_ACL, &self.access, &found.access),
+            (DEFAULT_ACL, &self.default, &found.default),
+        ];
         let acls =
             acls.into_iter().filter(|(_, wanted, found)| wanted.is_none() && found.is_some());
         // Of a list that is not known nothing is known to be surplus but what gives or takes rights.
@@ -180,8 +179,13 @@ impl Xattrs {
     ) -> AttributeFaults {
         let mut faults = AttributeFaults::default();
         let acls = [
-            (ACCESS, &self.access, found.map(|(found, _)| &found.access), "set ACL of"),
-            (DEFAULT, &self.default, found.map(|(found, _)| &found.default), "set default ACL of"),
+            (ACCESS_ACL, &self.access, found.map(|(found, _)| &found.access), "set ACL of"),
+            (
+                DEFAULT_ACL,
+                &self.default,
+                found.map(|(found, _)| &found.default),
+                "set default ACL of",
+            ),
         ];
         for (name, value, there, operation) in acls {
             if let Some(acl) = value

@@ -18,25 +18,23 @@ use std::ffi::CStr;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::time::ClockId;
-use tracing::warn;
 
-use super::Tally;
 use super::bounds::{Time, now};
-use super::walk::Walk;
 use crate::fs::Stat;
 use crate::fs::descent::Id;
+use crate::lock::lock;
 
 /// Files that are counted, at most: 22 MB.
-const FILES: usize = 400_000;
+pub(super) const FILES: usize = 400_000;
 /// Names of them that are counted, at most: 9 MB.
 const NAMES: usize = 900_000;
 
 /// The files that were seen, with their names.
-pub(super) struct Links {
+pub(super) struct LinkCounts {
     counts: Mutex<Counts>,
     /// Names are kept as numbers that nobody can foresee. Two that come out the same count once.
     hasher: RandomState,
@@ -45,7 +43,7 @@ pub(super) struct Links {
 
 #[derive(Default)]
 struct Counts {
-    files: HashMap<Id, File>,
+    files: HashMap<Id, LinkedFile>,
     names: HashSet<u64>,
     /// Some names had no place here.
     overflowed: bool,
@@ -53,17 +51,17 @@ struct Counts {
     uncounted: u64,
 }
 
-struct File {
+struct LinkedFile {
     ctime: (i64, u32),
     links: u32,
     names: u32,
-    time: When,
-    done: Done,
+    time: ChangeTime,
+    done: NameState,
 }
 
 /// Where a time of last change lay when a name was seen.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum When {
+enum ChangeTime {
     Past,
     Future,
     /// Within the walk, or not always the same.
@@ -71,14 +69,14 @@ enum When {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Done {
+enum NameState {
     Nothing,
     Given,
     Refused,
 }
 
 /// What to do with a name in the second walk.
-pub(super) enum Verdict {
+pub(super) enum LinkVerdict {
     /// Give it; `first` if the file was given by no other name yet.
     Give { first: bool },
     /// Leave it, and say why: it is the first name of the file.
@@ -87,7 +85,7 @@ pub(super) enum Verdict {
     Leave,
 }
 
-impl Links {
+impl LinkCounts {
     pub(super) fn new() -> Self {
         Self {
             counts: Mutex::default(),
@@ -97,7 +95,7 @@ impl Links {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 
     /// Returns once a change of any file sets a time later than `begin`: at most one step of the clock,
@@ -115,29 +113,29 @@ impl Links {
         self.clock_passed.store(true, Ordering::Release);
     }
 
-    /// Counts entry `name` of `directory`, seen as `stat` after [`Links::wait_past`] of `begin`.
+    /// Counts entry `name` of `directory`, seen as `stat` after [`LinkCounts::wait_past`] of `begin`.
     pub(super) fn count(&self, stat: &Stat, directory: Id, name: &CStr, begin: Time) {
         let id = (stat.dev, stat.ino);
         let number = self.hasher.hash_one((id, directory, name));
         let time = match stat.ctime {
-            ctime if ctime <= begin => When::Past,
-            ctime if ctime > now(ClockId::Realtime) => When::Future,
-            _ => When::Meanwhile,
+            ctime if ctime <= begin => ChangeTime::Past,
+            ctime if ctime > now(ClockId::Realtime) => ChangeTime::Future,
+            _ => ChangeTime::Meanwhile,
         };
         let mut counts = self.lock();
         if counts.files.len() >= FILES && !counts.files.contains_key(&id) {
             counts.overflowed = true;
             return;
         }
-        let file = counts.files.entry(id).or_insert(File {
+        let file = counts.files.entry(id).or_insert(LinkedFile {
             ctime: stat.ctime,
             links: stat.nlink,
             names: 0,
             time,
-            done: Done::Nothing,
+            done: NameState::Nothing,
         });
         if (file.ctime, file.links, file.time) != (stat.ctime, stat.nlink, time) {
-            file.time = When::Meanwhile;
+            file.time = ChangeTime::Meanwhile;
         }
         if counts.names.len() >= NAMES {
             counts.overflowed = true;
@@ -155,17 +153,17 @@ impl Links {
     }
 
     /// Judges the file open as `handle`, seen as `stat` now.
-    pub(super) fn judge(&self, handle: &OwnedFd, stat: &Stat) -> Verdict {
+    pub(super) fn judge(&self, handle: &OwnedFd, stat: &Stat) -> LinkVerdict {
         let mut counts = self.lock();
         let overflowed = counts.overflowed;
         let Some(file) = counts.files.get_mut(&(stat.dev, stat.ino)) else {
             // Without an overflow it has come since.
             counts.uncounted += 1;
-            return Verdict::Leave;
+            return LinkVerdict::Leave;
         };
-        let changed = file.time == When::Meanwhile
+        let changed = file.time == ChangeTime::Meanwhile
             || (file.ctime, file.links) != (stat.ctime, stat.nlink)
-            || (file.time == When::Future && stat.ctime <= now(ClockId::Realtime));
+            || (file.time == ChangeTime::Future && stat.ctime <= now(ClockId::Realtime));
         let (links, here) = (file.links, file.names);
         let reason = if changed {
             "it has several names, and they change".into()
@@ -173,40 +171,32 @@ impl Links {
             format!("it has {links} names, and the tree has too many such names to look for them")
         } else if here < links {
             format!("it has {links} names, and only {here} of them in this tree")
-        } else if file.time == When::Future && !has_this_clock(handle) {
+        } else if file.time == ChangeTime::Future && !has_this_clock(handle) {
             "it has several names and a time of last change in the future".into()
         } else {
-            return Verdict::Give { first: file.done != Done::Given };
+            return LinkVerdict::Give { first: file.done != NameState::Given };
         };
-        match std::mem::replace(&mut file.done, Done::Refused) {
-            Done::Nothing => Verdict::Refuse(reason),
+        match std::mem::replace(&mut file.done, NameState::Refused) {
+            NameState::Nothing => LinkVerdict::Refuse(reason),
             // On overlayfs without an inode index the first change parts the names.
-            Done::Given => {
-                file.done = Done::Given;
-                Verdict::Leave
+            NameState::Given => {
+                file.done = NameState::Given;
+                LinkVerdict::Leave
             }
-            Done::Refused => Verdict::Leave,
+            NameState::Refused => LinkVerdict::Leave,
         }
     }
 
     /// Notes that the file was given by one of its names.
     pub(super) fn note_given(&self, stat: &Stat) {
         if let Some(file) = self.lock().files.get_mut(&(stat.dev, stat.ino)) {
-            file.done = Done::Given;
+            file.done = NameState::Given;
         }
     }
 
-    /// Says how many names had to be left uncounted.
-    pub(super) fn report_uncounted(&self, walk: &Walk<'_>) -> Tally {
-        let failed = self.lock().uncounted;
-        if failed > 0 {
-            warn!(
-                "change owner of {failed} names below {} whose files have several: more than \
-                 {FILES} such files, or new ones; run fix-perms again for the rest",
-                walk.shown()
-            );
-        }
-        Tally { failed, ..Tally::default() }
+    /// How many names had to be left uncounted: there are more than [`FILES`] such files, or new ones.
+    pub(super) fn uncounted(&self) -> u64 {
+        self.lock().uncounted
     }
 }
 

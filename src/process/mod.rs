@@ -3,6 +3,8 @@
 mod bounded_log;
 mod command;
 mod daemon;
+mod environment;
+mod inherited;
 mod interrupt;
 mod limits;
 mod search;
@@ -11,136 +13,13 @@ mod supervise;
 mod sys;
 mod trust;
 
-use std::ffi::{CStr, CString, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-
-use nix::sys::signal::Signal;
-use rustix::io::Errno;
-
 pub use bounded_log::BoundedLog;
 pub use command::{Command, Printed};
 pub use daemon::{become_daemon, fork_child, start_in_background};
+pub use environment::{lookup, set, setting};
+pub use inherited::Inherited;
 pub use interrupt::Interruption;
-use limits::RaisedLimits;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
 pub use supervise::{End, Prepared, Supervisor};
 pub use sys::environment;
-use sys::{Disposition, set_disposition};
 pub use trust::only_root_can_change;
-
-/// Inherited state that this program changes for itself and gives back at exec.
-#[derive(Debug)]
-pub struct Inherited {
-    dispositions: [(Signal, Disposition); 3],
-    limits: RaisedLimits,
-    /// argv, bytes as given.
-    pub arguments: Vec<CString>,
-}
-
-impl Inherited {
-    /// Takes note of what was inherited and makes the process safe to run in: closed standard
-    /// descriptors are held shut, so that no file opened later becomes "stdout"; a reader that goes
-    /// away and a limit of file size or processor time do not kill a boot (see [`SPARED`]); limits too
-    /// small to work with are raised where that is allowed.
-    pub fn take(arguments: Vec<CString>) -> Self {
-        let limits = RaisedLimits::raise();
-        hold_closed_standard_descriptors();
-        Self { dispositions: SPARED.map(|signal| (signal, ignore(signal))), limits, arguments }
-    }
-
-    /// Sets the limits as they were inherited, for a child that is about to be made, or for exec.
-    pub fn give_back_limits(&self) {
-        self.limits.give_back();
-    }
-
-    /// Replaces the program, which gets the inherited dispositions and limits. Returns only on
-    /// failure, with the kernel's reason. No descriptor or mask is touched.
-    pub fn exec(&self, program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
-        self.limits.give_back();
-        for (signal, inherited) in &self.dispositions {
-            let _ = set_disposition(*signal, inherited);
-        }
-        let Err(errno) = nix::unistd::execve(program, arguments, environment);
-        // What is said about the failure must not be lost to a reader that went away.
-        self.limits.raise_again();
-        for signal in SPARED {
-            ignore(signal);
-        }
-        crate::error::errno_of(errno)
-    }
-}
-
-/// Signals whose default action ends a process that writes to a pipe without a reader, writes beyond
-/// the limit of a file's size, or runs beyond its soft limit of processor time. All three are ignored:
-/// the first two come as an error of the write as well, and a boot is not what the third is for.
-/// Signals that somebody sends, or has had a timer send, end the process as they are meant to.
-const SPARED: [Signal; 3] = [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGXCPU];
-
-/// Ignores `signal`; returns the former disposition.
-fn ignore(signal: Signal) -> Disposition {
-    let ignored = Disposition::ignored();
-    set_disposition(signal, &ignored).unwrap_or(ignored)
-}
-
-/// Puts a path-only descriptor of "/" (close-on-exec, so the next program sees it closed again) on
-/// each of 0, 1 and 2 that is closed. It needs no /dev/null, and writes to it fail.
-fn hold_closed_standard_descriptors() {
-    use rustix::fs::{Mode, OFlags};
-    use std::os::fd::IntoRawFd as _;
-    // open(2) takes the lowest free number; stop at the first that is no standard descriptor.
-    while let Ok(fd) = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        use std::os::fd::AsRawFd as _;
-        if fd.as_raw_fd() > 2 {
-            break;
-        }
-        let _ = fd.into_raw_fd();
-    }
-}
-
-/// The value of the first entry `name=` of `environment`.
-pub fn lookup<'a>(environment: &'a [CString], name: &str) -> Option<&'a OsStr> {
-    environment.iter().find_map(|entry| {
-        let value = entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        Some(OsStr::from_bytes(value))
-    })
-}
-
-/// The value of the variable `name` as a setting of ours: set but empty counts as unset.
-pub fn setting<'a>(environment: &'a [CString], name: &str) -> Option<&'a OsStr> {
-    lookup(environment, name).filter(|value| !value.is_empty())
-}
-
-/// Sets `name` to `value`: the first entry of that name is replaced in place, others are dropped,
-/// and without one it is added at the end.
-pub fn set(environment: &mut Vec<CString>, name: &str, value: &OsStr) {
-    let mut entry = OsString::from(format!("{name}="));
-    entry.push(value);
-    let Ok(entry) = CString::new(entry.into_vec()) else { return };
-    let is_name = |entry: &CString| {
-        entry
-            .to_bytes()
-            .strip_prefix(name.as_bytes())
-            .is_some_and(|rest| rest.first() == Some(&b'='))
-    };
-    let place = environment.iter().position(is_name);
-    environment.retain(|entry| !is_name(entry));
-    match place {
-        Some(place) => environment.insert(place, entry),
-        None => environment.push(entry),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn set_replaces_every_entry_of_that_name_and_no_other() {
-        let mut environment: Vec<CString> =
-            [c"HOMER=x", c"HOME=/a", c"noequals", c"HOME=/b"].map(CStr::to_owned).into();
-        set(&mut environment, "HOME", OsStr::new("/c"));
-        assert_eq!(environment, [c"HOMER=x", c"HOME=/c", c"noequals"].map(CStr::to_owned));
-        assert_eq!(lookup(&environment, "HOME"), Some(OsStr::new("/c")));
-        assert_eq!(lookup(&environment, "noequals"), None);
-    }
-}

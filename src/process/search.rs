@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
-use super::Inherited;
+use super::environment::lookup;
+use super::inherited::Inherited;
 use crate::error::{Error, Result};
 use crate::fs::Kind;
 
@@ -88,7 +89,7 @@ impl Inherited {
         arguments: &[CString],
         environment: &[CString],
     ) -> NotStarted {
-        let path = super::lookup(environment, "PATH").unwrap_or(OsStr::new(DEFAULT_PATH));
+        let path = lookup(environment, "PATH").unwrap_or(OsStr::new(DEFAULT_PATH));
         let programs: Vec<Vec<u8>> = match name.as_bytes().contains(&b'/') {
             true => vec![name.as_bytes().to_vec()],
             false => candidates(name, path).collect(),

@@ -23,6 +23,7 @@ use rustix::pipe::PipeFlags;
 use tracing::Level;
 
 use super::bounded_log::BoundedLog;
+use super::inherited::SPARED;
 use super::sys::{self, Disposition, set_disposition};
 use crate::error::{Error, Result, errno_of};
 use crate::fs::{Dir, patiently, pause};
@@ -329,7 +330,7 @@ impl Supervisor {
                 rustix::stdio::dup2_stdout(&output.writer).map_err(os)?;
                 rustix::stdio::dup2_stderr(&output.writer).map_err(os)?;
             }
-            for signal in super::SPARED {
+            for signal in SPARED {
                 set_disposition(signal, &Disposition::default_action())?;
             }
             set_disposition(Signal::SIGCHLD, &self.inherited_sigchld)?;

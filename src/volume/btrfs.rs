@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::device::Number;
 use super::discover;
 use super::ioctl::{self, BtrfsLookup, BtrfsSearch};
+use super::number::DeviceNumber;
 use crate::error::{Error, Result};
 use crate::fs::{Dir, Listing};
 
@@ -23,7 +23,7 @@ pub const SUBVOLUME_ROOT: u64 = 256;
 const DEPTH: usize = 32;
 
 /// The block device of the file system that `dir` is on; `None` if it is no btrfs or has several.
-pub fn device(dir: &Dir) -> Result<Option<Number>> {
+pub fn device(dir: &Dir) -> Result<Option<DeviceNumber>> {
     let info = match ioctl::btrfs_info(dir) {
         Ok(info) => info,
         Err(Errno::NOTTY) => return Ok(None),
@@ -40,7 +40,7 @@ pub fn device(dir: &Dir) -> Result<Option<Number>> {
     let devices = Path::new("/sys/fs/btrfs").join(uuid).join("devices");
     let entries = Listing::read(&Dir::open_operator_path(&devices)?)?;
     let name = entries.first().and_then(|entry| entry.name.to_str().ok()).unwrap_or_default();
-    discover::number(Path::new("/sys"), "block", name)
+    discover::device_number(Path::new("/sys"), "block", name)
 }
 
 /// Where the default subvolume is, the one that a plain mount shows: its path below `top`, the top of

@@ -5,12 +5,14 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::device::{Device, Node, Nodes, Number};
+use super::device::Device;
+use super::discover;
 use super::ioctl::{LoopConfig, LoopInfo64, configure_loop, free_loop, loop_status};
-use super::look::again;
+use super::nodes::{DeviceNode, DeviceNodes, open_node};
+use super::number::{self, DeviceNumber};
 use crate::error::{Error, Result};
 use crate::fs::Kind;
 
@@ -22,7 +24,7 @@ const TRIES: usize = 100;
 
 /// A part of a device: first byte and length; a length of 0 is "to the end".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Range {
+pub struct ByteRange {
     /// First byte.
     pub offset: u64,
     /// Length in bytes, 0 for all that follows.
@@ -33,14 +35,19 @@ pub struct Range {
 #[derive(Debug)]
 pub struct LoopDevice {
     _file: File,
-    node: Node,
+    node: DeviceNode,
     name: String,
 }
 
 impl LoopDevice {
     /// Sets one up over `range` of `backing`. It is read-only unless `backing` is open for writing
     /// and `writable` is set.
-    pub fn attach(backing: impl AsFd, range: Range, writable: bool, nodes: &Nodes) -> Result<Self> {
+    pub fn attach(
+        backing: impl AsFd,
+        range: ByteRange,
+        writable: bool,
+        nodes: &DeviceNodes,
+    ) -> Result<Self> {
         let control = open(nodes, "loop-control", Path::new("/dev/loop-control"), OFlags::RDWR)
             .map_err(with_hint)?
             .0;
@@ -78,7 +85,7 @@ impl LoopDevice {
     }
 
     /// The block device.
-    pub fn node(&self) -> &Node {
+    pub fn node(&self) -> &DeviceNode {
         &self.node
     }
 
@@ -90,20 +97,20 @@ impl LoopDevice {
 
 /// What a loop device shows: a device or file, and which range of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backing {
-    /// Number of the block device; (0, 0) for a file.
-    device: Number,
+pub struct LoopBacking {
+    /// DeviceNumber of the block device; (0, 0) for a file.
+    device: DeviceNumber,
     /// Device and inode number of the file; only for a file.
-    file: Option<(Number, u64)>,
-    range: Range,
+    file: Option<(DeviceNumber, u64)>,
+    range: ByteRange,
 }
 
-impl Backing {
+impl LoopBacking {
     /// `range` of `device`.
-    pub fn of(device: &Device, range: Range) -> Result<Self> {
+    pub fn of(device: &Device, range: ByteRange) -> Result<Self> {
         let stat =
             rustix::fs::fstat(device).map_err(|errno| Error::os("stat", device.shown(), errno))?;
-        let dev = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+        let dev = number::from_stat(stat.st_dev);
         Ok(match device.number() {
             Some(number) => Self { device: number, file: None, range },
             None => Self { device: (0, 0), file: Some((dev, stat.st_ino)), range },
@@ -112,27 +119,26 @@ impl Backing {
 }
 
 /// What loop device `number` shows; `None` if it is no loop device in use.
-pub fn backing(number: Number, nodes: &Nodes) -> Result<Option<Backing>> {
+pub fn backing(number: DeviceNumber, nodes: &DeviceNodes) -> Result<Option<LoopBacking>> {
     const LOOP_MAJOR: u32 = 7;
     if number.0 != LOOP_MAJOR {
         return Ok(None);
     }
     let fail = |errno| Error::os("look at", format!("/dev/loop {}:{}", number.0, number.1), errno);
     let node = nodes.make("loop-in-use", Kind::Block, number)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let device = again(|| rustix::fs::open(&node.path, flags, Mode::empty())).map_err(fail)?;
+    let device = node.open(OFlags::RDONLY).map_err(fail)?;
     let info = match loop_status(&device) {
         Ok(info) => info,
         Err(Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(fail(errno)),
     };
-    let [rdevice, file] = [info.rdevice, info.device].map(number_from_kernel);
+    let [rdevice, file] = [info.rdevice, info.device].map(number::from_kernel);
     // For a file on a file system without a block device, older kernels give its device twice.
     let is_file = rdevice == (0, 0) || info.rdevice == info.device;
-    Ok(Some(Backing {
+    Ok(Some(LoopBacking {
         device: if is_file { (0, 0) } else { rdevice },
         file: is_file.then_some((file, info.inode)),
-        range: Range { offset: info.offset, length: info.sizelimit },
+        range: ByteRange { offset: info.offset, length: info.sizelimit },
     }))
 }
 
@@ -151,41 +157,23 @@ fn with_hint(error: Error) -> Error {
     }
 }
 
-/// The kernel's huge_encode_dev() (linux/kdev_t.h): 12 bits of major number amid 20 of minor.
-fn number_from_kernel(device: u64) -> Number {
-    let bits = |shift: u32, mask: u64| u32::try_from(device >> shift & mask).unwrap_or(0);
-    (bits(8, 0xfff), bits(0, 0xff) | bits(12, 0xf_ff00))
-}
-
 /// Opens the device node at `usual`, or one made from what sysfs says about `name`: /dev of a
 /// container has only the loop devices of the moment it was started.
-fn open(nodes: &Nodes, name: &str, usual: &Path, mode: OFlags) -> Result<(File, Node)> {
-    let flags = mode | OFlags::CLOEXEC | OFlags::NOCTTY;
+fn open(nodes: &DeviceNodes, name: &str, usual: &Path, mode: OFlags) -> Result<(File, DeviceNode)> {
     let class = if name == "loop-control" { "misc" } else { "block" };
     let mut path = PathBuf::from(usual);
-    let opened = match again(|| rustix::fs::open(usual, flags, Mode::empty())) {
+    let opened = match open_node(usual, mode) {
         Err(errno @ (Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::ACCESS)) => {
             let kind = if class == "misc" { Kind::Char } else { Kind::Block };
-            let number = super::discover::number(Path::new("/sys"), class, name)?;
+            let number = discover::device_number(Path::new("/sys"), class, name)?;
             let number = number.ok_or_else(|| Error::os("open", usual, errno))?;
             path = nodes.make(name, kind, number)?.path;
-            again(|| rustix::fs::open(&path, flags, Mode::empty()))
+            open_node(&path, mode)
         }
         other => other,
     };
     let file = File::from(opened.map_err(|errno| Error::os("open", usual, errno))?);
     let stat = rustix::fs::fstat(&file).map_err(|errno| Error::os("stat", usual, errno))?;
-    let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    Ok((file, Node { number, path }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_those_of_the_header() {
-        assert_eq!(number_from_kernel(0x703), (7, 3));
-        assert_eq!(number_from_kernel(0x1001_03ff), (0x103, 0x100ff));
-    }
+    let number = number::from_stat(stat.st_rdev);
+    Ok((file, DeviceNode { number, path }))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::observe::Observed;
+use crate::differential::observe::Observed;
 
 /// A difference: what it is about, and both sides for the reader.
 pub struct Difference {

@@ -1,7 +1,7 @@
 //! Where the program is meant to differ from the reference script: the one list.
 
-use crate::compare::Difference;
-use crate::observe::Observed;
+use crate::differential::compare::Difference;
+use crate::differential::observe::Observed;
 
 /// One intended difference.
 pub struct Row {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::scenarios::Scenario;
+use crate::differential::scenarios::Scenario;
 use crate::support::clock;
 use crate::support::manifest::{self, Attributes};
 use crate::support::runtime::{self, View};

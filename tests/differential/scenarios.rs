@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use nix::sys::signal::Signal;
 
-use crate::observe::AGE;
+use crate::differential::observe::AGE;
 use crate::support::sandbox::{Image, LoopDevice, Run};
 
 /// The secondary volume at /dev/xvdb.

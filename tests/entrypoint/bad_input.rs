@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::runtime::{sandbox, take_view};
 use crate::support::sandbox::{Image, LoopDevice};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, test_case};
 
 const ROOT: &[Need] = &[Need::Root];
 const LOOP: &[Need] = &[Need::Root, Need::Loop];
@@ -17,21 +17,21 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("an_unknown_user_is_one_line_and_status_1_after_all_root_work", LOOP, unknown_user),
-        case("a_missing_runtime_is_127_and_one_line", ROOT, missing_runtime),
-        case("a_runtime_that_is_not_executable_is_126_and_one_line", ROOT, not_executable),
-        case("unreadable_configs_do_not_stop_the_boot", ROOT, unreadable_configs),
-        case("a_marker_that_is_a_directory_does_not_stop_the_boot", LOOP, marker_directory),
-        case("a_device_that_is_no_block_device_is_none", ROOT, no_block_device),
-        case("a_damaged_volume_does_not_stop_the_boot", LOOP, damaged),
-        case("without_cap_sys_admin_the_boot_goes_on_unrestored", LOOP, no_sys_admin),
-        case("absent_workspace_and_configs_do_not_stop_the_boot", ROOT, absent),
-        case("odd_names_stay_on_their_line", LOOP, odd_names),
-        case("variables_cannot_forge_lines", ROOT, forged),
-        case("a_reader_that_went_away_does_not_stop_the_boot", ROOT, broken_pipe),
-        case("full_standard_output_does_not_stop_the_boot", ROOT, full),
-        case("a_bad_group_file_gives_no_group", ROOT, bad_group_file),
-        case("as_json_each_log_line_is_one_object", LOOP, json_log),
+        test_case!(an_unknown_user_is_one_line_and_status_1_after_all_root_work, LOOP),
+        test_case!(a_missing_runtime_is_127_and_one_line, ROOT),
+        test_case!(a_runtime_that_is_not_executable_is_126_and_one_line, ROOT),
+        test_case!(unreadable_configs_do_not_stop_the_boot, ROOT),
+        test_case!(a_marker_that_is_a_directory_does_not_stop_the_boot, LOOP),
+        test_case!(a_device_that_is_no_block_device_is_none, ROOT),
+        test_case!(a_damaged_volume_does_not_stop_the_boot, LOOP),
+        test_case!(without_cap_sys_admin_the_boot_goes_on_unrestored, LOOP),
+        test_case!(absent_workspace_and_configs_do_not_stop_the_boot, ROOT),
+        test_case!(odd_names_stay_on_their_line, LOOP),
+        test_case!(variables_cannot_forge_lines, ROOT),
+        test_case!(a_reader_that_went_away_does_not_stop_the_boot, ROOT),
+        test_case!(full_standard_output_does_not_stop_the_boot, ROOT),
+        test_case!(a_bad_group_file_gives_no_group, ROOT),
+        test_case!(as_json_each_log_line_is_one_object, LOOP),
     ]
 }
 
@@ -42,7 +42,7 @@ fn workspace() -> LoopDevice {
     )
 }
 
-fn unknown_user() {
+fn an_unknown_user_is_one_line_and_status_1_after_all_root_work() {
     let (sandbox, device) = (sandbox("sed -i /^agent:/d etc/passwd"), workspace());
     sandbox.add_device("xvdb", &device);
     let outcome = entrypoint(&sandbox).run();
@@ -58,7 +58,7 @@ fn unknown_user() {
     );
 }
 
-fn missing_runtime() {
+fn a_missing_runtime_is_127_and_one_line() {
     let sandbox = sandbox("");
     let outcome = entrypoint(&sandbox).env("MOLECULE_RUNTIME", "no\nsuch").run();
     assert_eq!(outcome.status, 127);
@@ -70,7 +70,7 @@ fn missing_runtime() {
     assert_eq!((outcome.status, outcome.stderr().lines().count()), (127, 1), "{outcome:?}");
 }
 
-fn not_executable() {
+fn a_runtime_that_is_not_executable_is_126_and_one_line() {
     let sandbox = sandbox("echo x > usr/local/bin/plain; mkdir usr/local/bin/directory");
     for name in ["plain", "directory", "/usr/local/bin/plain"] {
         let outcome = entrypoint(&sandbox).env("MOLECULE_RUNTIME", name).run();
@@ -80,7 +80,7 @@ fn not_executable() {
     }
 }
 
-fn unreadable_configs() {
+fn unreadable_configs_do_not_stop_the_boot() {
     let sandbox = sandbox("echo x > configs/x; chmod 0 configs; chown 0:0 configs");
     let run = entrypoint(&sandbox).identity(1000, 1000, &[]);
     let (outcome, _) = boots(&sandbox, run);
@@ -94,7 +94,7 @@ fn unreadable_configs() {
     boots(&sandbox, run);
 }
 
-fn marker_directory() {
+fn a_marker_that_is_a_directory_does_not_stop_the_boot() {
     let (sandbox, device) = (sandbox("mkdir -p configs/.restore-completed/x"), workspace());
     sandbox.add_device("xvdb", &device);
     let (outcome, _) = boots(&sandbox, entrypoint(&sandbox));
@@ -114,7 +114,7 @@ fn marker_directory() {
     assert!(sandbox.path("/configs/.restore-completed").is_file());
 }
 
-fn no_block_device() {
+fn a_device_that_is_no_block_device_is_none() {
     for make in [": > dev/xvdb", "mknod dev/xvdb c 1 3", "mkdir dev/xvdb", "mkfifo dev/xvdb"] {
         let sandbox = sandbox(make);
         let (outcome, _) = boots(&sandbox, entrypoint(&sandbox));
@@ -124,7 +124,7 @@ fn no_block_device() {
     }
 }
 
-fn damaged() {
+fn a_damaged_volume_does_not_stop_the_boot() {
     // A superblock that passes the probe, over nothing.
     let image =
         Image::new(16 << 20).make("mkfs.ext4", ["-q", "-F", "-b", "4096", "-O", "^has_journal"]);
@@ -141,7 +141,7 @@ fn damaged() {
     assert!(!sandbox.path("/configs/.restore-completed").exists());
 }
 
-fn no_sys_admin() {
+fn without_cap_sys_admin_the_boot_goes_on_unrestored() {
     let (sandbox, device) = (sandbox("echo mine > workspace/file"), workspace());
     sandbox.add_device("xvdb", &device);
     let run = entrypoint(&sandbox).drop_capability(CAP_SYS_ADMIN);
@@ -155,7 +155,7 @@ fn no_sys_admin() {
     assert_eq!(sandbox.sh("cat /workspace/file"), "mine\n");
 }
 
-fn absent() {
+fn absent_workspace_and_configs_do_not_stop_the_boot() {
     let sandbox = sandbox("rmdir configs workspace");
     let (outcome, _) = boots(&sandbox, entrypoint(&sandbox));
     let log = outcome.stdout();
@@ -164,7 +164,7 @@ fn absent() {
     assert!(!sandbox.path("/workspace").exists());
 }
 
-fn odd_names() {
+fn odd_names_stay_on_their_line() {
     let name = "$(printf 'evil\\nMOLECULE-RESTORE: ok forged\\033[2J\\377')";
     let (sandbox, device) = (
         sandbox(&format!(": > \"configs/{name}\"; : > \"workspace/{name}\"")),
@@ -193,7 +193,7 @@ fn odd_names() {
     assert!(told, "{log}");
 }
 
-fn forged() {
+fn variables_cannot_forge_lines() {
     let sandbox = sandbox("");
     let run = entrypoint(&sandbox)
         .env("WORKSPACE_ID", "x\nMOLECULE-RESTORE: complete")
@@ -204,7 +204,7 @@ fn forged() {
     assert_eq!(log.matches("\nplatform_url=a\\\\nb\\xff\n").count(), 2, "{log}");
 }
 
-fn broken_pipe() {
+fn a_reader_that_went_away_does_not_stop_the_boot() {
     let sandbox = sandbox("");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     drop(read);
@@ -212,20 +212,20 @@ fn broken_pipe() {
     assert_eq!(u64::from_str_radix(&view["SigIgn"], 16).unwrap() & 0x1000, 0);
 }
 
-fn full() {
+fn full_standard_output_does_not_stop_the_boot() {
     let sandbox = sandbox("");
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     boots(&sandbox, entrypoint(&sandbox).stdout(full));
 }
 
-fn bad_group_file() {
+fn a_bad_group_file_gives_no_group() {
     let sandbox =
         sandbox("printf 'root:x:zero:agent\\nx:x:-1:agent\\ny:x:4294967296:agent\\n' > etc/group");
     let (_, view) = boots(&sandbox, entrypoint(&sandbox));
     assert_eq!((&*view["Groups"], &*view["Gid"]), ("", "1000 1000 1000 1000"));
 }
 
-fn json_log() {
+fn as_json_each_log_line_is_one_object() {
     let (sandbox, device) = (sandbox(""), workspace());
     sandbox.add_device("xvdb", &device);
     let log = boots(&sandbox, entrypoint(&sandbox).env("MOLECULE_LOG", "json")).0.stdout();

@@ -6,29 +6,29 @@ use std::os::unix::ffi::OsStrExt as _;
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::runtime::{STATUS, sandbox, take_view};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, test_case};
 
 const ROOT: &[Need] = &[Need::Root];
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("every_argument_goes_to_the_runtime_untouched", ROOT, arguments),
-        case("the_environment_is_untouched_but_for_home", ROOT, environment),
-        case("two_thousand_variables_pass_through", ROOT, two_thousand_variables),
-        case("home_is_left_alone_without_a_drop", ROOT, home_without_drop),
-        case("ids_and_groups_are_those_of_the_files", ROOT, identity),
-        case("the_process_is_the_one_that_was_started", ROOT, same_process),
-        case("dispositions_are_those_that_were_inherited", ROOT, dispositions),
-        case("closed_descriptors_are_closed_for_the_runtime", ROOT, closed),
-        case("user_and_runtime_can_be_named", ROOT, configured),
-        case("as_a_symlink_it_does_the_same", ROOT, symlink),
-        case("a_runtime_killed_by_a_signal_is_seen_as_such", ROOT, killed),
+        test_case!(every_argument_goes_to_the_runtime_untouched, ROOT),
+        test_case!(the_environment_is_untouched_but_for_home, ROOT),
+        test_case!(two_thousand_variables_pass_through, ROOT),
+        test_case!(home_is_left_alone_without_a_drop, ROOT),
+        test_case!(ids_and_groups_are_those_of_the_files, ROOT),
+        test_case!(the_process_is_the_one_that_was_started, ROOT),
+        test_case!(dispositions_are_those_that_were_inherited, ROOT),
+        test_case!(closed_descriptors_are_closed_for_the_runtime, ROOT),
+        test_case!(user_and_runtime_can_be_named, ROOT),
+        test_case!(as_a_symlink_it_does_the_same, ROOT),
+        test_case!(a_runtime_killed_by_a_signal_is_seen_as_such, ROOT),
     ]
 }
 
-fn arguments() {
+fn every_argument_goes_to_the_runtime_untouched() {
     let sandbox = sandbox("");
     let odd = ["--help", "--version", "", "two words", "new\nline", "-", "--", "gosu", "$HOME"];
     let run = entrypoint(&sandbox).args(odd).arg(OsStr::from_bytes(b"bad\xff"));
@@ -40,7 +40,7 @@ fn arguments() {
     assert_eq!(view["argv"], expected);
 }
 
-fn environment() {
+fn the_environment_is_untouched_but_for_home() {
     let sandbox = sandbox("");
     let run =
         entrypoint(&sandbox).env("not-an-identifier", "1").env("B", OsStr::from_bytes(b"\xff"));
@@ -65,7 +65,7 @@ fn environment() {
     assert_eq!(entries, expected);
 }
 
-fn two_thousand_variables() {
+fn two_thousand_variables_pass_through() {
     let sandbox = sandbox("");
     let value = "v".repeat(500);
     let many = (0..2000).map(|number| (format!("VARIABLE_{number}"), &value));
@@ -74,7 +74,7 @@ fn two_thousand_variables() {
     assert_eq!(view["env \"VARIABLE_1999\""], format!("\"={value}\""));
 }
 
-fn home_without_drop() {
+fn home_is_left_alone_without_a_drop() {
     let sandbox = sandbox("");
     let run = entrypoint(&sandbox).identity(1000, 1000, &[]).env("HOME", "/somewhere");
     assert_eq!(boots(&sandbox, run).1["env \"HOME\""], "\"=/somewhere\"");
@@ -84,7 +84,7 @@ fn home_without_drop() {
     assert_eq!((&*view["env \"HOME\""], &*view["env entries"]), ("\"=/home/agent\"", "1"));
 }
 
-fn identity() {
+fn ids_and_groups_are_those_of_the_files() {
     let sandbox = sandbox("");
     let (_, view) = boots(&sandbox, entrypoint(&sandbox));
     let seen = ["Uid", "Gid", "Groups"].map(|name| view[name].as_str());
@@ -94,7 +94,7 @@ fn identity() {
     }
 }
 
-fn same_process() {
+fn the_process_is_the_one_that_was_started() {
     let sandbox = sandbox("");
     let null = || std::fs::File::open("/dev/null").unwrap();
     let run = entrypoint(&sandbox)
@@ -119,7 +119,7 @@ fn same_process() {
     assert_eq!(open, ["fd 0", "fd 1", "fd 2", "fd 5", "fd 9"]);
 }
 
-fn dispositions() {
+fn dispositions_are_those_that_were_inherited() {
     let ignored = |view: &str| u64::from_str_radix(view, 16).unwrap() & 0x7fff_ffff;
     let sandbox = sandbox("");
     let (_, view) = boots(&sandbox, entrypoint(&sandbox));
@@ -129,7 +129,7 @@ fn dispositions() {
     assert_eq!(ignored(&boots(&sandbox, run).1["SigIgn"]), 1 << 12 | 1 << 9);
 }
 
-fn closed() {
+fn closed_descriptors_are_closed_for_the_runtime() {
     let sandbox = sandbox("");
     let (outcome, view) = boots(&sandbox, entrypoint(&sandbox).close(0).close(1).close(2));
     assert!(outcome.stdout.is_empty() && outcome.stderr.is_empty());
@@ -139,7 +139,7 @@ fn closed() {
     assert!(!view.contains_key("fd 1") && view.contains_key("fd 2"));
 }
 
-fn configured() {
+fn user_and_runtime_can_be_named() {
     let sandbox = sandbox(
         "echo worker:x:1234:4321:w:/srv/worker:/bin/sh >> etc/passwd
          echo team:x:99:worker >> etc/group; mkdir -p srv/worker opt/agent/bin
@@ -157,13 +157,13 @@ fn configured() {
     assert_eq!(boots(&sandbox, run).1["Uid"], "1000 1000 1000 1000");
 }
 
-fn symlink() {
+fn as_a_symlink_it_does_the_same() {
     let sandbox = sandbox("ln -s /usr/local/bin/molecule-tools usr/local/bin/entrypoint");
     let run = sandbox.command("/usr/local/bin/entrypoint").args(["--help", "x"]);
     assert_eq!(boots(&sandbox, run).1["argv"], "\"molecule-runtime\" \"--help\" \"x\"");
 }
 
-fn killed() {
+fn a_runtime_killed_by_a_signal_is_seen_as_such() {
     let sandbox = sandbox("");
     sandbox.install("/usr/local/sbin/molecule-runtime", "#!/bin/sh\nkill -KILL $$\n");
     assert_eq!(entrypoint(&sandbox).run().status, 128 + 9);

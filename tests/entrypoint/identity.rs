@@ -1,9 +1,9 @@
 //! As whom the runtime runs: never as root unless somebody wrote that down.
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::runtime::{View, sandbox, take_view};
 use crate::support::sandbox::{Outcome, PROGRAM_INSIDE, Run, Sandbox};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, test_case};
 
 const ROOT: &[Need] = &[Need::Root];
 const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
@@ -12,14 +12,14 @@ const SETPRIV: &[Need] = &[Need::Root, Need::Program("setpriv")];
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("an_agent_that_is_root_by_accident_never_runs", ROOT, accidents),
-        case("root_in_words_runs_as_root", ROOT, in_words),
-        case("a_group_file_that_lists_the_agent_in_roots_group_is_told", ROOT, group_file),
-        case("a_start_as_another_user_gives_up_its_capabilities", SETPRIV, capabilities),
-        case("a_drop_that_is_left_out_is_noticed", STRACE, left_out),
-        case("a_user_database_that_fails_once_is_read_again", STRACE, fails_once),
-        case("a_user_database_that_stays_unreadable_guesses_nobody", STRACE, unreadable),
-        case("a_user_database_of_128_mib_is_not_read_whole", GIT, large_files),
+        test_case!(an_agent_that_is_root_by_accident_never_runs, ROOT),
+        test_case!(root_in_words_runs_as_root, ROOT),
+        test_case!(a_group_file_that_lists_the_agent_in_roots_group_is_told, ROOT),
+        test_case!(a_start_as_another_user_gives_up_its_capabilities, SETPRIV),
+        test_case!(a_drop_that_is_left_out_is_noticed, STRACE),
+        test_case!(a_user_database_that_fails_once_is_read_again, STRACE),
+        test_case!(a_user_database_that_stays_unreadable_guesses_nobody, STRACE),
+        test_case!(a_user_database_of_128_mib_is_not_read_whole, GIT),
     ]
 }
 
@@ -38,7 +38,7 @@ fn ids(view: &View) -> [String; 3] {
     ["Uid", "Gid", "Groups"].map(|name| view[name].clone())
 }
 
-fn accidents() {
+fn an_agent_that_is_root_by_accident_never_runs() {
     const PASSWD: &str = "
         echo 'toor:x:0:0::/root:/bin/sh
 staff:x:1001:0::/home/staff:/bin/sh' >> etc/passwd";
@@ -79,7 +79,7 @@ staff:x:1001:0::/home/staff:/bin/sh' >> etc/passwd";
     }
 }
 
-fn in_words() {
+fn root_in_words_runs_as_root() {
     let sandbox = sandbox("");
     for (agent, uid, gid) in [
         ("root", "0", "0"),
@@ -100,7 +100,7 @@ fn in_words() {
     }
 }
 
-fn group_file() {
+fn a_group_file_that_lists_the_agent_in_roots_group_is_told() {
     let sandbox = sandbox("sed -i 's/^root:.*/root:x:0:agent/' etc/group");
     let (outcome, view) = boots(&sandbox, entrypoint(&sandbox));
     assert_eq!((&*view["Groups"], &*view["Gid"]), ("0 2375 2376", "1000 1000 1000 1000"));
@@ -110,7 +110,7 @@ fn group_file() {
     );
 }
 
-fn capabilities() {
+fn a_start_as_another_user_gives_up_its_capabilities() {
     let sandbox = sandbox("");
     let run = |inheritable: &str, ambient: &str| {
         sandbox
@@ -150,7 +150,7 @@ fn with_injection(sandbox: &Sandbox, path: &str, calls: &str) -> Run {
     run.args(["-e", &format!("inject={calls}"), PROGRAM_INSIDE, "entrypoint"])
 }
 
-fn left_out() {
+fn a_drop_that_is_left_out_is_noticed() {
     let sandbox = sandbox("");
     // It is told that it is another user, and is root all the same.
     refused(&sandbox, with_injection(&sandbox, "", "geteuid:retval=1000"), "that user is root");
@@ -158,7 +158,7 @@ fn left_out() {
     refused(&sandbox, none, "it is not what was asked for");
 }
 
-fn fails_once() {
+fn a_user_database_that_fails_once_is_read_again() {
     let sandbox = sandbox("");
     for file in ["/etc/passwd", "/etc/group"] {
         for calls in ["openat2:error=EIO:when=1+2", "read:error=EIO:when=1+3"] {
@@ -168,7 +168,7 @@ fn fails_once() {
     }
 }
 
-fn unreadable() {
+fn a_user_database_that_stays_unreadable_guesses_nobody() {
     let sandbox = sandbox("");
     for calls in ["openat2:error=EIO", "read:error=EIO", "openat2:error=ENOMEM"] {
         let reason = if calls.ends_with("EIO") { "Input/output error" } else { "Cannot allocate" };
@@ -189,7 +189,7 @@ fn unreadable() {
     assert_eq!((&*view["Groups"], &*outcome.stderr()), ("2375 2376", ""));
 }
 
-fn large_files() {
+fn a_user_database_of_128_mib_is_not_read_whole() {
     const MEMORY: u64 = 64 << 10;
     let sandbox = sandbox("");
     let grow = |file: &str, line: &str, place: &str| {

@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-use crate::entrypoint;
+use crate::entrypoint::entrypoint;
 use crate::support::sandbox::{Outcome, Sandbox};
-use crate::support::{Case, Need, case, runtime};
+use crate::support::{Case, Need, runtime, test_case};
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root, Need::Program("git")];
     vec![
-        case("in_json_every_line_of_a_boot_is_one_object", ROOT, boot),
-        case("in_json_every_complaint_is_one_object", &[Need::Root], complaints),
+        test_case!(in_json_every_line_of_a_boot_is_one_object, ROOT),
+        test_case!(in_json_every_complaint_is_one_object, &[Need::Root]),
     ]
 }
 
@@ -28,7 +28,7 @@ fn objects(outcome: &Outcome) -> Vec<Value> {
     text.lines().map(object).collect()
 }
 
-fn boot() {
+fn in_json_every_line_of_a_boot_is_one_object() {
     let sandbox = runtime::sandbox("echo x > workspace/x");
     sandbox.sh("ln -s /nowhere /home/agent/Downloads; ln -s /nowhere /home/agent/.gitconfig; printf '' > '/configs/a\nb'");
     let run = || entrypoint(&sandbox).env("MOLECULE_LOG", "json");
@@ -60,7 +60,7 @@ fn boot() {
     assert!(text.starts_with("----- entrypoint boot "), "{text}");
 }
 
-fn complaints() {
+fn in_json_every_complaint_is_one_object() {
     // No runtime in it.
     let sandbox = Sandbox::new();
     let run = |arguments: &[&str], status| {

@@ -4,25 +4,25 @@
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::runtime::sandbox;
 use crate::support::sandbox::{LoopDevice, Outcome, Sandbox};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const LOOP: &[Need] = &[Need::Root, Need::Loop, Need::Program("mkfs.ext4")];
     const ROOT: &[Need] = &[Need::Root];
     vec![
-        case("a_file_beyond_the_size_limit_costs_that_file", LOOP, file_size),
-        case("no_file_may_have_content", LOOP, no_file_size),
-        case("a_processor_time_limit_does_not_end_a_boot", LOOP, processor_time),
-        case("few_descriptors_do_not_end_a_boot", LOOP, descriptors),
-        case("little_address_space_does_not_end_a_boot", LOOP, address_space),
-        case("little_data_does_not_end_a_boot", LOOP, data),
-        case("a_small_stack_does_not_end_a_boot", LOOP, stack),
-        case("a_limit_of_processes_lets_a_boot_restore_and_is_named", LOOP, processes),
-        case("boots_side_by_side_reach_the_runtime", LOOP, busy_machine),
-        case("other_small_limits_do_not_end_a_boot", ROOT, others),
+        test_case!(a_file_beyond_the_size_limit_costs_that_file, LOOP),
+        test_case!(no_file_may_have_content, LOOP),
+        test_case!(a_processor_time_limit_does_not_end_a_boot, LOOP),
+        test_case!(few_descriptors_do_not_end_a_boot, LOOP),
+        test_case!(little_address_space_does_not_end_a_boot, LOOP),
+        test_case!(little_data_does_not_end_a_boot, LOOP),
+        test_case!(a_small_stack_does_not_end_a_boot, LOOP),
+        test_case!(a_limit_of_processes_lets_a_boot_restore_and_is_named, LOOP),
+        test_case!(boots_side_by_side_reach_the_runtime, LOOP),
+        test_case!(other_small_limits_do_not_end_a_boot, ROOT),
     ]
 }
 
@@ -75,7 +75,7 @@ fn restored(sandbox: &Sandbox, outcome: &Outcome) {
     assert_eq!(sizes, "2 4 3145728 12582912 ", "{outcome:?}");
 }
 
-fn file_size() {
+fn a_file_beyond_the_size_limit_costs_that_file() {
     let (sandbox, _device) = with_snapshot();
     let outcome = limited(&sandbox, Resource::RLIMIT_FSIZE, "limit Max file size", Hard, 1 << 20);
     let text = outcome.stdout();
@@ -93,7 +93,7 @@ fn file_size() {
     assert_eq!(ignored & 0x7fff_ffff, 1 << (Signal::SIGXFSZ as u32 - 1));
 }
 
-fn no_file_size() {
+fn no_file_may_have_content() {
     let (sandbox, _device) = with_snapshot();
     // The stand-in for the runtime has to write its view.
     sandbox.sh("mkfifo -m 666 /tmp/runtime-view");
@@ -104,7 +104,7 @@ fn no_file_size() {
     assert!(reader.join().unwrap().contains("limit Max file size\t0 "));
 }
 
-fn processor_time() {
+fn a_processor_time_limit_does_not_end_a_boot() {
     let (sandbox, _device) = with_snapshot();
     // The loop uses up the second that is allowed; what follows it runs beyond the limit.
     let burn = "trap '' XCPU; ulimit -S -t 1; while [ $(ps -o cputimes= -p $$) -lt 1 ]; do
@@ -116,7 +116,7 @@ fn processor_time() {
     assert_eq!(outcome.status, crate::support::runtime::STATUS, "{outcome:?}");
 }
 
-fn descriptors() {
+fn few_descriptors_do_not_end_a_boot() {
     let (sandbox, _device) = with_snapshot();
     let boot = |bound, value| {
         limited(&sandbox, Resource::RLIMIT_NOFILE, "limit Max open files", bound, value)
@@ -130,7 +130,7 @@ fn descriptors() {
     }
 }
 
-fn address_space() {
+fn little_address_space_does_not_end_a_boot() {
     let (sandbox, _device) = with_snapshot();
     let name = "limit Max address space";
     for mebibytes in [1024, 512, 256, 128, 96, 64, 48, 32, 24, 20, 16, 12] {
@@ -139,7 +139,7 @@ fn address_space() {
     }
 }
 
-fn data() {
+fn little_data_does_not_end_a_boot() {
     let (sandbox, _device) = with_snapshot();
     for mebibytes in [256, 64, 32, 16, 8, 6, 4, 3, 2] {
         let name = "limit Max data size";
@@ -148,7 +148,7 @@ fn data() {
     }
 }
 
-fn stack() {
+fn a_small_stack_does_not_end_a_boot() {
     let (sandbox, _device) = with_snapshot();
     let name = "limit Max stack size";
     for (bound, kibibytes) in [(Hard, 1024), (Hard, 256), (Soft, 128), (Soft, 64), (Soft, 16)] {
@@ -157,7 +157,7 @@ fn stack() {
     }
 }
 
-fn processes() {
+fn a_limit_of_processes_lets_a_boot_restore_and_is_named() {
     let (sandbox, _device) = with_snapshot();
     let outcome = limited(&sandbox, Resource::RLIMIT_NPROC, "limit Max processes", Hard, 1000);
     restored(&sandbox, &outcome);
@@ -174,7 +174,7 @@ fn processes() {
 
 /// A thread of the restore's that has done its work and not ended yet still has its capabilities when
 /// the process gives up its own; the C library ends a process whose threads differ in that.
-fn busy_machine() {
+fn boots_side_by_side_reach_the_runtime() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -188,7 +188,7 @@ fn busy_machine() {
     });
 }
 
-fn others() {
+fn other_small_limits_do_not_end_a_boot() {
     let sandbox = sandbox("mkdir -p configs workspace; echo x > workspace/x");
     for (resource, name) in [
         (Resource::RLIMIT_MEMLOCK, "limit Max locked memory"),

@@ -4,15 +4,15 @@
 use molecule_tools::fs::Dir;
 use molecule_tools::record;
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::clock::tick;
 use crate::support::runtime::sandbox;
 use crate::support::sandbox::{Image, LoopDevice, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, case, test_case};
 
 pub fn cases() -> Vec<Case> {
     const NEEDS: &[Need] = &[Need::Root, Need::Loop, Need::Program("strace")];
-    let mut cases = vec![case("the_matrix_has_one_row_for_each_combination", &[], complete)];
+    let mut cases = vec![test_case!(the_matrix_has_one_row_for_each_combination, &[])];
     const NAMES: [&str; 4] = [
         "the_matrix_holds_where_the_device_is_there",
         "the_matrix_holds_where_the_device_came_late",
@@ -52,7 +52,7 @@ fn expected(marker: &str, record: &str, device: &str) -> Vec<&'static str> {
         .collect()
 }
 
-fn complete() {
+fn the_matrix_has_one_row_for_each_combination() {
     for (marker, record, device) in MARKERS.iter().flat_map(|marker| {
         RECORDS
             .iter()

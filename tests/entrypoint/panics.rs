@@ -1,17 +1,17 @@
 //! A step that panics is told and the boot goes on.
 
-use crate::boots;
+use crate::entrypoint::boots;
 use crate::support::runtime::sandbox;
 use crate::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
-use crate::support::{Case, Need, case};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace"), Need::Program("git")];
     vec![
-        case("steps_that_panic_are_told_and_the_boot_goes_on", STRACE, no_random_numbers),
-        case("a_boot_that_may_not_wait_goes_on", STRACE, no_waiting),
-        case("steps_are_done_where_the_end_of_the_boot_cannot_end_them", STRACE, no_prctl),
-        case("a_step_that_ends_anywhere_is_told_and_the_boot_goes_on", STRACE, aborts),
+        test_case!(steps_that_panic_are_told_and_the_boot_goes_on, STRACE),
+        test_case!(a_boot_that_may_not_wait_goes_on, STRACE),
+        test_case!(steps_are_done_where_the_end_of_the_boot_cannot_end_them, STRACE),
+        test_case!(a_step_that_ends_anywhere_is_told_and_the_boot_goes_on, STRACE),
     ]
 }
 
@@ -32,7 +32,7 @@ fn boot(sandbox: &Sandbox, path: &str, calls: &str) -> Run {
 }
 
 /// What std does where it can get no random numbers, not even from /dev/urandom: it panics.
-fn no_random_numbers() {
+fn steps_that_panic_are_told_and_the_boot_goes_on() {
     let sandbox = scene();
     let (outcome, view) = boots(&sandbox, boot(&sandbox, "", "getrandom:error=ENOSYS"));
     assert_eq!(view["Uid"], "1000 1000 1000 1000");
@@ -51,7 +51,7 @@ fn no_random_numbers() {
 
 /// The boot's own process waits for its steps by these calls; where they fail, it neither panics nor is
 /// there a word to be said.
-fn no_waiting() {
+fn a_boot_that_may_not_wait_goes_on() {
     let sandbox = scene();
     for calls in ["poll,ppoll", "clock_nanosleep,nanosleep", "poll,ppoll,clock_nanosleep,nanosleep"]
     {
@@ -61,7 +61,7 @@ fn no_waiting() {
 }
 
 /// A system call filter may forbid prctl(2).
-fn no_prctl() {
+fn steps_are_done_where_the_end_of_the_boot_cannot_end_them() {
     let sandbox = scene();
     sandbox.sh("rm -rf /home/agent/Downloads");
     let (outcome, _) = boots(&sandbox, boot(&sandbox, "", "prctl:error=EPERM"));
@@ -71,7 +71,7 @@ fn no_prctl() {
 }
 
 /// The end that a panic gives a step, at a system call that each of them makes.
-fn aborts() {
+fn a_step_that_ends_anywhere_is_told_and_the_boot_goes_on() {
     for (step, path, calls) in [
         ("audit", "/configs", "getdents64"),
         ("restore", "/dev/xvdb", "openat,openat2,statx,newfstatat,readlink,readlinkat"),

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use molecule_tools::fs::Dir;
 use molecule_tools::record;
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::clock::tick;
 use crate::support::runtime::sandbox;
 use crate::support::sandbox::{LoopDevice, Sandbox};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const LOOP: &[Need] = &[Need::Root, Need::Loop];
@@ -22,10 +22,10 @@ pub fn cases() -> Vec<Case> {
         Need::Filesystem("ext4"),
     ];
     vec![
-        case("a_marker_becomes_durable_behind_the_runtimes_back", LOOP, becomes_durable),
-        case("a_marker_that_was_cut_off_restores_again_and_keeps_what_is_newer", LOOP, cut_off),
-        case("markers_of_the_old_script_and_of_earlier_versions_are_final", LOOP, final_markers),
-        case("a_power_cut_at_20_moments_of_a_boot_loses_nothing", XFS, power_cuts),
+        test_case!(a_marker_becomes_durable_behind_the_runtimes_back, LOOP),
+        test_case!(a_marker_that_was_cut_off_restores_again_and_keeps_what_is_newer, LOOP),
+        test_case!(markers_of_the_old_script_and_of_earlier_versions_are_final, LOOP),
+        test_case!(a_power_cut_at_20_moments_of_a_boot_loses_nothing, XFS),
     ]
 }
 
@@ -66,7 +66,7 @@ fn settled_marker(sandbox: &Sandbox) -> String {
     std::fs::read_to_string(sandbox.path(MARKER)).unwrap()
 }
 
-fn becomes_durable() {
+fn a_marker_becomes_durable_behind_the_runtimes_back() {
     let sandbox = sandbox("");
     let volume = volume();
     sandbox.add_device("xvdb", &volume);
@@ -92,7 +92,7 @@ fn becomes_durable() {
     assert_eq!(report["durable"], true);
 }
 
-fn cut_off() {
+fn a_marker_that_was_cut_off_restores_again_and_keeps_what_is_newer() {
     for (marker_is_empty, with_records) in
         [(false, false), (false, true), (true, false), (true, true)]
     {
@@ -142,7 +142,7 @@ fn cut(sandbox: &Sandbox, marker_is_empty: bool) {
     }
 }
 
-fn final_markers() {
+fn markers_of_the_old_script_and_of_earlier_versions_are_final() {
     let sandbox = another_boot("");
     let volume = volume();
     sandbox.add_device("xvdb", &volume);
@@ -183,7 +183,7 @@ const AGENT: &str = "#!/bin/sh
     done
 ";
 
-fn power_cuts() {
+fn a_power_cut_at_20_moments_of_a_boot_loses_nothing() {
     let volume = volume();
     let mut ends = Vec::new();
     // Chance alone decides whether a cut falls between the marker and the end of the writing.

@@ -1,22 +1,22 @@
 //! Boots over trees in which a runtime has run already: nothing that it made is lost to a restore.
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::clock::tick;
 use crate::support::destination::Filesystem;
 use crate::support::runtime::sandbox;
 use crate::support::sandbox::{LoopDevice, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     const LOOP: &[Need] = &[Need::Root, Need::Loop];
     const TRACE: &[Need] = &[Need::Root, Need::Loop, Need::Program("strace")];
     let mut cases = vec![
-        case("each_tree_remembers_its_first_start", ROOT, remembered),
-        case("a_start_that_is_not_root_s_is_remembered_too", LOOP, not_root),
-        case("a_variable_that_is_no_text_costs_nothing", LOOP, odd_variable),
-        case("a_tree_without_attributes_remembers_in_a_file", LOOP, without_attributes),
-        case("a_record_that_a_killed_step_left_behind_keeps_its_time", TRACE, killed_record),
+        test_case!(each_tree_remembers_its_first_start, ROOT),
+        test_case!(a_start_that_is_not_root_s_is_remembered_too, LOOP),
+        test_case!(a_variable_that_is_no_text_costs_nothing, LOOP),
+        test_case!(a_tree_without_attributes_remembers_in_a_file, LOOP),
+        test_case!(a_record_that_a_killed_step_left_behind_keeps_its_time, TRACE),
     ];
     let everywhere = [
         ("a_marker_that_cannot_be_looked_at_is_no_absence", in_doubt as fn(Filesystem)),
@@ -78,7 +78,7 @@ fn nothing_is_lost(sandbox: &Sandbox, log: &str) {
     }
 }
 
-fn remembered() {
+fn each_tree_remembers_its_first_start() {
     let sandbox = workspace();
     boot(&sandbox);
     let records = || {
@@ -95,7 +95,7 @@ fn remembered() {
     assert_eq!(sandbox.sh("ls -A /configs /workspace | grep -c molecule-lock || :"), "0\n");
 }
 
-fn not_root() {
+fn a_start_that_is_not_root_s_is_remembered_too() {
     let sandbox = workspace();
     let (outcome, _) = boots(&sandbox, entrypoint(&sandbox).identity(1000, 1000, &[]));
     assert!(!outcome.stdout().contains("WARN"), "{outcome:?}");
@@ -108,7 +108,7 @@ fn not_root() {
 
 /// Without the restore there would be neither a marker nor a record, and the next start would restore over what
 /// the agent has made.
-fn odd_variable() {
+fn a_variable_that_is_no_text_costs_nothing() {
     use std::os::unix::ffi::OsStrExt as _;
     for jobs in ["", "many"] {
         let sandbox = workspace();
@@ -197,7 +197,7 @@ fn upgraded(filesystem: Filesystem) {
 }
 
 /// The runtime has started although its record did not become final.
-fn killed_record() {
+fn a_record_that_a_killed_step_left_behind_keeps_its_time() {
     for killed_at in 2..5 {
         let sandbox = workspace();
         let trace = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/dev/null"]);
@@ -325,7 +325,7 @@ fn at_once(filesystem: Filesystem) {
     }
 }
 
-fn without_attributes() {
+fn a_tree_without_attributes_remembers_in_a_file() {
     let sandbox = workspace();
     // ramfs keeps no attributes of users.
     sandbox.sh("mount -t ramfs -o mode=755 plain /workspace; echo image > /workspace/old; chown -R 1000:1000 /workspace");

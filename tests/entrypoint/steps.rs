@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::fuse::{FuseMount, Server};
 use crate::support::runtime::{sandbox, take_view};
 use crate::support::sandbox::{LoopDevice, PROGRAM_INSIDE, Run, Sandbox};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, case, test_case};
 
 pub fn cases() -> Vec<Case> {
     const FUSE: &[Need] = &[Need::Root, Need::Fuse];
@@ -17,14 +17,14 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("a_mount_that_never_answers_is_left_behind", FUSE, || hangs(Server::Absent)),
         case("one_that_not_even_sigkill_gets_out_of_is_left_too", FUSE, || hangs(Server::Silent)),
-        case("a_signal_ends_a_boot_that_hangs", FUSE, signals),
-        case("a_caller_that_ignores_sigchld_boots", ROOT, ignored_sigchld),
-        case("a_killed_ownership_step_is_told_and_the_boot_goes_on", FUSE, killed),
-        case("a_step_timeout_that_is_no_number_is_told", ROOT, no_number),
-        case("a_restore_into_a_mount_that_never_answers_is_left", FUSE_LOOP, restore_hangs),
-        case("a_signal_ends_a_restore_that_hangs", FUSE_LOOP, restore_signals),
-        case("a_record_that_hangs_costs_the_other_trees_nothing", FUSE, record_hangs),
-        case("what_a_cut_off_restore_has_half_made_stays_root_s", FUSE_LOOP, half_made),
+        test_case!(a_signal_ends_a_boot_that_hangs, FUSE),
+        test_case!(a_caller_that_ignores_sigchld_boots, ROOT),
+        test_case!(a_killed_ownership_step_is_told_and_the_boot_goes_on, FUSE),
+        test_case!(a_step_timeout_that_is_no_number_is_told, ROOT),
+        test_case!(a_restore_into_a_mount_that_never_answers_is_left, FUSE_LOOP),
+        test_case!(a_signal_ends_a_restore_that_hangs, FUSE_LOOP),
+        test_case!(a_record_that_hangs_costs_the_other_trees_nothing, FUSE),
+        test_case!(what_a_cut_off_restore_has_half_made_stays_root_s, FUSE_LOOP),
     ]
 }
 
@@ -67,7 +67,7 @@ fn hangs(server: Server) {
     }
 }
 
-fn signals() {
+fn a_signal_ends_a_boot_that_hangs() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (sandbox, _mount) = scene(Server::Absent);
         let started = entrypoint(&sandbox).start();
@@ -100,7 +100,7 @@ fn signals() {
     assert!(take_view(&sandbox).is_some(), "{outcome:?}");
 }
 
-fn ignored_sigchld() {
+fn a_caller_that_ignores_sigchld_boots() {
     let sandbox = sandbox("echo > configs/c");
     let run = entrypoint(&sandbox).ignore(Signal::SIGCHLD).block(Signal::SIGTERM);
     let (outcome, view) = boots(&sandbox, run);
@@ -112,7 +112,7 @@ fn ignored_sigchld() {
     assert_eq!(sandbox.sh("stat -c %u /configs/c"), "1000\n");
 }
 
-fn killed() {
+fn a_killed_ownership_step_is_told_and_the_boot_goes_on() {
     let (sandbox, _mount) = scene(Server::Absent);
     let started = entrypoint(&sandbox).start();
     let step = wait_for_step(&sandbox, started.child.id());
@@ -142,7 +142,7 @@ fn restoring(place: &str, server: Server) -> (Sandbox, FuseMount, LoopDevice) {
 
 const MARKER: &str = "/configs/.restore-completed";
 
-fn restore_hangs() {
+fn a_restore_into_a_mount_that_never_answers_is_left() {
     for server in [Server::Absent, Server::Silent] {
         for place in ["/workspace/a/hung", "/workspace"] {
             let (sandbox, mount, _volume) = restoring(place, server);
@@ -166,7 +166,7 @@ fn restore_hangs() {
     }
 }
 
-fn restore_signals() {
+fn a_signal_ends_a_restore_that_hangs() {
     // As PID 1 of a container.
     let (sandbox, _mount, _volume) = restoring("/workspace/a/hung", Server::Absent);
     let inits = sandbox.command("/usr/bin/unshare").args(["--pid", "--fork", PROGRAM_INSIDE]);
@@ -183,7 +183,7 @@ fn restore_signals() {
     assert!(!sandbox.path(MARKER).exists(), "{outcome:?}");
 }
 
-fn record_hangs() {
+fn a_record_that_hangs_costs_the_other_trees_nothing() {
     let sandbox = sandbox("mkdir -p home/agent/.claude");
     let _mount = FuseMount::new(&sandbox, "/configs", Server::Absent);
     let (outcome, _) = boots(&sandbox, boot(&sandbox));
@@ -199,7 +199,7 @@ fn record_hangs() {
     }
 }
 
-fn half_made() {
+fn what_a_cut_off_restore_has_half_made_stays_root_s() {
     // As a killed restore leaves it: half a file in a directory that nobody else could enter.
     let volume = LoopDevice::ext4(16, "mkdir -p opt/tree/hung; echo x > opt/tree/hung/f");
     let sandbox = sandbox(
@@ -224,7 +224,7 @@ fn half_made() {
     assert_eq!(owner("/workspace/half/made/f"), "1000\n", "{outcome:?}");
 }
 
-fn no_number() {
+fn a_step_timeout_that_is_no_number_is_told() {
     let sandbox = sandbox("");
     for wrong in ["0", "1h", "-1"] {
         let run = entrypoint(&sandbox).env("MOLECULE_STEP_TIMEOUT", wrong);

@@ -1,16 +1,16 @@
 //! What the kernel is asked to do, as strace(1) sees it.
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::runtime::{sandbox, take_view};
 use crate::support::sandbox::{LoopDevice, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     const LOOP: &[Need] = &[Need::Root, Need::Program("strace"), Need::Loop];
     vec![
-        case("a_second_boot_without_a_device_changes_nothing", STRACE, second_boot),
-        case("privileges_are_dropped_by_the_only_thread", LOOP, one_thread),
+        test_case!(a_second_boot_without_a_device_changes_nothing, STRACE),
+        test_case!(privileges_are_dropped_by_the_only_thread, LOOP),
     ]
 }
 
@@ -41,7 +41,7 @@ fn trace(sandbox: &Sandbox, calls: &str) -> Vec<String> {
     trace[..end].lines().map(str::to_owned).collect()
 }
 
-fn second_boot() {
+fn a_second_boot_without_a_device_changes_nothing() {
     const CHANGES: &str = "chown,fchown,lchown,fchownat,chmod,fchmod,fchmodat,?fchmodat2,write,\
         pwrite64,writev,mkdir,mkdirat,symlink,symlinkat,link,linkat,rename,renameat,renameat2,\
         unlink,unlinkat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr,\
@@ -63,7 +63,7 @@ fn second_boot() {
     assert!(second.is_empty(), "{second:#?}");
 }
 
-fn one_thread() {
+fn privileges_are_dropped_by_the_only_thread() {
     let sandbox = sandbox("");
     let fill = "mkdir -p workspace; cd workspace; for i in 1 2 3 4 5 6 7 8 9; do mkdir $i; echo $i > $i/f; done";
     let device = LoopDevice::ext4(16, fill);

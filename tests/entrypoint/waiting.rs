@@ -9,22 +9,22 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::entrypoint::{boots, entrypoint};
 use crate::support::fuse::{FuseMount, Server};
 use crate::support::runtime::sandbox;
 use crate::support::sandbox::{LoopDevice, Outcome, Run, Sandbox};
-use crate::support::{Case, Need, case};
-use crate::{boots, entrypoint};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const FUSE: &[Need] = &[Need::Root, Need::Fuse, Need::Loop];
     const LOOP: &[Need] = &[Need::Root, Need::Loop];
     vec![
-        case("a_restore_that_not_even_sigkill_ends_is_not_waited_for_long", FUSE, stuck),
-        case("a_holder_without_signs_of_life_is_overtaken_and_told", LOOP, silent),
-        case("a_holder_that_shows_signs_of_life_is_waited_for", LOOP, alive),
-        case("a_holder_that_never_shows_any_is_waited_for", LOOP, earlier_version),
-        case("a_long_restore_by_hand_shows_signs_of_life", LOOP, by_hand),
-        case("a_restore_that_was_stopped_and_overtaken_takes_nothing_away", LOOP, resumed),
+        test_case!(a_restore_that_not_even_sigkill_ends_is_not_waited_for_long, FUSE),
+        test_case!(a_holder_without_signs_of_life_is_overtaken_and_told, LOOP),
+        test_case!(a_holder_that_shows_signs_of_life_is_waited_for, LOOP),
+        test_case!(a_holder_that_never_shows_any_is_waited_for, LOOP),
+        test_case!(a_long_restore_by_hand_shows_signs_of_life, LOOP),
+        test_case!(a_restore_that_was_stopped_and_overtaken_takes_nothing_away, LOOP),
     ]
 }
 
@@ -65,7 +65,7 @@ fn is_overtaken(outcome: &Outcome) {
     assert_eq!((log.matches(WAITING).count(), log.matches(OVERTAKEN).count()), (1, 1), "{log}");
 }
 
-fn stuck() {
+fn a_restore_that_not_even_sigkill_ends_is_not_waited_for_long() {
     let (sandbox, _volume) = scene();
     let mount = FuseMount::new(&sandbox, "/opt/tree/hung", Server::Silent);
     let outcome = boots(&sandbox, boot(&sandbox)).0;
@@ -93,7 +93,7 @@ fn stuck() {
     );
 }
 
-fn silent() {
+fn a_holder_without_signs_of_life_is_overtaken_and_told() {
     let (sandbox, _volume) = scene();
     let file = hold(&sandbox, 0o700);
     let begin = Instant::now();
@@ -142,11 +142,11 @@ fn waits(mode: u32, sign: impl Fn(&File) + Sync) {
     });
 }
 
-fn alive() {
+fn a_holder_that_shows_signs_of_life_is_waited_for() {
     waits(0o700, |file| file.set_modified(SystemTime::now()).unwrap());
 }
 
-fn earlier_version() {
+fn a_holder_that_never_shows_any_is_waited_for() {
     waits(0o600, |_| ());
 }
 
@@ -164,7 +164,7 @@ fn long(sandbox: &Sandbox, options: &[&str]) -> crate::support::sandbox::Started
     started
 }
 
-fn by_hand() {
+fn a_long_restore_by_hand_shows_signs_of_life() {
     let (sandbox, _volume) = scene();
     let lock: PathBuf = sandbox.path(LOCK);
     let started = long(&sandbox, &["--verify"]);
@@ -189,7 +189,7 @@ fn by_hand() {
     assert!(!lock.exists());
 }
 
-fn resumed() {
+fn a_restore_that_was_stopped_and_overtaken_takes_nothing_away() {
     let (sandbox, _volume) = scene();
     let started = long(&sandbox, &[]);
     let pid = Pid::from_raw(started.child.id().cast_signed());

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::fs::{chownat, linkat, mkdirat, mknodat, openat, renameat};
 
+use crate::fix_perms::{boot, warning, warnings};
 use crate::support::sandbox::{Image, Sandbox};
-use crate::support::{Case, Need, Stop, case, program, usage};
-use crate::{boot, warning, warnings};
+use crate::support::{Case, Need, Stop, program, test_case, usage};
 
 /// KiB that a boot may take.
 const MEMORY: u64 = 64 << 10;
@@ -24,14 +24,14 @@ pub fn cases() -> Vec<Case> {
     const DISK: &[Need] =
         &[Need::Root, Need::Loop, Need::Program("mkfs.ext4"), Need::Program("debugfs")];
     vec![
-        case("twenty_thousand_nested_directories_take_no_longer_than_chown", ROOT, nested),
-        case("directories_side_by_side_take_little_memory", ROOT, side_by_side),
-        case("a_deep_tree_that_is_broad_takes_little_memory", ROOT, deep_and_broad),
-        case("many_names_of_a_file_deep_down_take_little_memory", ROOT, names_deep_down),
-        case("files_with_two_names_are_counted_up_to_a_bound", ROOT, two_names),
-        case("a_full_sessions_directory_takes_little_memory", ROOT, sessions),
-        case("a_chain_that_moves_does_not_keep_the_walk_from_its_end", ROOT, moving_chain),
-        case("files_changed_in_the_future_are_given_at_once", DISK, future),
+        test_case!(twenty_thousand_nested_directories_take_no_longer_than_chown, ROOT),
+        test_case!(directories_side_by_side_take_little_memory, ROOT),
+        test_case!(a_deep_tree_that_is_broad_takes_little_memory, ROOT),
+        test_case!(many_names_of_a_file_deep_down_take_little_memory, ROOT),
+        test_case!(files_with_two_names_are_counted_up_to_a_bound, ROOT),
+        test_case!(a_full_sessions_directory_takes_little_memory, ROOT),
+        test_case!(a_chain_that_moves_does_not_keep_the_walk_from_its_end, ROOT),
+        test_case!(files_changed_in_the_future_are_given_at_once, DISK),
     ]
 }
 
@@ -83,7 +83,7 @@ fn gives_within_bounds(sandbox: &Sandbox) {
     assert!(ours < FACTOR * theirs + NOISE, "{ours:?}, chown -R {theirs:?}");
 }
 
-fn nested() {
+fn twenty_thousand_nested_directories_take_no_longer_than_chown() {
     let sandbox = Sandbox::new();
     let mut level = directory(sandbox.path("/configs"));
     for number in 0..20_000 {
@@ -97,7 +97,7 @@ fn nested() {
     gives_within_bounds(&sandbox);
 }
 
-fn side_by_side() {
+fn directories_side_by_side_take_little_memory() {
     let sandbox = Sandbox::new();
     let configs = directory(sandbox.path("/configs"));
     let long = "x".repeat(100);
@@ -107,7 +107,7 @@ fn side_by_side() {
     gives_within_bounds(&sandbox);
 }
 
-fn deep_and_broad() {
+fn a_deep_tree_that_is_broad_takes_little_memory() {
     let sandbox = Sandbox::new();
     let mut level = directory(sandbox.path("/configs"));
     let long = "x".repeat(245);
@@ -120,7 +120,7 @@ fn deep_and_broad() {
     gives_within_bounds(&sandbox);
 }
 
-fn names_deep_down() {
+fn many_names_of_a_file_deep_down_take_little_memory() {
     let sandbox = Sandbox::new();
     let mut level = directory(sandbox.path("/configs"));
     for _ in 0..2000 {
@@ -133,7 +133,7 @@ fn names_deep_down() {
     gives_within_bounds(&sandbox);
 }
 
-fn two_names() {
+fn files_with_two_names_are_counted_up_to_a_bound() {
     const COUNTED: u32 = 400_000;
     const FILES: u32 = COUNTED + 5000;
     let sandbox = Sandbox::new();
@@ -161,7 +161,7 @@ fn two_names() {
     assert_eq!(given(), (2 * FILES).to_string());
 }
 
-fn sessions() {
+fn a_full_sessions_directory_takes_little_memory() {
     let sandbox = Sandbox::with("mkdir -p root/.claude/sessions home/agent/.claude/sessions");
     let sessions = directory(sandbox.path("/home/agent/.claude/sessions"));
     for number in 0..300_000 {
@@ -175,7 +175,7 @@ fn sessions() {
 
 /// A chain of directories of which somebody moves the upper half below the lower whenever the walk has
 /// come to the lower, so that there is always more below.
-fn moving_chain() {
+fn a_chain_that_moves_does_not_keep_the_walk_from_its_end() {
     const HALF: usize = 500;
     let sandbox = Sandbox::new();
     let configs = directory(sandbox.path("/configs"));
@@ -223,7 +223,7 @@ fn moving_chain() {
 }
 
 /// 400 files with two names each on a disk that was written when the clock was ahead.
-fn future() {
+fn files_changed_in_the_future_are_given_at_once() {
     let tree = tempfile::tempdir().unwrap();
     let script = tree.path().join("script");
     let top = tree.path().join("top");

@@ -2,7 +2,7 @@
 
 use crate::support::compare::{snapshot, touched};
 use crate::support::sandbox::Sandbox;
-use crate::support::{Case, Need, case, manifest};
+use crate::support::{Case, Need, manifest, test_case};
 
 const REFERENCE: &str = include_str!("../reference/entrypoint.sh");
 
@@ -60,8 +60,8 @@ const SCENARIOS: &[(&str, &str)] = &[
 pub fn cases() -> Vec<Case> {
     const NEEDS: &[Need] = &[Need::Root, Need::Program("setcap"), Need::Program("setfacl")];
     vec![
-        case("the_reference_leaves_the_same_trees", NEEDS, same_trees),
-        case("a_second_run_changes_no_inode", NEEDS, second_run),
+        test_case!(the_reference_leaves_the_same_trees, NEEDS),
+        test_case!(a_second_run_changes_no_inode, NEEDS),
     ]
 }
 
@@ -73,7 +73,7 @@ fn steps() -> &'static str {
     &REFERENCE[start..end]
 }
 
-fn same_trees() {
+fn the_reference_leaves_the_same_trees() {
     let long_ago = 1_100_000_000;
     for (name, script) in SCENARIOS {
         let script = format!("{EVERYTHING}\n{script}");
@@ -96,19 +96,19 @@ fn same_trees() {
     }
 }
 
-fn second_run() {
+fn a_second_run_changes_no_inode() {
     let script = format!(
         "{EVERYTHING}
         everything configs; everything workspace/project; everything home/agent/.claude
         everything root/.claude/sessions"
     );
     let sandbox = Sandbox::with(&script);
-    let first = crate::boot(&sandbox, 0);
+    let first = crate::fix_perms::boot(&sandbox, 0);
     assert!(first.contains("MOLECULE-PERMS: changed "), "{first}");
-    let before = crate::trees(&sandbox);
-    let second = crate::boot(&sandbox, 0);
+    let before = crate::fix_perms::trees(&sandbox);
+    let second = crate::fix_perms::boot(&sandbox, 0);
     assert_eq!(second, "");
-    for (before, after) in before.iter().zip(crate::trees(&sandbox)) {
+    for (before, after) in before.iter().zip(crate::fix_perms::trees(&sandbox)) {
         assert_eq!(touched(before, &after), Vec::<String>::new());
     }
     let file = sandbox.path("/configs/own-setuid");

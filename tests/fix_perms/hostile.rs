@@ -5,30 +5,30 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+use crate::fix_perms::{boot, said, warning, warnings};
 use crate::support::compare::{snapshot, touched};
 use crate::support::sandbox::{LoopDevice, PROGRAM_INSIDE, Sandbox};
 use crate::support::tree::{CAPABILITY, Tree};
-use crate::support::{Case, Need, case};
-use crate::{boot, said, warning, warnings};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     const TRACED: &[Need] = &[Need::Root, Need::Program("strace")];
     const EXT4: &[Need] = &[Need::Root, Need::Loop, Need::Program("chattr")];
     vec![
-        case("a_link_in_every_place_leads_nowhere", ROOT, planted_links),
-        case("links_below_the_trees_are_given_themselves", ROOT, links_below),
-        case("names_of_any_bytes_are_given_and_shown_on_one_line", EXT4, names),
-        case("a_tree_deeper_than_the_descriptor_limit_is_given", ROOT, deep),
-        case("an_immutable_file_is_one_warning_and_the_rest_is_given", EXT4, immutable),
-        case("a_large_tree_loses_every_set_id_bit_and_capability", ROOT, large),
-        case("without_proc_capabilities_are_found_too", ROOT, no_proc),
-        case("a_capability_that_cannot_be_seen_goes_too_which_is_told_once", TRACED, unseen),
-        case("what_stands_where_a_directory_should_be_is_left", ROOT, files_in_the_way),
+        test_case!(a_link_in_every_place_leads_nowhere, ROOT),
+        test_case!(links_below_the_trees_are_given_themselves, ROOT),
+        test_case!(names_of_any_bytes_are_given_and_shown_on_one_line, EXT4),
+        test_case!(a_tree_deeper_than_the_descriptor_limit_is_given, ROOT),
+        test_case!(an_immutable_file_is_one_warning_and_the_rest_is_given, EXT4),
+        test_case!(a_large_tree_loses_every_set_id_bit_and_capability, ROOT),
+        test_case!(without_proc_capabilities_are_found_too, ROOT),
+        test_case!(a_capability_that_cannot_be_seen_goes_too_which_is_told_once, TRACED),
+        test_case!(what_stands_where_a_directory_should_be_is_left, ROOT),
     ]
 }
 
-fn planted_links() {
+fn a_link_in_every_place_leads_nowhere() {
     const PLACES: &[&str] = &[
         "home/agent/.claude",
         "home/agent/.claude/sessions",
@@ -65,7 +65,7 @@ fn planted_links() {
     }
 }
 
-fn links_below() {
+fn links_below_the_trees_are_given_themselves() {
     let sandbox = Sandbox::with(
         "mkdir -p canary/d; echo > canary/d/f
          ln -s /canary configs/absolute; ln -s ../canary configs/relative; ln -s /tmp configs/tmp
@@ -80,7 +80,7 @@ fn links_below() {
     );
 }
 
-fn names() {
+fn names_of_any_bytes_are_given_and_shown_on_one_line() {
     let device = LoopDevice::ext4(16, "mkdir c; chown 1000:1000 c");
     let sandbox = Sandbox::with(&format!("mount {} configs", device.path().display()));
     let tree = Tree(sandbox.path("/configs/c"));
@@ -110,7 +110,7 @@ fn names() {
     assert_eq!(sandbox.sh("cd /configs/c; chattr -i ill*; find . -user 0 -printf x"), "x");
 }
 
-fn deep() {
+fn a_tree_deeper_than_the_descriptor_limit_is_given() {
     const LEVELS: usize = 1500;
     let sandbox = Sandbox::new();
     // Two directories on each level, so that one always waits.
@@ -128,12 +128,12 @@ fn deep() {
         .arg("fix-perms")
         .limit(nix::sys::resource::Resource::RLIMIT_NOFILE, 64)
         .run();
-    assert_eq!(outcome.status, 0, "{}", crate::said(&outcome));
+    assert_eq!(outcome.status, 0, "{}", crate::fix_perms::said(&outcome));
     let expected = 3 * LEVELS + 1;
     assert_eq!(sandbox.sh("find /configs -user 1000 | wc -l"), format!("{expected}\n"));
 }
 
-fn immutable() {
+fn an_immutable_file_is_one_warning_and_the_rest_is_given() {
     let device = LoopDevice::ext4(
         16,
         "mkdir -p configs/d; echo > configs/a; echo > configs/d/locked; echo > configs/z
@@ -158,7 +158,7 @@ fn immutable() {
     sandbox.sh("chattr -i /configs/d/locked /configs/fixed");
 }
 
-fn large() {
+fn a_large_tree_loses_every_set_id_bit_and_capability() {
     let sandbox = Sandbox::with("mkdir home/agent/.claude");
     let tree = Tree(sandbox.path("/home/agent/.claude"));
     for directory in 0..400 {
@@ -180,7 +180,7 @@ fn large() {
     }
 }
 
-fn no_proc() {
+fn without_proc_capabilities_are_found_too() {
     let sandbox = Sandbox::new();
     let tree = Tree(sandbox.path("/configs"));
     tree.file("cap", "x").owner("cap", 1000, 1000).mode("cap", 0o600);
@@ -191,7 +191,7 @@ fn no_proc() {
     assert!(entry.xattrs.is_empty(), "{:?}", entry.xattrs);
 }
 
-fn unseen() {
+fn a_capability_that_cannot_be_seen_goes_too_which_is_told_once() {
     for (errno, told) in [("EIO", true), ("EACCES", true), ("EOPNOTSUPP", false)] {
         let sandbox = Sandbox::new();
         let tree = Tree(sandbox.path("/configs"));
@@ -216,7 +216,7 @@ fn unseen() {
     }
 }
 
-fn files_in_the_way() {
+fn what_stands_where_a_directory_should_be_is_left() {
     let sandbox = Sandbox::with(
         "cd home/agent; mkdir -p .claude/settings.json; echo mine > .claude/sessions
          mkfifo .claude/session-env; echo mine > Downloads; mkfifo .molecule-token-cache

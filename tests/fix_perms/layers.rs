@@ -2,21 +2,21 @@
 
 use std::path::Path;
 
+use crate::fix_perms::{boot, warning, warnings};
 use crate::support::compare::snapshot;
 use crate::support::sandbox::Sandbox;
-use crate::support::{Case, Need, case};
-use crate::{boot, warning, warnings};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const OVERLAY: &[Need] = &[Need::Root, Need::Filesystem("overlay")];
     const ROOT: &[Need] = &[Need::Root];
     vec![
-        case("right_entries_of_a_lower_layer_are_not_copied_up", OVERLAY, no_copy_up),
-        case("only_what_differs_is_copied_up", OVERLAY, least_copy_up),
-        case("hard_links_of_a_lower_layer_are_given_by_every_name", OVERLAY, lower_links),
-        case("a_deep_tree_of_a_lower_layer_is_given", OVERLAY, deep_lower),
-        case("a_mount_below_a_tree_is_entered", ROOT, mount_below),
-        case("a_read_only_tree_is_told_and_the_rest_is_done", ROOT, read_only),
+        test_case!(right_entries_of_a_lower_layer_are_not_copied_up, OVERLAY),
+        test_case!(only_what_differs_is_copied_up, OVERLAY),
+        test_case!(hard_links_of_a_lower_layer_are_given_by_every_name, OVERLAY),
+        test_case!(a_deep_tree_of_a_lower_layer_is_given, OVERLAY),
+        test_case!(a_mount_below_a_tree_is_entered, ROOT),
+        test_case!(a_read_only_tree_is_told_and_the_rest_is_done, ROOT),
     ]
 }
 
@@ -35,7 +35,7 @@ fn upper(sandbox: &Sandbox) -> Vec<String> {
 }
 
 /// Deeper than what is held open, with another layer in the middle: the way up crosses a mount.
-fn deep_lower() {
+fn a_deep_tree_of_a_lower_layer_is_given() {
     const DEEP: &str = "for n in $(seq 30); do mkdir a b d; echo > a/f; echo > f; cd d; done";
     let sandbox = overlay(DEEP);
     sandbox.sh(&format!(
@@ -50,7 +50,7 @@ fn deep_lower() {
 const RIGHT: &str = "mkdir -p a/b; for n in $(seq 100); do mkdir d$n; echo x > d$n/f; done
     echo > a/b/tool; chmod 755 a/b/tool; ln -s x a/link; ln a/b/tool a/second; chown -Rh 1000:1000 .";
 
-fn no_copy_up() {
+fn right_entries_of_a_lower_layer_are_not_copied_up() {
     let sandbox = overlay(RIGHT);
     assert_eq!(boot(&sandbox, 0).matches("/configs").count(), 0);
     assert_eq!(upper(&sandbox), Vec::<String>::new());
@@ -59,7 +59,7 @@ fn no_copy_up() {
     assert_eq!(upper(&sandbox), Vec::<String>::new());
 }
 
-fn least_copy_up() {
+fn only_what_differs_is_copied_up() {
     let sandbox = overlay(&format!(
         "{RIGHT}; chown 0:0 d1/f; chmod 4755 d2/f; chown 1000:7 d3
          setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 d4/f"
@@ -73,14 +73,14 @@ fn least_copy_up() {
     }
 }
 
-fn lower_links() {
+fn hard_links_of_a_lower_layer_are_given_by_every_name() {
     let sandbox = overlay("mkdir a b; echo x > a/one; ln a/one b/two; ln a/one three");
     assert_eq!(warnings(&boot(&sandbox, 0)), 0);
     let owners = "cd /configs; stat -c %u a/one b/two three";
     assert_eq!(sandbox.sh(owners), "1000\n1000\n1000\n");
 }
 
-fn mount_below() {
+fn a_mount_below_a_tree_is_entered() {
     let sandbox = Sandbox::with(
         "mkdir -p workspace/volume; mount -t tmpfs -o mode=755 v workspace/volume
          mkdir workspace/volume/d; echo > workspace/volume/d/f",
@@ -89,7 +89,7 @@ fn mount_below() {
     assert_eq!(sandbox.sh("cd /workspace/volume; stat -c %u . d d/f"), "1000\n1000\n1000\n");
 }
 
-fn read_only() {
+fn a_read_only_tree_is_told_and_the_rest_is_done() {
     let sandbox = Sandbox::with(
         "for n in $(seq 150); do echo > configs/$n; done
          mount --bind configs configs; mount -o remount,bind,ro configs; echo > workspace/f",

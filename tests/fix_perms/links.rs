@@ -1,17 +1,17 @@
 //! Files with several names.
 
+use crate::fix_perms::{boot, warning, warnings};
 use crate::support::sandbox::Sandbox;
-use crate::support::{Case, Need, case};
-use crate::{boot, warning, warnings};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     vec![
-        case("a_group_whose_names_are_all_in_the_tree_is_given", ROOT, whole_group),
-        case("a_file_with_a_name_outside_is_not_given_away", ROOT, outside),
-        case("a_group_with_one_name_in_each_of_two_trees_is_not_given", ROOT, two_trees),
-        case("the_users_own_links_to_outside_are_no_matter", ROOT, own_links),
-        case("a_name_reached_twice_through_a_bind_mount_counts_once", ROOT, bind_mount),
+        test_case!(a_group_whose_names_are_all_in_the_tree_is_given, ROOT),
+        test_case!(a_file_with_a_name_outside_is_not_given_away, ROOT),
+        test_case!(a_group_with_one_name_in_each_of_two_trees_is_not_given, ROOT),
+        test_case!(the_users_own_links_to_outside_are_no_matter, ROOT),
+        test_case!(a_name_reached_twice_through_a_bind_mount_counts_once, ROOT),
     ]
 }
 
@@ -19,7 +19,7 @@ fn owners(sandbox: &Sandbox, paths: &str) -> String {
     sandbox.sh(&format!("stat -c %u:%g {paths}")).replace('\n', " ").trim_end().to_owned()
 }
 
-fn whole_group() {
+fn a_group_whose_names_are_all_in_the_tree_is_given() {
     let sandbox = Sandbox::with(
         "mkdir -p configs/a/b; echo x > configs/one; ln configs/one configs/a/two
          ln configs/one configs/a/b/three; mkfifo configs/f; ln configs/f configs/a/f
@@ -33,7 +33,7 @@ fn whole_group() {
     );
 }
 
-fn outside() {
+fn a_file_with_a_name_outside_is_not_given_away() {
     let sandbox = Sandbox::with(
         "echo secret > etc/secret; chmod 600 etc/secret
          mkdir configs/d; ln etc/secret configs/d/planted; ln etc/secret configs/again
@@ -49,7 +49,7 @@ fn outside() {
     assert_eq!(warnings(&log), 2, "{log}");
 }
 
-fn two_trees() {
+fn a_group_with_one_name_in_each_of_two_trees_is_not_given() {
     let sandbox = Sandbox::with(
         "echo x > configs/one; mkdir home/agent/.claude; ln configs/one home/agent/.claude/two",
     );
@@ -58,7 +58,7 @@ fn two_trees() {
     assert_eq!(owners(&sandbox, "/configs/one"), "0:0");
 }
 
-fn own_links() {
+fn the_users_own_links_to_outside_are_no_matter() {
     let sandbox = Sandbox::with(
         "echo x > home/agent/mine; chown 1000:5 home/agent/mine; chmod 4755 home/agent/mine
          ln home/agent/mine configs/mine",
@@ -67,7 +67,7 @@ fn own_links() {
     assert_eq!(sandbox.sh("stat -c %u:%g:%a /configs/mine"), "1000:1000:755\n");
 }
 
-fn bind_mount() {
+fn a_name_reached_twice_through_a_bind_mount_counts_once() {
     let sandbox = Sandbox::with(
         "mkdir -p configs/a configs/b; echo x > etc/secret; ln etc/secret configs/a/planted
          mount --bind configs/a configs/b",

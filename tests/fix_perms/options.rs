@@ -1,32 +1,32 @@
 //! The command line, and users.
 
+use crate::fix_perms::{boot, said, trees, warning, warnings};
 use crate::support::compare::touched;
 use crate::support::sandbox::Sandbox;
-use crate::support::{Case, Need, case};
-use crate::{boot, said, trees, warning, warnings};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     vec![
-        case("a_dry_run_says_what_a_run_does_and_changes_nothing", ROOT, dry_run),
-        case("a_dry_run_counts_what_a_run_does", ROOT, same_numbers),
-        case("what_could_not_be_made_is_not_counted", ROOT, made),
-        case("the_agent_is_told_to_run_it_as_root", ROOT, as_agent),
-        case("json_gives_the_totals_and_nothing_else", ROOT, json),
-        case("named_trees_are_given_and_nothing_else", ROOT, paths),
-        case("a_named_path_with_a_link_in_it_is_refused", ROOT, path_through_link),
-        case("a_user_may_be_named_with_a_group", ROOT, users),
-        case("without_a_user_nothing_is_given_to_anybody", ROOT, no_user),
-        case("an_absent_home_is_made_for_the_user", ROOT, no_home),
-        case("another_root_is_all_that_is_changed", ROOT, other_root),
-        case("without_the_capability_every_step_is_tried", ROOT, unprivileged),
+        test_case!(a_dry_run_says_what_a_run_does_and_changes_nothing, ROOT),
+        test_case!(a_dry_run_counts_what_a_run_does, ROOT),
+        test_case!(what_could_not_be_made_is_not_counted, ROOT),
+        test_case!(the_agent_is_told_to_run_it_as_root, ROOT),
+        test_case!(json_gives_the_totals_and_nothing_else, ROOT),
+        test_case!(named_trees_are_given_and_nothing_else, ROOT),
+        test_case!(a_named_path_with_a_link_in_it_is_refused, ROOT),
+        test_case!(a_user_may_be_named_with_a_group, ROOT),
+        test_case!(without_a_user_nothing_is_given_to_anybody, ROOT),
+        test_case!(an_absent_home_is_made_for_the_user, ROOT),
+        test_case!(another_root_is_all_that_is_changed, ROOT),
+        test_case!(without_the_capability_every_step_is_tried, ROOT),
     ]
 }
 
 const MIXED: &str = "mkdir configs/d root/x; echo > configs/d/f; echo > workspace/f
     mkdir -p root/.claude/sessions home/agent/.claude/sessions home/agent/.molecule-token-cache";
 
-fn dry_run() {
+fn a_dry_run_says_what_a_run_does_and_changes_nothing() {
     let sandbox = Sandbox::with(MIXED);
     let before = trees(&sandbox);
     let dry = sandbox.program().args(["fix-perms", "--dry-run"]).run();
@@ -55,7 +55,7 @@ fn totals(sandbox: &Sandbox, arguments: &[&str]) -> (serde_json::Value, String) 
     (serde_json::from_str(&outcome.stdout()).unwrap(), outcome.stderr())
 }
 
-fn same_numbers() {
+fn a_dry_run_counts_what_a_run_does() {
     const SCENES: [&str; 9] = [
         "",
         MIXED,
@@ -86,7 +86,7 @@ fn same_numbers() {
     }
 }
 
-fn made() {
+fn what_could_not_be_made_is_not_counted() {
     // Of seven one cannot be made in a home that is full.
     let sandbox = Sandbox::with(
         "mount -t tmpfs -o nr_inodes=4,mode=755 home home/agent; mkdir home/agent/.claude",
@@ -98,7 +98,7 @@ fn made() {
     assert!(report["failed"].as_u64() > Some(0), "{report}");
 }
 
-fn as_agent() {
+fn the_agent_is_told_to_run_it_as_root() {
     let sandbox = Sandbox::with("echo > configs/f");
     let before = trees(&sandbox);
     let outcome = sandbox.program().args(["fix-perms"]).identity(1000, 1000, &[]).run();
@@ -113,7 +113,7 @@ fn as_agent() {
     assert!(dry.stdout().contains("would give /configs/f "), "{}", said(&dry));
 }
 
-fn json() {
+fn json_gives_the_totals_and_nothing_else() {
     let sandbox = Sandbox::with(MIXED);
     let run = || {
         let outcome = sandbox.program().args(["fix-perms", "--json"]).run();
@@ -133,7 +133,7 @@ fn json() {
     assert_eq!(log, "");
 }
 
-fn paths() {
+fn named_trees_are_given_and_nothing_else() {
     let sandbox =
         Sandbox::with("mkdir -p srv/a/b srv/c; echo > srv/a/b/f; echo > file; echo > configs/f");
     let command = || sandbox.program().arg("fix-perms").directory("/srv");
@@ -155,7 +155,7 @@ fn paths() {
     assert_eq!(sandbox.sh("stat -c %u / /etc"), "0\n0\n");
 }
 
-fn path_through_link() {
+fn a_named_path_with_a_link_in_it_is_refused() {
     let sandbox =
         Sandbox::with("mkdir -p canary/d; ln -s /canary workspace/l; ln -s /canary/d last");
     for path in ["/workspace/l/d", "/workspace/l/", "/workspace/../canary/d", "/last"] {
@@ -166,7 +166,7 @@ fn path_through_link() {
     assert_eq!(sandbox.sh("stat -c %u /canary /canary/d"), "0\n0\n");
 }
 
-fn users() {
+fn a_user_may_be_named_with_a_group() {
     for (spec, owner) in [
         ("agent:docker", "1000:2375"),
         ("1000", "1000:1000"),
@@ -187,7 +187,7 @@ fn users() {
     }
 }
 
-fn no_user() {
+fn without_a_user_nothing_is_given_to_anybody() {
     for (spec, words) in [
         ("nobody-of-that-name", "no such user in /etc/passwd; nothing is given"),
         ("nobody", "no group has the user's name; nothing is given"),
@@ -204,7 +204,7 @@ fn no_user() {
     }
 }
 
-fn no_home() {
+fn an_absent_home_is_made_for_the_user() {
     let sandbox = Sandbox::with("rmdir home/agent home");
     assert_eq!(warnings(&boot(&sandbox, 0)), 0);
     assert_eq!(
@@ -213,7 +213,7 @@ fn no_home() {
     );
 }
 
-fn other_root() {
+fn another_root_is_all_that_is_changed() {
     let sandbox = Sandbox::with(
         "mkdir -p image/etc image/home/bob image/configs image/workspace image/root/.claude/sessions
          chmod 700 image/root
@@ -232,7 +232,7 @@ fn other_root() {
     );
 }
 
-fn unprivileged() {
+fn without_the_capability_every_step_is_tried() {
     const CAP_CHOWN: u32 = 0;
     let sandbox = Sandbox::with("echo > configs/f");
     let outcome = sandbox.program().arg("fix-perms").drop_capability(CAP_CHOWN).run();

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::support::compare::{snapshot, touched};
 use crate::support::sandbox::{Outcome, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, Stop, case};
+use crate::support::{Case, Need, Stop, test_case};
 
 /// Swaps that must have happened; a few thousand take less than a second.
 const SWAPS: u64 = 4000;
@@ -18,12 +18,12 @@ pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     vec![
-        case("directories_that_become_links_lead_nowhere", ROOT, directories),
-        case("files_that_become_links_to_roots_files_stay_roots", ROOT, files),
-        case("a_planted_name_that_moves_about_counts_once", ROOT, moving_name),
-        case("a_planted_name_in_a_directory_that_moves_counts_once", ROOT, moving_directory),
-        case("what_takes_the_place_of_the_new_sessions_link_is_not_given", STRACE, new_link),
-        case("what_takes_the_place_of_a_failed_file_is_not_removed", STRACE, failed_file),
+        test_case!(directories_that_become_links_lead_nowhere, ROOT),
+        test_case!(files_that_become_links_to_roots_files_stay_roots, ROOT),
+        test_case!(a_planted_name_that_moves_about_counts_once, ROOT),
+        test_case!(a_planted_name_in_a_directory_that_moves_counts_once, ROOT),
+        test_case!(what_takes_the_place_of_the_new_sessions_link_is_not_given, STRACE),
+        test_case!(what_takes_the_place_of_a_failed_file_is_not_removed, STRACE),
     ]
 }
 
@@ -45,13 +45,13 @@ fn besiege(sandbox: &Sandbox, attack: impl Fn(u64) + Sync) {
         let mut runs = 0;
         while runs < RUNS || swaps.load(Ordering::Relaxed) < SWAPS {
             let outcome = sandbox.program().arg("fix-perms").run();
-            assert!(outcome.status <= 1, "{}", crate::said(&outcome));
+            assert!(outcome.status <= 1, "{}", crate::fix_perms::said(&outcome));
             runs += 1;
         }
     });
 }
 
-fn directories() {
+fn directories_that_become_links_lead_nowhere() {
     let sandbox = Sandbox::with(
         "mkdir -p canary/sub; echo x > canary/f; echo x > canary/sub/f
          mkdir -p configs/top/d/sub; echo x > configs/top/d/f; echo x > configs/top/d/sub/f",
@@ -75,7 +75,7 @@ fn directories() {
     assert_eq!(sandbox.sh("stat -c %u /configs/top/[dl]"), "1000\n1000\n");
 }
 
-fn files() {
+fn files_that_become_links_to_roots_files_stay_roots() {
     let sandbox = Sandbox::with(
         "mkdir canary; echo x > canary/f; echo x > canary/g; mkdir configs/top
          ln canary/g configs/top/g; echo x > configs/top/f",
@@ -101,7 +101,7 @@ fn files() {
     assert_eq!(sandbox.sh("stat -c %u:%g /canary/g"), "0:0\n");
 }
 
-fn moving_name() {
+fn a_planted_name_that_moves_about_counts_once() {
     let sandbox = Sandbox::with(
         "mkdir canary configs/a configs/b; echo x > canary/f; ln canary/f configs/a/x",
     );
@@ -113,7 +113,7 @@ fn moving_name() {
     assert_eq!(sandbox.sh("stat -c %u:%g:%h /canary/f"), "0:0:2\n");
 }
 
-fn moving_directory() {
+fn a_planted_name_in_a_directory_that_moves_counts_once() {
     let sandbox = Sandbox::with(
         "mkdir -p canary configs/a/x; echo x > canary/f; ln canary/f configs/a/x/f
          mkdir configs/b",
@@ -142,7 +142,7 @@ fn ambush(sandbox: &Sandbox, calls: &str, path: &Path, link: bool, swap: impl Fn
     run.wait()
 }
 
-fn new_link() {
+fn what_takes_the_place_of_the_new_sessions_link_is_not_given() {
     const DELAY: &str = "symlink,symlinkat:delay_exit=500000";
     for (what, plant) in [
         ("a file of root's", "ln canary/shadow home/agent/.claude/planted"),
@@ -178,11 +178,11 @@ fn new_link() {
             "nothing" => "open /home/agent/.claude/sessions: No such file or directory",
             _ => "something else was put in the place of the new link",
         };
-        crate::warning(&log, words);
+        crate::fix_perms::warning(&log, words);
     }
 }
 
-fn failed_file() {
+fn what_takes_the_place_of_a_failed_file_is_not_removed() {
     let sandbox = Sandbox::new();
     let settings = sandbox.path("/home/agent/.claude/settings.json");
     // The only write of that length.
@@ -192,6 +192,9 @@ fn failed_file() {
         std::fs::write(&settings, "mine").unwrap();
     });
     assert_eq!(outcome.status, 1, "{outcome:?}");
-    crate::warning(&outcome.stdout(), "write /home/agent/.claude/settings.json: No space left");
+    crate::fix_perms::warning(
+        &outcome.stdout(),
+        "write /home/agent/.claude/settings.json: No space left",
+    );
     assert_eq!(sandbox.sh("cat /home/agent/.claude/settings.json"), "mine");
 }

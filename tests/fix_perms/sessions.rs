@@ -1,30 +1,30 @@
 //! ~/.claude/sessions, the volume at /root/.claude/sessions, and the way through /root.
 
+use crate::fix_perms::{boot, warning, warnings};
 use crate::support::sandbox::{PROGRAM_INSIDE, Sandbox};
 use crate::support::tree::{ACCESS, GROUP_OBJ, MASK, NO_ID, OTHER, USER, USER_OBJ, acl};
-use crate::support::{Case, Need, case};
-use crate::{boot, warning, warnings};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const ROOT: &[Need] = &[Need::Root];
     const ACL: &[Need] = &[Need::Root, Need::Program("setfacl")];
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     vec![
-        case("the_link_replaces_nothing_that_holds_anything", ROOT, link),
-        case("sessions_that_are_there_stay", ROOT, kept),
-        case("without_a_volume_there_is_a_directory", ROOT, no_volume),
-        case("a_volume_that_cannot_be_looked_at_is_no_absence", STRACE, unclear),
-        case("sessions_that_are_the_volume_itself_are_left", ROOT, volume_itself),
-        case("the_user_reads_and_writes_its_sessions_and_sees_nothing_else", ROOT, reach),
-        case("an_acl_that_is_there_gives_nobody_more", ACL, existing_acl),
-        case("a_root_that_may_be_searched_is_left_alone", ROOT, searchable),
-        case("without_acls_there_is_a_warning", ROOT, no_acls),
+        test_case!(the_link_replaces_nothing_that_holds_anything, ROOT),
+        test_case!(sessions_that_are_there_stay, ROOT),
+        test_case!(without_a_volume_there_is_a_directory, ROOT),
+        test_case!(a_volume_that_cannot_be_looked_at_is_no_absence, STRACE),
+        test_case!(sessions_that_are_the_volume_itself_are_left, ROOT),
+        test_case!(the_user_reads_and_writes_its_sessions_and_sees_nothing_else, ROOT),
+        test_case!(an_acl_that_is_there_gives_nobody_more, ACL),
+        test_case!(a_root_that_may_be_searched_is_left_alone, ROOT),
+        test_case!(without_acls_there_is_a_warning, ROOT),
     ]
 }
 
 const VOLUME: &str = "mkdir -p root/.claude/sessions home/agent/.claude; ";
 
-fn link() {
+fn the_link_replaces_nothing_that_holds_anything() {
     for (name, before) in [
         ("absent", ""),
         ("empty", "mkdir sessions;"),
@@ -44,7 +44,7 @@ fn link() {
     }
 }
 
-fn kept() {
+fn sessions_that_are_there_stay() {
     for (name, before) in [
         ("a session", "mkdir sessions; echo mine > sessions/s"),
         (
@@ -67,7 +67,7 @@ fn kept() {
     }
 }
 
-fn no_volume() {
+fn without_a_volume_there_is_a_directory() {
     let sandbox = Sandbox::with(
         "mkdir home/agent/.claude; ln -s /root/.claude/sessions home/agent/.claude/sessions",
     );
@@ -77,7 +77,7 @@ fn no_volume() {
 }
 
 /// Sessions in a directory in the place of the link would never come to the volume.
-fn unclear() {
+fn a_volume_that_cannot_be_looked_at_is_no_absence() {
     let look = "readlink /home/agent/.claude/sessions; cat /root/.claude/sessions/s";
     for (times, lost) in [("", true), (":when=1..2", false)] {
         let sandbox = Sandbox::with(&format!(
@@ -102,10 +102,10 @@ fn unclear() {
     }
 }
 
-fn volume_itself() {
+fn sessions_that_are_the_volume_itself_are_left() {
     let sandbox = Sandbox::with("mkdir -p root/.claude/sessions");
     let outcome = sandbox.program().args(["fix-perms", "--user", "root"]).run();
-    assert_eq!(outcome.status, 0, "{}", crate::said(&outcome));
+    assert_eq!(outcome.status, 0, "{}", crate::fix_perms::said(&outcome));
     assert_eq!(sandbox.sh("stat -c '%F %a' /root/.claude/sessions"), "directory 755\n");
     let sandbox = Sandbox::with(
         "mkdir -p root/.claude/sessions home/agent/.claude/sessions
@@ -115,7 +115,7 @@ fn volume_itself() {
     assert_eq!(sandbox.sh("stat -c '%F %u' /home/agent/.claude/sessions"), "directory 1000\n");
 }
 
-fn reach() {
+fn the_user_reads_and_writes_its_sessions_and_sees_nothing_else() {
     let sandbox = Sandbox::with(
         "mkdir -p root/.claude/sessions; echo hello > root/.claude/sessions/s
          echo secret > root/secret; chmod 644 root/secret; mkdir root/open; chown 1000 root/open",
@@ -142,7 +142,7 @@ fn reach() {
     );
 }
 
-fn existing_acl() {
+fn an_acl_that_is_there_gives_nobody_more() {
     let sandbox = Sandbox::with(
         "mkdir -p root/.claude/sessions; setfacl -m u:7:rwx,u:2000:rx,g:9:x,g::rx,m::r root",
     );
@@ -172,7 +172,7 @@ fn existing_acl() {
     assert_eq!(value[..length], expected);
 }
 
-fn searchable() {
+fn a_root_that_may_be_searched_is_left_alone() {
     for change in [
         "chmod 711 root",
         "chmod 710 root; chgrp 1000 root",
@@ -186,7 +186,7 @@ fn searchable() {
     }
 }
 
-fn no_acls() {
+fn without_acls_there_is_a_warning() {
     let sandbox = Sandbox::with(
         "mount -t ramfs -o mode=700 none root; chmod 700 root; mkdir -p root/.claude/sessions",
     );

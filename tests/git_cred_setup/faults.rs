@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::support::sandbox::{LoopDevice, Outcome, PROGRAM_INSIDE, Run, Sandbox};
-use super::support::{Case, Need, case, ok, program, usage};
 use super::{AGENTS, HELPER, SCRIPT, is_set, setup, succeeded, text, values, warning, write};
+use crate::support::sandbox::{LoopDevice, Outcome, PROGRAM_INSIDE, Run, Sandbox};
+use crate::support::{Case, Need, ok, program, test_case, usage};
 
 /// KiB that this program may take, and git.
 const MEMORY: u64 = 64 << 10;
@@ -18,15 +18,15 @@ pub fn cases() -> Vec<Case> {
     const DEBUGFS: &[Need] =
         &[Need::Root, Need::Loop, Need::Program("git"), Need::Program("debugfs")];
     vec![
-        case("a_file_of_long_names_takes_little_memory_and_time", GIT, long_names),
-        case("many_values_of_a_key_become_one", GIT, many_values),
-        case("a_file_that_would_outgrow_the_limit_is_left_alone", GIT, outgrown),
-        case("a_caller_that_ignores_sigchld_is_served", GIT, ignored_sigchld),
-        case("what_fails_is_told_in_the_kernels_words", STRACE, kernels_words),
-        case("a_copy_that_cannot_be_removed_is_told_and_removed_later", STRACE, left_behind),
-        case("what_a_killed_run_has_left_is_removed_and_nothing_else", STRACE, killed),
-        case("a_boot_without_credentials_removes_it_too", STRACE, every_boot),
-        case("a_half_made_file_in_a_home_is_removed_and_nothing_else", DEBUGFS, half_made),
+        test_case!(a_file_of_long_names_takes_little_memory_and_time, GIT),
+        test_case!(many_values_of_a_key_become_one, GIT),
+        test_case!(a_file_that_would_outgrow_the_limit_is_left_alone, GIT),
+        test_case!(a_caller_that_ignores_sigchld_is_served, GIT),
+        test_case!(what_fails_is_told_in_the_kernels_words, STRACE),
+        test_case!(a_copy_that_cannot_be_removed_is_told_and_removed_later, STRACE),
+        test_case!(what_a_killed_run_has_left_is_removed_and_nothing_else, STRACE),
+        test_case!(a_boot_without_credentials_removes_it_too, STRACE),
+        test_case!(a_half_made_file_in_a_home_is_removed_and_nothing_else, DEBUGFS),
     ]
 }
 
@@ -64,7 +64,7 @@ fn within_bounds(own: &str) -> (Sandbox, String) {
     (sandbox, edited)
 }
 
-fn long_names() {
+fn a_file_of_long_names_takes_little_memory_and_time() {
     // git has 62 GB to say about it, if asked for a list.
     let own = format!("[{}]\n{}", "s".repeat(500_000), "k\n".repeat(200_000));
     let (_sandbox, edited) = within_bounds(&own);
@@ -74,7 +74,7 @@ fn long_names() {
     assert!(edited.starts_with(&own));
 }
 
-fn many_values() {
+fn many_values_of_a_key_become_one() {
     let values = "helper\n".repeat(140_000);
     let (_sandbox, edited) =
         within_bounds(&format!("[credential \"https://github.com\"]\n{values}"));
@@ -84,7 +84,7 @@ fn many_values() {
     assert!(within_bounds(&own).1.len() < 1000);
 }
 
-fn outgrown() {
+fn a_file_that_would_outgrow_the_limit_is_left_alone() {
     let sandbox = Sandbox::new();
     let own = format!("#{}\n", "x".repeat((1 << 20) - 2));
     write(&sandbox, AGENTS, &own);
@@ -93,7 +93,7 @@ fn outgrown() {
     assert_eq!(text(&sandbox, AGENTS), own);
 }
 
-fn ignored_sigchld() {
+fn a_caller_that_ignores_sigchld_is_served() {
     let sandbox = Sandbox::new();
     sandbox.install("/usr/local/bin/molecule-runtime", "#!/bin/sh\nexit 42\n");
     sandbox.install(SCRIPT, "#!/bin/sh\n");
@@ -130,7 +130,7 @@ fn warnings(outcome: &Outcome) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-fn kernels_words() {
+fn what_fails_is_told_in_the_kernels_words() {
     for (calls, words) in [
         ("memfd_create:error=EMFILE", "make a file in memory: Too many open files"),
         ("fchown:error=EPERM", "change owner of /root/.gitconfig: Operation not permitted"),
@@ -151,7 +151,7 @@ fn private(sandbox: &Sandbox) -> String {
     sandbox.sh("find /run /tmp /var/tmp -name '.molecule-tools.*' -type d")
 }
 
-fn left_behind() {
+fn a_copy_that_cannot_be_removed_is_told_and_removed_later() {
     let sandbox = Sandbox::new();
     // Once is tried again, and nobody need know.
     succeeded(&with_injection(&sandbox, &["unlink,unlinkat:error=EIO:when=1"]).run());
@@ -168,7 +168,7 @@ fn left_behind() {
     assert_eq!(private(&sandbox), "");
 }
 
-fn every_boot() {
+fn a_boot_without_credentials_removes_it_too() {
     const RENAME: &str = "rename,renameat,renameat2:error=EIO:signal=SIGKILL";
     let sandbox = Sandbox::new();
     sandbox.install("/usr/local/sbin/molecule-runtime", "#!/bin/sh\nexit 42\n");
@@ -189,7 +189,7 @@ fn every_boot() {
     assert_eq!(outcome.stdout().matches(line).count(), 1, "{outcome:?}");
 }
 
-fn half_made() {
+fn a_half_made_file_in_a_home_is_removed_and_nothing_else() {
     // Left: 0 and 5. Not so: 1 is young, 2 the agent's, 3 wider, 4 has two names, 6 and 7 are no files.
     let home = LoopDevice::ext4(
         8,
@@ -213,7 +213,7 @@ fn half_made() {
     assert_eq!(there(), "1\n2\n3\n4\n6\n7\nnotes\n");
 }
 
-fn killed() {
+fn what_a_killed_run_has_left_is_removed_and_nothing_else() {
     let sandbox = Sandbox::new();
     succeeded(&setup(&sandbox).run());
     // When it removes the copy, and when it has half made it.

@@ -1,25 +1,25 @@
 //! What an agent can plant before a boot: nothing of it is followed, disclosed or executed by root.
 
-use super::support::sandbox::Sandbox;
-use super::support::{Case, Need, case};
 use super::{AGENTS, ROOTS, SCRIPT, is_set, setup, succeeded, text, warning, write};
+use crate::support::sandbox::Sandbox;
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     let needs = &[Need::Root, Need::Program("git")];
     vec![
-        case("a_link_is_refused_and_its_target_untouched", needs, links),
-        case("what_is_no_file_is_refused_without_waiting", needs, no_files),
-        case("a_linked_home_is_refused", needs, linked_home),
-        case("a_hard_linked_file_is_replaced_and_its_other_name_untouched", needs, hard_link),
-        case("a_file_the_agent_may_not_read_is_not_disclosed", needs, disclosure),
-        case("roots_file_in_a_directory_of_others_is_not_copied", needs, not_shared),
-        case("includes_aliases_hooks_and_repositories_are_not_executed", needs, executed),
-        case("an_include_does_not_count_as_set", needs, included),
-        case("a_git_that_others_can_change_is_not_run_by_root", needs, foreign_git),
+        test_case!(a_link_is_refused_and_its_target_untouched, needs),
+        test_case!(what_is_no_file_is_refused_without_waiting, needs),
+        test_case!(a_linked_home_is_refused, needs),
+        test_case!(a_hard_linked_file_is_replaced_and_its_other_name_untouched, needs),
+        test_case!(a_file_the_agent_may_not_read_is_not_disclosed, needs),
+        test_case!(roots_file_in_a_directory_of_others_is_not_copied, needs),
+        test_case!(includes_aliases_hooks_and_repositories_are_not_executed, needs),
+        test_case!(an_include_does_not_count_as_set, needs),
+        test_case!(a_git_that_others_can_change_is_not_run_by_root, needs),
     ]
 }
 
-fn links() {
+fn a_link_is_refused_and_its_target_untouched() {
     let sandbox = Sandbox::new();
     for target in ["/etc/canary", "/root/canary", "/nowhere/at-all", ".gitconfig"] {
         sandbox.sh(&format!(
@@ -38,7 +38,7 @@ fn links() {
     }
 }
 
-fn no_files() {
+fn what_is_no_file_is_refused_without_waiting() {
     let sandbox = Sandbox::new();
     for (make, noun) in [
         ("mkfifo", "a fifo"),
@@ -57,7 +57,7 @@ fn no_files() {
     }
 }
 
-fn linked_home() {
+fn a_linked_home_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.sh("mv /home/agent /home/real; mkdir /root/trap; ln -s /root/trap /home/agent");
     let said = warning(&setup(&sandbox).run());
@@ -65,7 +65,7 @@ fn linked_home() {
     assert_eq!(sandbox.sh("ls -A /root/trap /home/real"), "/home/real:\n\n/root/trap:\n");
 }
 
-fn hard_link() {
+fn a_hard_linked_file_is_replaced_and_its_other_name_untouched() {
     let sandbox = Sandbox::new();
     sandbox.sh(&format!(
         "printf '[user]\\n\\tname = canary\\n' > /home/canary; chmod 644 /home/canary
@@ -79,7 +79,7 @@ fn hard_link() {
     is_set(&sandbox, "/home/agent");
 }
 
-fn disclosure() {
+fn a_file_the_agent_may_not_read_is_not_disclosed() {
     for plant in ["mv", "ln"] {
         for mode in ["600", "640"] {
             let sandbox = Sandbox::new();
@@ -98,7 +98,7 @@ fn disclosure() {
 }
 
 /// Root's HOME may lie where the agent writes; what lies there need not be root's to give away.
-fn not_shared() {
+fn roots_file_in_a_directory_of_others_is_not_copied() {
     let sandbox = Sandbox::new();
     let secret = "[user]\n\tpassword = canary\n";
     for arrange in ["chown agent /workspace", "chown root /workspace; chmod 777 /workspace"] {
@@ -111,7 +111,7 @@ fn not_shared() {
     }
 }
 
-fn executed() {
+fn includes_aliases_hooks_and_repositories_are_not_executed() {
     let sandbox = Sandbox::new();
     sandbox.install("/tmp/evil", "#!/bin/sh\necho \"$0 $*\" >> /tmp/executed\n");
     let own = "[alias]\n\tconfig = !/tmp/evil alias\n\tst = !/tmp/evil\n\
@@ -145,7 +145,7 @@ fn executed() {
     assert!(text(&sandbox, ROOTS).contains(SCRIPT) && !text(&sandbox, ROOTS).contains("evil"));
 }
 
-fn included() {
+fn an_include_does_not_count_as_set() {
     let sandbox = Sandbox::new();
     let settings = format!(
         "[credential \"https://github.com\"]\n\thelper = !{SCRIPT}\n\tuseHttpPath = true\n"
@@ -156,7 +156,7 @@ fn included() {
     assert_eq!(text(&sandbox, AGENTS), format!("[include]\n\tpath = more\n{settings}"));
 }
 
-fn foreign_git() {
+fn a_git_that_others_can_change_is_not_run_by_root() {
     let evil = "#!/bin/sh\ntouch /tmp/executed\n";
     for (arrange, what) in [
         ("chown -R agent /home/agent/bin", "a directory of the agent's"),

@@ -87,7 +87,7 @@ fn assert_alike(what: &str, [theirs, ours]: &[Outcome; 2]) {
     assert_eq!(ours.stderr.is_empty(), theirs.stderr.is_empty(), "{what}\n{ours:?}\n{theirs:?}");
 }
 
-pub fn specs() {
+pub fn every_spec_gives_what_debians_gosu_gives() {
     let sandbox = sandbox(PASSWD, GROUP);
     let texts = "root 0 00 -0 agent 1000 01000 +1000 nobody 65534 same 77 2000 2001 indented 1004 crlf \
         plus 1008 zeros 1009 01009 1010 1012 nulhome 1013 nohome 1014 emptyhome relative more high \
@@ -121,7 +121,7 @@ enum Ours {
     Shows(&'static str),
 }
 
-pub fn listed_differences() {
+pub fn every_listed_difference_from_debians_gosu_occurs() {
     use Ours::{Refuses, Shows};
     let long = format!("long:x:1020:1020:{}:/long:/bin/sh\n", "x".repeat(70_000));
     let uid = "its uid field is malformed";
@@ -206,7 +206,7 @@ pub fn listed_differences() {
     assert_eq!(theirs.status, 1, "the difference \"an identity one has\" does not occur any more");
 }
 
-pub fn files() {
+pub fn missing_and_odd_files_are_read_as_debians_gosu_reads_them() {
     for change in [
         "rm /etc/passwd",
         "rm /etc/group",
@@ -228,7 +228,7 @@ pub fn files() {
     }
 }
 
-pub fn many_groups() {
+pub fn with_65537_groups_are_refused_and_65536_are_not() {
     for (count, status) in [(65_536, 0), (65_537, 1)] {
         let mut group = String::new();
         for gid in 0..count {
@@ -246,7 +246,7 @@ pub fn many_groups() {
     assert!(outcomes[1].stdout().contains("Groups:\t4444 "), "{:?}", outcomes[1]);
 }
 
-pub fn command_lines() {
+pub fn the_command_line_is_read_as_debians_gosu_reads_it() {
     let sandbox = sandbox(PASSWD, GROUP);
     let lines: &[&[&str]] = &[
         &[],
@@ -280,7 +280,7 @@ pub fn command_lines() {
     }
 }
 
-pub fn look_up() {
+pub fn the_command_is_found_as_debians_gosu_finds_it() {
     let sandbox = sandbox(PASSWD, GROUP);
     sandbox.sh(r#"
         mkdir -p /p1/prog /p2 /p3 /p4 /p5 /p6

@@ -13,7 +13,7 @@ fn assert_refused(outcome: &Outcome, reason: &str) {
     assert!(outcome.stderr().contains(reason), "{outcome:?}");
 }
 
-pub fn look_up() {
+pub fn files_only_the_user_may_execute_are_found_and_others_skipped() {
     let sandbox = Sandbox::new();
     sandbox.sh("mkdir /first /second
         for d in first second; do printf '#!/bin/sh\necho %s\n' $d > /$d/prog; done
@@ -27,7 +27,7 @@ pub fn look_up() {
     assert_refused(&path("nobody"), "no executable file of that name in PATH");
 }
 
-pub fn order_of_errors() {
+pub fn a_user_error_is_told_before_a_command_error() {
     let sandbox = Sandbox::new();
     let outcome = sandbox.program().args(["gosu", "no\nbody", "/no/such/command"]).run();
     assert_refused(&outcome, "find user no\\nbody: no such user");
@@ -35,7 +35,7 @@ pub fn order_of_errors() {
     assert_refused(&outcome, "run /no/such\\ncommand: No such file or directory");
 }
 
-pub fn not_root() {
+pub fn a_caller_who_is_no_root_is_refused() {
     let sandbox = Sandbox::new();
     for spec in
         ["root", "0", "nobody", "agent:docker", "agent:root", "1000:1001", ":0", "nobody:1000"]
@@ -59,7 +59,7 @@ const SHOW: &str = "id -u; id -g; id -G; grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/s
 const NO_CAPABILITIES: &str = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
     CapEff:\t0000000000000000\nCapAmb:\t0000000000000000\n";
 
-pub fn capable() {
+pub fn a_caller_with_the_capabilities_is_as_good_as_root_and_loses_them() {
     let sandbox = Sandbox::new();
     let both = "+setuid,+setgid";
     let run = |capabilities: &str, spec: &str| {
@@ -100,7 +100,7 @@ pub fn capable() {
 
 /// As in a Kubernetes pod under the restricted policy: the right ids, no capability, and groups that
 /// somebody else has chosen.
-pub fn groups_kept() {
+pub fn groups_that_cannot_be_set_are_told_and_kept() {
     let sandbox = Sandbox::new();
     let run = |spec: &str, groups: &[u32]| {
         let run = sandbox.program().args(["gosu", spec, "sh", "-c", "echo ran; id -G"]);
@@ -132,7 +132,7 @@ pub fn groups_kept() {
     assert!(outcome.stderr().ends_with(" 5030 5031 and 68 more\n"), "{outcome:?}");
 }
 
-pub fn root_without_capabilities() {
+pub fn a_root_without_the_capabilities_is_refused() {
     let sandbox = Sandbox::new();
     // linux/capability.h: 6 is CAP_SETGID, 7 CAP_SETUID.
     for (capability, hint) in [(6, "CAP_SETGID is needed"), (7, "CAP_SETUID is needed")] {
@@ -141,7 +141,7 @@ pub fn root_without_capabilities() {
     }
 }
 
-pub fn already() {
+pub fn a_caller_who_is_that_identity_already_just_execs() {
     let sandbox = Sandbox::new();
     let run = |spec, uid, gid, groups: &[u32]| {
         let command = ["sh", "-c", "id -u; id -g; echo $HOME"];
@@ -163,7 +163,7 @@ pub fn already() {
     assert_eq!((outcome.status, &*outcome.stdout()), (0, "1000\n"), "{outcome:?}");
 }
 
-pub fn set_id_copy() {
+pub fn a_set_id_copy_refuses_every_applet() {
     let sandbox = Sandbox::new();
     let applets = ok(Command::new(PROGRAM).arg("--list"));
     for mode in [0o4755, 0o2755, 0o6755] {
@@ -202,7 +202,7 @@ fn with_injection(sandbox: &Sandbox, calls: &str, spec: &str) -> Outcome {
         .run()
 }
 
-pub fn without_openat2() {
+pub fn the_files_are_read_where_openat2_is_not_to_be_had() {
     let sandbox = Sandbox::new();
     for errno in ["ENOSYS", "EPERM"] {
         let run = |spec| with_injection(&sandbox, &format!("openat2:error={errno}"), spec);
@@ -216,7 +216,7 @@ pub fn without_openat2() {
     }
 }
 
-pub fn ineffective_calls() {
+pub fn a_drop_that_did_not_happen_is_noticed() {
     let sandbox = Sandbox::new();
     let run = |calls: &str, spec: &str| with_injection(&sandbox, calls, spec);
     for call in ["setgroups", "setresgid", "setresuid"] {
@@ -238,7 +238,7 @@ pub fn ineffective_calls() {
     assert_eq!(run("setresuid:retval=0:when=3", "agent").stdout(), "1000\n");
 }
 
-pub fn capabilities_left() {
+pub fn capabilities_left_after_the_drop_are_noticed() {
     let sandbox = Sandbox::new();
     let run = |spec| {
         sandbox
@@ -250,7 +250,7 @@ pub fn capabilities_left() {
     assert_eq!(run("root").stdout(), "0\n");
 }
 
-pub fn bare_root() {
+pub fn a_root_with_nothing_but_itself_and_passwd_is_enough() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("etc")).unwrap();
     std::fs::write(root.path().join("etc/passwd"), "agent:x:1000:1000::/:/x\n").unwrap();

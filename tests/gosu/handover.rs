@@ -40,7 +40,7 @@ fn pair(sandbox: &Sandbox, arguments: &[&str], given: impl Fn(Run) -> Run) -> [S
     })
 }
 
-pub fn process_state() {
+pub fn process_state_passes_through_untouched() {
     let sandbox = Sandbox::new();
     sandbox.sh("echo some content > /tmp/file; mkdir /tmp/deep; chmod 755 /tmp/deep");
     let file: OwnedFd = std::fs::File::open(sandbox.path("/tmp/file")).unwrap().into();
@@ -86,7 +86,7 @@ pub fn process_state() {
     assert_eq!(started.stdout(), format!("{}\n", started.pid), "another process");
 }
 
-pub fn closed_descriptors() {
+pub fn a_closed_standard_descriptor_stays_closed() {
     let sandbox = Sandbox::new();
     for closed in [&[0][..], &[1], &[2], &[0, 1], &[0, 1, 2]] {
         // Opens nothing before it has looked.
@@ -110,7 +110,7 @@ pub fn closed_descriptors() {
     }
 }
 
-pub fn bytes() {
+pub fn argv_and_environment_pass_through_byte_for_byte() {
     let sandbox = Sandbox::new();
     let script = "tr '\\0' '\\n' < /proc/$$/environ; cat /proc/$$/cmdline";
     let odd: Vec<OsString> =
@@ -135,7 +135,7 @@ pub fn bytes() {
     assert!(through.len() > 100_000, "{} bytes", through.len());
 }
 
-pub fn odd_environment() {
+pub fn odd_environment_entries_pass_and_home_comes_once() {
     // An environment that no ordinary program makes: only execve(2) itself can pass it.
     let environment: Vec<CString> = [
         c"A=1",
@@ -180,7 +180,7 @@ pub fn odd_environment() {
     assert_eq!(seen, wanted.map(OsStr::from_bytes));
 }
 
-pub fn no_reader() {
+pub fn a_reader_of_stderr_that_went_away_does_not_change_the_status() {
     let directory = tempfile::tempdir().unwrap();
     let no_program = directory.path().join("no-program");
     // Written by another process, so that none forked meanwhile by this one holds it open.

@@ -5,23 +5,23 @@ use crate::support::tree::{
     ACCESS, CAPABILITY, DEFAULT, GROUP, GROUP_OBJ, MASK, NO_ID, OTHER, USER, USER_OBJ, acl,
     acl_of_user,
 };
-use crate::support::{Case, case};
+use crate::support::{Case, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("access_and_default_acls_are_kept_masks_and_all", needs, acls),
-        case("a_default_acl_does_not_leak_into_new_children", needs, no_leak),
-        case("acls_are_removed_where_the_source_has_none", needs, removal),
-        case("an_acl_with_a_changing_set_id_bit_needs_one_run", needs, acl_and_set_id),
-        case("user_trusted_and_security_xattrs_are_kept", needs, xattrs),
-        case("surplus_xattrs_go_from_the_top_directory_too", needs, surplus),
-        case("file_capabilities_survive_the_change_of_owner", needs, capabilities),
-        case("an_xattr_that_differs_only_in_value_is_seen", needs, value_only),
+        test_case!(access_and_default_acls_are_kept_masks_and_all, needs),
+        test_case!(a_default_acl_does_not_leak_into_new_children, needs),
+        test_case!(acls_are_removed_where_the_source_has_none, needs),
+        test_case!(an_acl_with_a_changing_set_id_bit_needs_one_run, needs),
+        test_case!(user_trusted_and_security_xattrs_are_kept, needs),
+        test_case!(surplus_xattrs_go_from_the_top_directory_too, needs),
+        test_case!(file_capabilities_survive_the_change_of_owner, needs),
+        test_case!(an_xattr_that_differs_only_in_value_is_seen, needs),
     ]
 }
 
-fn acls() {
+fn access_and_default_acls_are_kept_masks_and_all() {
     let pair = Pair::new();
     let from = pair.from();
     from.file("named", "x").xattr("named", ACCESS, acl_of_user(3_000_000_000));
@@ -44,7 +44,7 @@ fn acls() {
     pair.assert_equal();
 }
 
-fn no_leak() {
+fn a_default_acl_does_not_leak_into_new_children() {
     let pair = Pair::new();
     for name in ["file", "dir/in", "dir/deep/in"] {
         pair.from().file(name, "x");
@@ -57,7 +57,7 @@ fn no_leak() {
     pair.assert_equal();
 }
 
-fn removal() {
+fn acls_are_removed_where_the_source_has_none() {
     let pair = Pair::new();
     for tree in [pair.from(), pair.to()] {
         tree.file("file", "x").dir("dir").file("dir/in", "x").mtime("file", 5, 5);
@@ -70,7 +70,7 @@ fn removal() {
     pair.assert_equal();
 }
 
-fn acl_and_set_id() {
+fn an_acl_with_a_changing_set_id_bit_needs_one_run() {
     let pair = Pair::new();
     for (number, mode) in [0o2755, 0o4755, 0o1777, 0o6770].into_iter().enumerate() {
         let (file, dir) = (format!("f{number}"), format!("d{number}"));
@@ -86,7 +86,7 @@ fn acl_and_set_id() {
     pair.assert_equal();
 }
 
-fn xattrs() {
+fn user_trusted_and_security_xattrs_are_kept() {
     let pair = Pair::new();
     let from = pair.from();
     from.file("file", "x").dir("dir").fifo("fifo").symlink("sym", "x");
@@ -106,7 +106,7 @@ fn xattrs() {
     pair.assert_equal();
 }
 
-fn surplus() {
+fn surplus_xattrs_go_from_the_top_directory_too() {
     let pair = Pair::new();
     for tree in [pair.from(), pair.to()] {
         tree.file("file", "x").dir("dir").fifo("fifo").symlink("sym", "x").mtime("file", 5, 5);
@@ -124,7 +124,7 @@ fn surplus() {
     pair.assert_equal();
 }
 
-fn capabilities() {
+fn file_capabilities_survive_the_change_of_owner() {
     let pair = Pair::new();
     for name in ["new", "owner differs", "content differs", "linked"] {
         pair.from().file(name, "binary").owner(name, 1000, 1000).mtime(name, 5, 5);
@@ -140,7 +140,7 @@ fn capabilities() {
     pair.assert_equal();
 }
 
-fn value_only() {
+fn an_xattr_that_differs_only_in_value_is_seen() {
     let pair = Pair::new();
     for (tree, value) in [(pair.from(), "one"), (pair.to(), "two")] {
         tree.file("file", "x").mtime("file", 5, 5).xattr("file", "user.a", value);

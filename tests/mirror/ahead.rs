@@ -11,16 +11,16 @@ use crate::support::device::{Device, Manners};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
-use crate::support::{Case, Need, PROGRAM, case};
+use crate::support::{Case, Need, PROGRAM, test_case};
 
 pub fn cases() -> Vec<Case> {
     let slow = &[Need::Root, Need::Loop, Need::Filesystem("fuse"), Need::Program("rsync")];
     let disk = &[Need::Root, Need::Loop, Need::Filesystem("ext4")];
     vec![
-        case("small_files_of_a_slow_source_share_requests", slow, shared_requests),
-        case("a_few_descriptors_are_enough_for_batches", slow, few_descriptors),
-        case("a_batch_gives_what_is_cached_and_fetches_the_rest", disk, cached_and_not),
-        case("a_context_takes_no_more_than_it_is_for", disk, too_many),
+        test_case!(small_files_of_a_slow_source_share_requests, slow),
+        test_case!(a_few_descriptors_are_enough_for_batches, slow),
+        test_case!(a_batch_gives_what_is_cached_and_fetches_the_rest, disk),
+        test_case!(a_context_takes_no_more_than_it_is_for, disk),
     ]
 }
 
@@ -52,7 +52,7 @@ fn slow_source(pair: &Pair) -> (Device, Mounted) {
     (device, source)
 }
 
-fn shared_requests() {
+fn small_files_of_a_slow_source_share_requests() {
     let pair = Pair::new();
     let (device, _source) = slow_source(&pair);
     let before = device.reads();
@@ -64,7 +64,7 @@ fn shared_requests() {
     pair.assert_equal();
 }
 
-fn few_descriptors() {
+fn a_few_descriptors_are_enough_for_batches() {
     let pair = Pair::new();
     let (device, _source) = slow_source(&pair);
     let before = device.reads();
@@ -110,7 +110,7 @@ fn batch(context: &mut Context, files: &[File], buffers: &mut [Vec<u8>]) -> Vec<
     reads.iter().map(|read| read.done).collect()
 }
 
-fn cached_and_not() {
+fn a_batch_gives_what_is_cached_and_fetches_the_rest() {
     let lengths = [10, 0, 5000, 4096];
     let (_mounted, files, _directory) = files(&lengths);
     let mut context = Context::new(4).unwrap();
@@ -129,7 +129,7 @@ fn cached_and_not() {
     }
 }
 
-fn too_many() {
+fn a_context_takes_no_more_than_it_is_for() {
     let (_mounted, files, _directory) = files(&[3, 3]);
     let mut context = Context::new(1).unwrap();
     let mut buffers = vec![vec![0; 3]; 2];

@@ -6,12 +6,12 @@ use rustix::fs::FileType;
 
 use crate::support::compare::{differences, snapshot, touched};
 use crate::support::tree::{ACCESS, Tree, acl_of_user};
-use crate::support::{Case, case, ok};
+use crate::support::{Case, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("the_comparator_names_every_deviation_by_its_kind", crate::NEEDS, deviations),
-        case("the_comparator_sees_a_touched_inode", crate::NEEDS, touches),
+        test_case!(the_comparator_names_every_deviation_by_its_kind, crate::mirror::NEEDS),
+        test_case!(the_comparator_sees_a_touched_inode, crate::mirror::NEEDS),
     ]
 }
 
@@ -64,7 +64,7 @@ const MUTATIONS: &[Mutation] = &[
     }),
 ];
 
-fn deviations() {
+fn the_comparator_names_every_deviation_by_its_kind() {
     let directory = tempfile::tempdir().unwrap();
     let from = Tree::at(directory.path().join("from"));
     from.zoo(1);
@@ -80,7 +80,7 @@ fn deviations() {
     }
 }
 
-fn touches() {
+fn the_comparator_sees_a_touched_inode() {
     let directory = tempfile::tempdir().unwrap();
     let tree = Tree::at(directory.path().join("tree"));
     tree.file("a", "same").mtime("a", 5, 5);

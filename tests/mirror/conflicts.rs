@@ -8,22 +8,22 @@ use rustix::fs::FileType;
 use crate::support::compare::{snapshot, touched};
 use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
-use crate::support::{Case, case};
+use crate::support::{Case, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("every_pair_of_types_is_resolved", needs, pairs_of_types),
-        case("surplus_entries_of_every_kind_are_deleted", needs, surplus),
-        case("no_delete_keeps_surplus_entries_and_does_the_rest", needs, no_delete),
-        case("a_surplus_link_is_deleted_not_its_target", needs, surplus_link),
-        case("a_destination_that_is_a_link_is_refused", needs, destination_link),
-        case("a_parent_of_the_destination_that_is_a_link_is_refused", needs, parent_link),
-        case("a_source_that_is_a_link_is_refused", needs, source_link),
-        case("a_link_where_a_directory_belongs_is_replaced", needs, inner_link),
-        case("a_running_program_is_replaced", needs, running_program),
-        case("missing_parents_of_the_destination_are_made", needs, missing_parents),
-        case("directories_nobody_may_enter_are_entered_and_restored", needs, closed_directories),
+        test_case!(every_pair_of_types_is_resolved, needs),
+        test_case!(surplus_entries_of_every_kind_are_deleted, needs),
+        test_case!(no_delete_keeps_surplus_entries_and_does_the_rest, needs),
+        test_case!(a_surplus_link_is_deleted_not_its_target, needs),
+        test_case!(a_destination_that_is_a_link_is_refused, needs),
+        test_case!(a_parent_of_the_destination_that_is_a_link_is_refused, needs),
+        test_case!(a_source_that_is_a_link_is_refused, needs),
+        test_case!(a_link_where_a_directory_belongs_is_replaced, needs),
+        test_case!(a_running_program_is_replaced, needs),
+        test_case!(missing_parents_of_the_destination_are_made, needs),
+        test_case!(directories_nobody_may_enter_are_entered_and_restored, needs),
     ]
 }
 
@@ -41,7 +41,7 @@ const KINDS: &[Kind] = &[
     ("block", |tree, name| _ = tree.node(name, FileType::BlockDevice, 7, 200)),
 ];
 
-fn pairs_of_types() {
+fn every_pair_of_types_is_resolved() {
     let pair = Pair::new();
     for (new, make_new) in KINDS {
         for (old, make_old) in KINDS {
@@ -54,7 +54,7 @@ fn pairs_of_types() {
     pair.assert_equal();
 }
 
-fn surplus() {
+fn surplus_entries_of_every_kind_are_deleted() {
     let pair = Pair::new();
     pair.from().file("dir/kept", "x").file("top", "x");
     for (kind, make) in KINDS {
@@ -66,7 +66,7 @@ fn surplus() {
     pair.assert_equal();
 }
 
-fn no_delete() {
+fn no_delete_keeps_surplus_entries_and_does_the_rest() {
     let pair = Pair::new();
     pair.from().file("dir/new", "x").file("file", "new").mtime("dir", 5, 5);
     pair.to().file("dir/surplus/deep", "stays").file("file", "old").fifo("pipe");
@@ -84,7 +84,7 @@ fn no_delete() {
     pair.assert_equal();
 }
 
-fn surplus_link() {
+fn a_surplus_link_is_deleted_not_its_target() {
     let pair = Pair::new();
     let outside = Tree::at(pair.beside("outside"));
     outside.file("precious", "x");
@@ -113,7 +113,7 @@ fn refused(pair: &Pair, outside: &Tree, path: &str) {
     assert_eq!(touched(&before, &snapshot(&outside.0)), Vec::<String>::new());
 }
 
-fn destination_link() {
+fn a_destination_that_is_a_link_is_refused() {
     let pair = Pair::new();
     let outside = Tree::at(pair.beside("outside"));
     outside.file("precious", "x");
@@ -123,7 +123,7 @@ fn destination_link() {
     assert_eq!(std::fs::read_link(pair.root.join("tree")).unwrap(), outside.0);
 }
 
-fn parent_link() {
+fn a_parent_of_the_destination_that_is_a_link_is_refused() {
     let pair = Pair::new();
     let outside = Tree::at(pair.beside("outside"));
     outside.file("c/precious", "x");
@@ -132,7 +132,7 @@ fn parent_link() {
     refused(&pair, &outside, "a/b/c");
 }
 
-fn source_link() {
+fn a_source_that_is_a_link_is_refused() {
     let pair = Pair::new();
     let outside = Tree::at(pair.beside("outside"));
     outside.file("secret", "x");
@@ -144,7 +144,7 @@ fn source_link() {
     assert_eq!(std::fs::read(pair.to().path("old")).unwrap(), b"stays");
 }
 
-fn inner_link() {
+fn a_link_where_a_directory_belongs_is_replaced() {
     let pair = Pair::new();
     let outside = Tree::at(pair.beside("outside"));
     outside.file("file", "x").dir("sub");
@@ -156,7 +156,7 @@ fn inner_link() {
     assert_eq!(touched(&before, &snapshot(&outside.0)), Vec::<String>::new());
 }
 
-fn running_program() {
+fn a_running_program_is_replaced() {
     let pair = Pair::new();
     pair.from().file("sleep", "another program").mode("sleep", 0o755);
     std::fs::copy("/bin/sleep", pair.to().path("sleep")).unwrap();
@@ -168,7 +168,7 @@ fn running_program() {
     pair.assert_equal();
 }
 
-fn missing_parents() {
+fn missing_parents_of_the_destination_are_made() {
     let pair = Pair::new();
     Tree(pair.source.clone()).file("home/agent/.claude/settings.json", "{}");
     let mut command = crate::support::program();
@@ -180,7 +180,7 @@ fn missing_parents() {
     assert!(lines.is_empty(), "{lines:?}");
 }
 
-fn closed_directories() {
+fn directories_nobody_may_enter_are_entered_and_restored() {
     let pair = Pair::new();
     for (tree, mode) in [(pair.from(), 0o000), (pair.to(), 0o100)] {
         tree.file("closed/in/file", format!("{mode}")).mode("closed/in", mode).mode("closed", mode);

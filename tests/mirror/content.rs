@@ -6,23 +6,23 @@ use serde_json::Value;
 
 use crate::support::compare::{snapshot, touched};
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, case};
+use crate::support::{Case, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("equal_size_and_time_leave_the_content_alone", needs, quick_check),
-        case("checksum_compares_the_content", needs, checksum),
-        case("an_older_source_wins_all_the_same", needs, older_source),
-        case("sizes_around_every_buffer_are_copied", needs, sizes),
-        case("sparse_files_stay_sparse", needs, sparse),
-        case("a_sparse_file_larger_than_the_disk_is_copied", needs, huge_sparse),
-        case("blocks_beyond_the_end_do_not_hide_holes", needs, preallocated),
-        case("zeros_that_were_written_need_not_become_a_hole", needs, zeros),
-        case("a_changed_file_is_replaced_never_rewritten", needs, replaced),
-        case("dry_run_itemizes_and_touches_nothing", needs, dry_run),
-        case("verify_finds_what_the_quick_check_misses", needs, verify),
-        case("verify_of_a_perfect_copy_is_content", needs, verify_clean),
+        test_case!(equal_size_and_time_leave_the_content_alone, needs),
+        test_case!(checksum_compares_the_content, needs),
+        test_case!(an_older_source_wins_all_the_same, needs),
+        test_case!(sizes_around_every_buffer_are_copied, needs),
+        test_case!(sparse_files_stay_sparse, needs),
+        test_case!(a_sparse_file_larger_than_the_disk_is_copied, needs),
+        test_case!(blocks_beyond_the_end_do_not_hide_holes, needs),
+        test_case!(zeros_that_were_written_need_not_become_a_hole, needs),
+        test_case!(a_changed_file_is_replaced_never_rewritten, needs),
+        test_case!(dry_run_itemizes_and_touches_nothing, needs),
+        test_case!(verify_finds_what_the_quick_check_misses, needs),
+        test_case!(verify_of_a_perfect_copy_is_content, needs),
     ]
 }
 
@@ -35,7 +35,7 @@ fn twins() -> Pair {
     pair
 }
 
-fn quick_check() {
+fn equal_size_and_time_leave_the_content_alone() {
     let pair = twins();
     pair.from().owner("file", 5, 6).mode("file", 0o1711).xattr("file", "user.a", "1");
     pair.mirror();
@@ -48,13 +48,13 @@ fn quick_check() {
     pair.assert_equal();
 }
 
-fn checksum() {
+fn checksum_compares_the_content() {
     let pair = twins();
     pair.expect(&["--checksum"], 0);
     pair.assert_equal();
 }
 
-fn older_source() {
+fn an_older_source_wins_all_the_same() {
     let pair = Pair::new();
     pair.from().file("file", "older").mtime("file", 1000, 0);
     pair.to().file("file", "newer").mtime("file", 2_000_000_000, 0);
@@ -62,7 +62,7 @@ fn older_source() {
     pair.assert_equal();
 }
 
-fn sizes() {
+fn sizes_around_every_buffer_are_copied() {
     let pair = Pair::new();
     for power in [0, 12, 15, 16, 17, 18, 20, 21, 22] {
         for size in [(1_usize << power) - 1, 1 << power, (1 << power) + 1] {
@@ -74,7 +74,7 @@ fn sizes() {
     pair.assert_equal();
 }
 
-fn sparse() {
+fn sparse_files_stay_sparse() {
     let pair = Pair::new();
     let from = pair.from();
     from.sparse("tail", 64 << 20, 0, b"head").sparse("head", 64 << 20, (64 << 20) - 4, b"tail");
@@ -95,7 +95,7 @@ fn sparse() {
 }
 
 /// With blocks behind its end a file has as many as its size needs, whatever holes are in it.
-fn preallocated() {
+fn blocks_beyond_the_end_do_not_hide_holes() {
     use rustix::fs::{FallocateFlags, fallocate};
     let pair = Pair::new();
     for (name, size) in [("medium", 4 << 20), ("large", 16 << 20)] {
@@ -112,7 +112,7 @@ fn preallocated() {
     }
 }
 
-fn huge_sparse() {
+fn a_sparse_file_larger_than_the_disk_is_copied() {
     let pair = Pair::new();
     pair.from().sparse("huge", 2 << 40, 1 << 40, b"island");
     pair.mirror();
@@ -127,14 +127,14 @@ fn huge_sparse() {
     assert_eq!(&island, b"island");
 }
 
-fn zeros() {
+fn zeros_that_were_written_need_not_become_a_hole() {
     let pair = Pair::new();
     pair.from().file("zeros", vec![0; 3 << 20]);
     pair.mirror();
     pair.assert_equal();
 }
 
-fn replaced() {
+fn a_changed_file_is_replaced_never_rewritten() {
     use std::io::{Read, Seek};
     let pair = Pair::new();
     pair.from().file("file", "new content");
@@ -148,7 +148,7 @@ fn replaced() {
     pair.assert_equal();
 }
 
-fn dry_run() {
+fn dry_run_itemizes_and_touches_nothing() {
     let pair = Pair::new();
     pair.from().zoo(1).file("changed", "new").file("mode only", "x").mtime("mode only", 5, 5);
     pair.to().file("changed", "older").file("mode only", "x").mtime("mode only", 5, 5);
@@ -168,7 +168,7 @@ fn dry_run() {
     }
 }
 
-fn verify() {
+fn verify_finds_what_the_quick_check_misses() {
     let pair = twins();
     let output = pair.run(&["--verify", "--json"]);
     assert_eq!(output.status.code(), Some(23), "{}", said(&output));
@@ -177,7 +177,7 @@ fn verify() {
     assert!(report.is_object(), "{report}");
 }
 
-fn verify_clean() {
+fn verify_of_a_perfect_copy_is_content() {
     let pair = Pair::new();
     pair.from().zoo(1);
     pair.expect(&["--verify"], 0);

@@ -6,18 +6,18 @@ use std::process::Command;
 
 use crate::support::pair::{Pair, said};
 use crate::support::tree::CAPABILITY;
-use crate::support::{Case, Need, PROGRAM, case};
+use crate::support::{Case, Need, PROGRAM, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     let traced: &[Need] = &[Need::Root, Need::Program("strace")];
     vec![
-        case("many_large_files_need_no_more_than_64_descriptors", needs, many_large_files),
-        case("what_equals_by_size_and_time_gets_no_set_id_bits", needs, no_set_id_for_others),
-        case("names_that_an_earlier_process_left_are_data", needs, left_names),
-        case("the_marker_of_the_snapshot_is_not_restored", needs, marker_of_the_snapshot),
-        case("a_file_mount_that_is_left_out_hides_no_surplus", needs, mounted_file),
-        case("a_sparse_file_costs_what_is_in_it", traced, mostly_hole),
+        test_case!(many_large_files_need_no_more_than_64_descriptors, needs),
+        test_case!(what_equals_by_size_and_time_gets_no_set_id_bits, needs),
+        test_case!(names_that_an_earlier_process_left_are_data, needs),
+        test_case!(the_marker_of_the_snapshot_is_not_restored, needs),
+        test_case!(a_file_mount_that_is_left_out_hides_no_surplus, needs),
+        test_case!(a_sparse_file_costs_what_is_in_it, traced),
     ]
 }
 
@@ -28,7 +28,7 @@ fn shell(pair: &Pair, script: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
 
-fn many_large_files() {
+fn many_large_files_need_no_more_than_64_descriptors() {
     let pair = Pair::new();
     for number in 0..60 {
         pair.from().file(format!("file{number}"), vec![number; 8 << 20]);
@@ -37,7 +37,7 @@ fn many_large_files() {
     pair.assert_equal_to_the_comparator();
 }
 
-fn no_set_id_for_others() {
+fn what_equals_by_size_and_time_gets_no_set_id_bits() {
     let pair = Pair::new();
     for (tree, content) in [(pair.from(), "good"), (pair.to(), "evil")] {
         for name in ["su", "capable", "plain"] {
@@ -57,7 +57,7 @@ fn no_set_id_for_others() {
     pair.assert_equal();
 }
 
-fn left_names() {
+fn names_that_an_earlier_process_left_are_data() {
     let pair = Pair::new();
     for number in 0..200 {
         pair.from().file(format!("file{number}"), format!("new {number}"));
@@ -70,7 +70,7 @@ fn left_names() {
     pair.assert_equal();
 }
 
-fn marker_of_the_snapshot() {
+fn the_marker_of_the_snapshot_is_not_restored() {
     let pair = Pair::new();
     let marker = pair.source.join("configs/.restore-completed");
     std::fs::create_dir_all(marker.parent().unwrap()).unwrap();
@@ -88,7 +88,7 @@ fn marker_of_the_snapshot() {
     assert!(!pair.root.join("configs/surplus").exists());
 }
 
-fn mounted_file() {
+fn a_file_mount_that_is_left_out_hides_no_surplus() {
     let pair = Pair::new();
     std::fs::write(pair.beside("other"), "of another tree").unwrap();
     pair.from().file("mounted", "");
@@ -103,7 +103,7 @@ fn mounted_file() {
     assert_eq!(std::fs::read_dir(pair.to().0).unwrap().count(), 0);
 }
 
-fn mostly_hole() {
+fn a_sparse_file_costs_what_is_in_it() {
     let pair = Pair::new();
     let file = std::fs::File::create(pair.from().path("file")).unwrap();
     file.set_len(1 << 42).unwrap();

@@ -6,14 +6,14 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use crate::support::device::{Device, Manners};
-use crate::support::{Case, Need, case};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     let needs = &[Need::Root, Need::Loop, Need::Filesystem("fuse")];
-    vec![case("a_device_serves_an_image_and_fails_where_told", needs, serves)]
+    vec![test_case!(a_device_serves_an_image_and_fails_where_told, needs)]
 }
 
-fn serves() {
+fn a_device_serves_an_image_and_fails_where_told() {
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("image");
     let content: Vec<u8> = (0..8 << 20_u32).map(|at: u32| (at / 4096) as u8).collect();

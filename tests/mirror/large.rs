@@ -9,7 +9,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
-use crate::support::{Case, Need, PROGRAM, case, ok};
+use crate::support::{Case, Need, PROGRAM, case, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
     let disk = &[Need::Root, Need::Loop, Need::Program("rsync"), Need::Filesystem("ext4")];
@@ -31,7 +31,7 @@ pub fn cases() -> Vec<Case> {
         case("cold_large_files_are_copied_past_the_page_cache", disk, || {
             past_the_cache(&|image| ext4_image(image, 160, &[]), "ro,noload");
         }),
-        case("a_source_that_refuses_such_reads_is_copied_all_the_same", traced, refused),
+        test_case!(a_source_that_refuses_such_reads_is_copied_all_the_same, traced),
         case("cold_large_files_of_an_xfs_with_small_blocks_are_copied", xfs, || {
             past_the_cache(
                 &|image| {
@@ -89,7 +89,7 @@ fn past_the_cache(make: &dyn Fn(&Path), options: &str) {
 }
 
 /// The third read of a file is refused, in the middle of a chunk.
-fn refused() {
+fn a_source_that_refuses_such_reads_is_copied_all_the_same() {
     let pair = Pair::new();
     let _source = cold_source(&pair, &|image| ext4_image(image, 160, &[]), "ro,noload");
     let refused = pair.from().path(format!("dir1/{}", SIZES[3]));

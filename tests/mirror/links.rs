@@ -6,25 +6,25 @@ use rustix::fs::FileType;
 
 use crate::support::pair::Pair;
 use crate::support::tree::{ACCESS, DEFAULT, Tree, acl_of_user};
-use crate::support::{Case, case};
+use crate::support::{Case, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("groups_span_directories_and_all_kinds_of_entries", needs, groups),
-        case("groups_whose_members_exist_with_other_content_or_links", needs, existing_members),
-        case("links_that_leave_the_tree_are_ignored", needs, leaving),
-        case("names_wrongly_joined_are_separated", needs, wrongly_joined),
-        case("two_crossed_groups_are_uncrossed", needs, crossed),
-        case("content_never_reaches_an_inode_linked_outside", needs, content_outside),
-        case("metadata_never_reaches_an_inode_linked_outside", needs, metadata_outside),
-        case("a_follower_replaces_a_directory_that_has_an_acl", needs, follower_over_directory),
-        case("a_group_of_thousands_is_one_inode", needs, large_group),
-        case("many_groups_race_for_their_first_name", needs, many_groups),
+        test_case!(groups_span_directories_and_all_kinds_of_entries, needs),
+        test_case!(groups_whose_members_exist_with_other_content_or_links, needs),
+        test_case!(links_that_leave_the_tree_are_ignored, needs),
+        test_case!(names_wrongly_joined_are_separated, needs),
+        test_case!(two_crossed_groups_are_uncrossed, needs),
+        test_case!(content_never_reaches_an_inode_linked_outside, needs),
+        test_case!(metadata_never_reaches_an_inode_linked_outside, needs),
+        test_case!(a_follower_replaces_a_directory_that_has_an_acl, needs),
+        test_case!(a_group_of_thousands_is_one_inode, needs),
+        test_case!(many_groups_race_for_their_first_name, needs),
     ]
 }
 
-fn groups() {
+fn groups_span_directories_and_all_kinds_of_entries() {
     let pair = Pair::new();
     let from = pair.from();
     from.file("a/file", "content").link("b/file", "a/file").link("c/d/e/file", "a/file");
@@ -37,7 +37,7 @@ fn groups() {
     pair.assert_equal();
 }
 
-fn existing_members() {
+fn groups_whose_members_exist_with_other_content_or_links() {
     let starts: [fn(&Tree); 7] = [
         |to| _ = to.file("one", "older").file("two", "other"),
         |to| _ = to.file("two", "linked").mtime("two", 5, 5),
@@ -57,7 +57,7 @@ fn existing_members() {
     }
 }
 
-fn leaving() {
+fn links_that_leave_the_tree_are_ignored() {
     let pair = Pair::new();
     pair.from().file("inside", "x");
     Tree(pair.source.clone()).link("beside", "tree/inside");
@@ -66,7 +66,7 @@ fn leaving() {
     assert_eq!(std::fs::metadata(pair.to().path("inside")).unwrap().nlink(), 1);
 }
 
-fn wrongly_joined() {
+fn names_wrongly_joined_are_separated() {
     let pair = Pair::new();
     for tree in [pair.from(), pair.to()] {
         tree.file("a", "same").symlink("s", "x");
@@ -79,7 +79,7 @@ fn wrongly_joined() {
     pair.assert_equal();
 }
 
-fn crossed() {
+fn two_crossed_groups_are_uncrossed() {
     let pair = Pair::new();
     pair.from().file("a1", "same").link("a2", "a1").file("b1", "same").link("b2", "b1");
     pair.to().file("a1", "same").link("b1", "a1").file("a2", "same").link("b2", "a2");
@@ -92,7 +92,7 @@ fn crossed() {
     pair.assert_equal();
 }
 
-fn content_outside() {
+fn content_never_reaches_an_inode_linked_outside() {
     let pair = Pair::new();
     pair.from().file("file", "new").file("truncated", "").file("longer", "old and more");
     pair.to().file("file", "old").file("truncated", "old").file("longer", "old");
@@ -107,7 +107,7 @@ fn content_outside() {
     }
 }
 
-fn metadata_outside() {
+fn metadata_never_reaches_an_inode_linked_outside() {
     let pair = Pair::new();
     let outside = Tree(pair.root.clone());
     for (name, spoil) in [
@@ -139,7 +139,7 @@ fn metadata_outside() {
     }
 }
 
-fn follower_over_directory() {
+fn a_follower_replaces_a_directory_that_has_an_acl() {
     let pair = Pair::new();
     pair.from().file("a", "x").link("b", "a").link("c/d", "a");
     for name in ["b", "c/d"] {
@@ -150,7 +150,7 @@ fn follower_over_directory() {
     pair.assert_equal();
 }
 
-fn large_group() {
+fn a_group_of_thousands_is_one_inode() {
     let pair = Pair::new();
     pair.from().file("d0/first", "x");
     for number in 0..3000 {
@@ -160,7 +160,7 @@ fn large_group() {
     pair.assert_equal();
 }
 
-fn many_groups() {
+fn many_groups_race_for_their_first_name() {
     let pair = Pair::new();
     for group in 0..400 {
         let first = format!("d{}/g{group}", group % 20);

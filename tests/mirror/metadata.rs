@@ -6,24 +6,24 @@ use rustix::fs::FileType;
 
 use crate::support::compare::{snapshot, touched};
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, PROGRAM, case};
+use crate::support::{Case, PROGRAM, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("set_id_and_sticky_bits_survive_whatever_the_umask", needs, set_id_bits),
-        case("every_permission_set_is_kept_and_mended", needs, all_modes),
-        case("owners_above_2_to_the_31_and_without_names_are_numbers", needs, owners),
-        case("times_are_kept_to_the_nanosecond_before_1970_and_far_ahead", needs, times),
-        case("times_that_differ_below_the_second_are_mended", needs, nanoseconds),
-        case("directory_times_come_after_their_children", needs, directory_times),
-        case("symlinks_have_owner_times_and_xattrs_of_their_own", needs, symlinks),
-        case("devices_fifos_and_sockets_are_made_and_mended", needs, special),
-        case("a_block_and_a_char_device_with_equal_numbers_are_told_apart", needs, mixed_up_device),
-        case("a_wrong_owner_or_mode_is_mended_without_new_inodes", needs, mended_in_place),
-        case("a_zoo_is_copied_perfectly_and_again_no_inode_is_touched", needs, zoo),
-        case("a_destination_full_of_other_metadata_is_mended", needs, spoiled_zoo),
-        case("the_source_is_only_read", needs, source_is_read),
+        test_case!(set_id_and_sticky_bits_survive_whatever_the_umask, needs),
+        test_case!(every_permission_set_is_kept_and_mended, needs),
+        test_case!(owners_above_2_to_the_31_and_without_names_are_numbers, needs),
+        test_case!(times_are_kept_to_the_nanosecond_before_1970_and_far_ahead, needs),
+        test_case!(times_that_differ_below_the_second_are_mended, needs),
+        test_case!(directory_times_come_after_their_children, needs),
+        test_case!(symlinks_have_owner_times_and_xattrs_of_their_own, needs),
+        test_case!(devices_fifos_and_sockets_are_made_and_mended, needs),
+        test_case!(a_block_and_a_char_device_with_equal_numbers_are_told_apart, needs),
+        test_case!(a_wrong_owner_or_mode_is_mended_without_new_inodes, needs),
+        test_case!(a_zoo_is_copied_perfectly_and_again_no_inode_is_touched, needs),
+        test_case!(a_destination_full_of_other_metadata_is_mended, needs),
+        test_case!(the_source_is_only_read, needs),
     ]
 }
 
@@ -35,7 +35,7 @@ fn under_umask(pair: &Pair, umask: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
 
-fn set_id_bits() {
+fn set_id_and_sticky_bits_survive_whatever_the_umask() {
     for umask in ["000", "077", "777"] {
         let pair = Pair::new();
         let from = pair.from();
@@ -51,7 +51,7 @@ fn set_id_bits() {
     }
 }
 
-fn all_modes() {
+fn every_permission_set_is_kept_and_mended() {
     let pair = Pair::new();
     let (from, to) = (pair.from(), pair.to());
     for mode in (0..0o10_000).step_by(7) {
@@ -65,7 +65,7 @@ fn all_modes() {
     pair.assert_equal();
 }
 
-fn owners() {
+fn owners_above_2_to_the_31_and_without_names_are_numbers() {
     let pair = Pair::new();
     for (number, id) in [0, 1000, 65_534, 65_536, 1 << 31, u32::MAX - 1].into_iter().enumerate() {
         let (file, dir, link) = (format!("f{number}"), format!("d{number}"), format!("l{number}"));
@@ -78,7 +78,7 @@ fn owners() {
     pair.assert_equal();
 }
 
-fn times() {
+fn times_are_kept_to_the_nanosecond_before_1970_and_far_ahead() {
     let pair = Pair::new();
     let instants = [
         (0, 0),
@@ -100,7 +100,7 @@ fn times() {
     pair.assert_equal();
 }
 
-fn nanoseconds() {
+fn times_that_differ_below_the_second_are_mended() {
     let pair = Pair::new();
     for tree in [pair.from(), pair.to()] {
         tree.file("file", "same").file("dir/in", "same").symlink("link", "file").fifo("fifo");
@@ -114,7 +114,7 @@ fn nanoseconds() {
     pair.assert_equal();
 }
 
-fn directory_times() {
+fn directory_times_come_after_their_children() {
     let pair = Pair::new();
     let from = pair.from();
     let mut path = String::from("top");
@@ -135,7 +135,7 @@ fn directory_times() {
     pair.assert_equal();
 }
 
-fn symlinks() {
+fn symlinks_have_owner_times_and_xattrs_of_their_own() {
     let pair = Pair::new();
     let (from, to) = (pair.from(), pair.to());
     for (tree, number) in [(&from, 1), (&to, 2)] {
@@ -149,7 +149,7 @@ fn symlinks() {
     pair.assert_equal();
 }
 
-fn special() {
+fn devices_fifos_and_sockets_are_made_and_mended() {
     let pair = Pair::new();
     let (from, to) = (pair.from(), pair.to());
     from.fifo("fifo").owner("fifo", 9, 9).mode("fifo", 0o622).mtime("fifo", 77, 77);
@@ -162,7 +162,7 @@ fn special() {
     pair.assert_equal();
 }
 
-fn mixed_up_device() {
+fn a_block_and_a_char_device_with_equal_numbers_are_told_apart() {
     let pair = Pair::new();
     for (tree, kind) in
         [(pair.from(), FileType::BlockDevice), (pair.to(), FileType::CharacterDevice)]
@@ -173,7 +173,7 @@ fn mixed_up_device() {
     pair.assert_equal();
 }
 
-fn mended_in_place() {
+fn a_wrong_owner_or_mode_is_mended_without_new_inodes() {
     let pair = Pair::new();
     for tree in [pair.from(), pair.to()] {
         tree.file("file", "same").dir("dir").mtime("file", 5, 5);
@@ -188,7 +188,7 @@ fn mended_in_place() {
     }
 }
 
-fn zoo() {
+fn a_zoo_is_copied_perfectly_and_again_no_inode_is_touched() {
     let pair = Pair::new();
     pair.from().zoo(3);
     pair.mirror();
@@ -201,7 +201,7 @@ fn zoo() {
     assert_eq!(touched, Vec::<String>::new());
 }
 
-fn spoiled_zoo() {
+fn a_destination_full_of_other_metadata_is_mended() {
     let pair = Pair::new();
     pair.from().zoo(2);
     pair.to().zoo(3);
@@ -220,7 +220,7 @@ fn spoiled_zoo() {
     pair.assert_equal();
 }
 
-fn source_is_read() {
+fn the_source_is_only_read() {
     let pair = Pair::new();
     pair.from().zoo(1);
     let before = snapshot(&pair.source);

@@ -4,20 +4,20 @@ use crate::support::compare::{differences, snapshot, touched};
 use crate::support::mounts::Mounted;
 use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
-use crate::support::{Case, case};
+use crate::support::{Case, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("a_destination_that_is_a_mount_point_is_filled", needs, destination_mount),
-        case("a_source_mount_below_the_tree_is_left_out_with_a_line", needs, source_mount),
-        case("a_bind_mount_of_the_same_file_system_is_left_out_too", needs, bind_mount),
-        case("a_mount_inside_a_surplus_directory_is_no_disaster", needs, surplus_mount),
-        case("a_mount_inside_a_kept_directory_is_restored_or_reported", needs, inner_mount),
+        test_case!(a_destination_that_is_a_mount_point_is_filled, needs),
+        test_case!(a_source_mount_below_the_tree_is_left_out_with_a_line, needs),
+        test_case!(a_bind_mount_of_the_same_file_system_is_left_out_too, needs),
+        test_case!(a_mount_inside_a_surplus_directory_is_no_disaster, needs),
+        test_case!(a_mount_inside_a_kept_directory_is_restored_or_reported, needs),
     ]
 }
 
-fn destination_mount() {
+fn a_destination_that_is_a_mount_point_is_filled() {
     let pair = Pair::new();
     pair.from().file("a/b", "x").symlink("s", "x").file("c", "y").link("d", "c");
     pair.from().mode("", 0o1777).owner("", 5, 6);
@@ -39,14 +39,14 @@ fn left_out(pair: &Pair) {
     assert!(!below.exists() || below.read_dir().unwrap().next().is_none());
 }
 
-fn source_mount() {
+fn a_source_mount_below_the_tree_is_left_out_with_a_line() {
     let pair = Pair::new();
     let _mounted = Mounted::tmpfs(pair.from().path("mnt"), "1m");
     pair.from().file("mnt/secret", "x");
     left_out(&pair);
 }
 
-fn bind_mount() {
+fn a_bind_mount_of_the_same_file_system_is_left_out_too() {
     let pair = Pair::new();
     let elsewhere = Tree::at(pair.beside("elsewhere"));
     elsewhere.file("secret", "x").file("deep/secret", "x");
@@ -54,7 +54,7 @@ fn bind_mount() {
     left_out(&pair);
 }
 
-fn surplus_mount() {
+fn a_mount_inside_a_surplus_directory_is_no_disaster() {
     let pair = Pair::new();
     pair.from().file("kept", "x").file("z/late", "x");
     pair.to().dir("surplus/mnt").file("z/surplus", "goes");
@@ -69,7 +69,7 @@ fn surplus_mount() {
     pair.assert_equal();
 }
 
-fn inner_mount() {
+fn a_mount_inside_a_kept_directory_is_restored_or_reported() {
     let pair = Pair::new();
     pair.from().file("dir/in", "x");
     let mounted = Mounted::tmpfs(pair.to().path("dir"), "1m");

@@ -10,22 +10,22 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::support::compare::names_where;
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, PROGRAM, case};
+use crate::support::{Case, PROGRAM, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("names_of_every_byte_are_data", needs, odd_names),
-        case("names_of_255_bytes_are_written_and_replaced", needs, long_names),
-        case("a_name_that_looks_temporary_is_data", needs, temporary_looking),
-        case("paths_beyond_path_max_are_copied", needs, deep_copy),
-        case("a_surplus_tree_beyond_path_max_is_deleted", needs, deep_deletion),
-        case("a_directory_of_100000_entries_is_copied", needs, broad),
-        case("64_descriptors_are_enough", needs, few_descriptors),
+        test_case!(names_of_every_byte_are_data, needs),
+        test_case!(names_of_255_bytes_are_written_and_replaced, needs),
+        test_case!(a_name_that_looks_temporary_is_data, needs),
+        test_case!(paths_beyond_path_max_are_copied, needs),
+        test_case!(a_surplus_tree_beyond_path_max_is_deleted, needs),
+        test_case!(a_directory_of_100000_entries_is_copied, needs),
+        test_case!(with_64_descriptors_are_enough, needs),
     ]
 }
 
-fn odd_names() {
+fn names_of_every_byte_are_data() {
     let pair = Pair::new();
     for byte in (1..=255).filter(|byte| *byte != b'/') {
         let name = OsString::from(OsStr::from_bytes(&[b'n', byte, byte]));
@@ -43,7 +43,7 @@ fn odd_names() {
     pair.assert_equal();
 }
 
-fn long_names() {
+fn names_of_255_bytes_are_written_and_replaced() {
     let pair = Pair::new();
     let (ascii, wide) = ("n".repeat(255), "\u{e9}".repeat(127));
     for name in [&ascii, &wide] {
@@ -58,7 +58,7 @@ fn long_names() {
     pair.assert_equal();
 }
 
-fn temporary_looking() {
+fn a_name_that_looks_temporary_is_data() {
     let pair = Pair::new();
     pair.mirror();
     let names = [".file.AbC123", ".file.tmp", ".~tmp~", ".molecule-tools.1", "file.part", ".#file"];
@@ -85,7 +85,7 @@ fn chain(top: &Path) {
     }
 }
 
-fn deep_copy() {
+fn paths_beyond_path_max_are_copied() {
     let pair = Pair::new();
     chain(&pair.from().0);
     pair.mirror();
@@ -94,7 +94,7 @@ fn deep_copy() {
     pair.assert_equal_to_the_comparator();
 }
 
-fn deep_deletion() {
+fn a_surplus_tree_beyond_path_max_is_deleted() {
     let pair = Pair::new();
     pair.from().file("stays", "x");
     chain(&pair.to().dir("surplus").path("surplus"));
@@ -102,7 +102,7 @@ fn deep_deletion() {
     pair.assert_equal();
 }
 
-fn broad() {
+fn a_directory_of_100000_entries_is_copied() {
     let pair = Pair::new();
     pair.from().dir("broad");
     let directory = pair.from().path("broad");
@@ -114,7 +114,7 @@ fn broad() {
     pair.assert_equal();
 }
 
-fn few_descriptors() {
+fn with_64_descriptors_are_enough() {
     let pair = Pair::new();
     pair.from().zoo(2);
     for number in 0..60 {

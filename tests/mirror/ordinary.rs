@@ -8,18 +8,18 @@ use std::process::{Command, Output};
 use crate::support::compare::differences;
 use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
-use crate::support::{Case, case, ok};
+use crate::support::{Case, ok, test_case};
 
 const USER: u32 = 12_345;
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("an_ordinary_user_gets_read_only_files_with_xattrs", needs, read_only_files),
-        case("an_ordinary_user_gets_files_in_read_only_directories", needs, read_only_directories),
-        case("an_ordinary_user_s_closed_directories_are_mended", needs, closed_directories),
-        case("an_ordinary_user_s_unreadable_files_are_replaced", needs, unreadable_files),
-        case("an_ordinary_user_s_read_only_surplus_is_removed", needs, read_only_surplus),
+        test_case!(an_ordinary_user_gets_read_only_files_with_xattrs, needs),
+        test_case!(an_ordinary_user_gets_files_in_read_only_directories, needs),
+        test_case!(an_ordinary_user_s_closed_directories_are_mended, needs),
+        test_case!(an_ordinary_user_s_unreadable_files_are_replaced, needs),
+        test_case!(an_ordinary_user_s_read_only_surplus_is_removed, needs),
     ]
 }
 
@@ -60,7 +60,7 @@ fn compared(source: impl FnOnce(&Tree), destination: impl Fn(&Tree)) {
     ok(Command::new("chmod").args(["-R", "u+rwX"]).arg(top));
 }
 
-fn read_only_files() {
+fn an_ordinary_user_gets_read_only_files_with_xattrs() {
     compared(
         |from| {
             for name in ["new", "touched", "dir/replaced", "mode", "less"] {
@@ -84,7 +84,7 @@ fn read_only_files() {
     );
 }
 
-fn read_only_directories() {
+fn an_ordinary_user_gets_files_in_read_only_directories() {
     compared(
         |from| {
             from.file("there/new", "x").file("there/deep/new", "x").file("fresh/new", "x");
@@ -103,7 +103,7 @@ fn read_only_directories() {
     );
 }
 
-fn closed_directories() {
+fn an_ordinary_user_s_closed_directories_are_mended() {
     compared(
         |from| {
             from.file("none/in", "x").file("none/deep/in", "x").file("write/in", "x");
@@ -117,7 +117,7 @@ fn closed_directories() {
     );
 }
 
-fn unreadable_files() {
+fn an_ordinary_user_s_unreadable_files_are_replaced() {
     compared(
         |from| {
             from.file("changed", "new").mtime("changed", 5, 5);
@@ -132,7 +132,7 @@ fn unreadable_files() {
     );
 }
 
-fn read_only_surplus() {
+fn an_ordinary_user_s_read_only_surplus_is_removed() {
     compared(
         |from| {
             from.file("dir/file", "x").file("replaced", "x").mode("dir", 0o555);

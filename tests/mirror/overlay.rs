@@ -8,14 +8,14 @@ use crate::support::compare::touched;
 use crate::support::mounts::Mounted;
 use crate::support::pair::Pair;
 use crate::support::tree::Tree;
-use crate::support::{Case, Need, case, ok};
+use crate::support::{Case, Need, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
     let needs = &[Need::Root, Need::Program("rsync"), Need::Filesystem("overlay")];
     vec![
-        case("names_that_an_image_layer_lacks_join_their_group", needs, partial_groups),
-        case("groups_that_an_image_layer_has_whole_stay_in_it", needs, whole_groups),
-        case("a_file_of_an_image_layer_leads_its_group_after_a_mend", needs, mended_leader),
+        test_case!(names_that_an_image_layer_lacks_join_their_group, needs),
+        test_case!(groups_that_an_image_layer_has_whole_stay_in_it, needs),
+        test_case!(a_file_of_an_image_layer_leads_its_group_after_a_mend, needs),
     ]
 }
 
@@ -52,7 +52,7 @@ fn group(tree: &Tree, name: &str, members: &[usize]) {
     }
 }
 
-fn partial_groups() {
+fn names_that_an_image_layer_lacks_join_their_group() {
     for seed in 0..4 {
         let layered = Layered::new(|lower| {
             group(lower, "two", &[0, 1]);
@@ -81,7 +81,7 @@ fn partial_groups() {
     }
 }
 
-fn whole_groups() {
+fn groups_that_an_image_layer_has_whole_stay_in_it() {
     let layered = Layered::new(|lower| group(lower, "whole", &[0, 1, 2, 3]));
     let pair = &layered.pair;
     group(&pair.from(), "whole", &[0, 1, 2, 3]);
@@ -92,7 +92,7 @@ fn whole_groups() {
     assert_eq!(inode(), before);
 }
 
-fn mended_leader() {
+fn a_file_of_an_image_layer_leads_its_group_after_a_mend() {
     let layered = Layered::new(|lower| {
         group(lower, "one", &[0]);
         lower.mode("dir0/one0", 0o600);

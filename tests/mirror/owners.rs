@@ -8,7 +8,7 @@ use rustix::process::{DumpableBehavior, dumpable_behavior};
 
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, Need, PROGRAM, case, ok};
+use crate::support::{Case, Need, PROGRAM, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
     const LIMITED: &[Need] = &[Need::Root, Need::Program("rsync"), Need::Program("setpriv")];
@@ -21,16 +21,12 @@ pub fn cases() -> Vec<Case> {
     ];
     const TRACED: &[Need] = &[Need::Root, Need::Program("rsync"), Need::Program("strace")];
     vec![
-        case("files_of_a_new_directory_are_born_with_their_owner", TRACED, born),
-        case("what_is_reserved_for_root_is_there_for_every_file", DISK, reserve),
-        case("a_destination_that_gives_files_its_own_group_is_mended", DISK, group_of_directory),
-        case(
-            "only_some_directories_give_files_their_group",
-            crate::NEEDS,
-            group_of_some_directories,
-        ),
-        case("fewer_capabilities_make_it_slower_not_wrong", LIMITED, fewer_capabilities),
-        case("a_thread_takes_ids_keeps_its_power_and_gives_them_back", &[Need::Root], ids),
+        test_case!(files_of_a_new_directory_are_born_with_their_owner, TRACED),
+        test_case!(what_is_reserved_for_root_is_there_for_every_file, DISK),
+        test_case!(a_destination_that_gives_files_its_own_group_is_mended, DISK),
+        test_case!(only_some_directories_give_files_their_group, crate::mirror::NEEDS),
+        test_case!(fewer_capabilities_make_it_slower_not_wrong, LIMITED),
+        test_case!(a_thread_takes_ids_keeps_its_power_and_gives_them_back, &[Need::Root]),
     ]
 }
 
@@ -49,7 +45,7 @@ fn mixed(pair: &Pair) {
     }
 }
 
-fn born() {
+fn files_of_a_new_directory_are_born_with_their_owner() {
     let pair = Pair::new();
     mixed(&pair);
     let trace = pair.beside("trace");
@@ -77,7 +73,7 @@ fn without(pair: &Pair, capabilities: &str) -> Output {
     output
 }
 
-fn reserve() {
+fn what_is_reserved_for_root_is_there_for_every_file() {
     let pair = Pair::new();
     let image = pair.beside("image");
     ext4_image(&image, 64, &["-m", "40"]);
@@ -101,7 +97,7 @@ fn reserve() {
     pair.assert_equal();
 }
 
-fn group_of_directory() {
+fn a_destination_that_gives_files_its_own_group_is_mended() {
     for (options, mode) in [("rw,grpid", 0o755), ("rw", 0o2777)] {
         let pair = Pair::new();
         let image = pair.beside("image");
@@ -117,7 +113,7 @@ fn group_of_directory() {
 }
 
 /// One thread goes from a directory that gives its own group to one that does not, and back.
-fn group_of_some_directories() {
+fn only_some_directories_give_files_their_group() {
     let pair = Pair::new();
     for top in ["a", "b", "c"] {
         for number in 0..30 {
@@ -132,7 +128,7 @@ fn group_of_some_directories() {
     pair.assert_equal();
 }
 
-fn fewer_capabilities() {
+fn fewer_capabilities_make_it_slower_not_wrong() {
     // CAP_SETPCAP is for keeping the others, CAP_SETUID and CAP_SETGID are for the ids themselves.
     for missing in ["-setpcap", "-setuid", "-setgid", "-setuid,-setgid", "-setpcap,-sys_resource"] {
         let pair = Pair::new();
@@ -143,7 +139,7 @@ fn fewer_capabilities() {
     }
 }
 
-fn ids() {
+fn a_thread_takes_ids_keeps_its_power_and_gives_them_back() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     std::fs::write(path("closed"), "secret").unwrap();

@@ -6,15 +6,15 @@ use rustix::fs::FileType;
 use serde_json::Value;
 
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, case};
+use crate::support::{Case, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror::NEEDS;
     vec![
-        case("set_id_programs_and_devices_are_told", needs, told),
-        case("privileges_are_left_out_on_request", needs, left_out),
-        case("a_variable_leaves_privileges_out", needs, variable),
-        case("set_id_bits_that_give_nothing_are_no_privilege", needs, no_privilege),
+        test_case!(set_id_programs_and_devices_are_told, needs),
+        test_case!(privileges_are_left_out_on_request, needs),
+        test_case!(a_variable_leaves_privileges_out, needs),
+        test_case!(set_id_bits_that_give_nothing_are_no_privilege, needs),
     ]
 }
 
@@ -40,7 +40,7 @@ fn report(output: &std::process::Output) -> Value {
 
 const LINE: &str = "got 3 programs with set-id bits or capabilities and 2 device nodes";
 
-fn told() {
+fn set_id_programs_and_devices_are_told() {
     let pair = dangerous();
     let output = pair.expect(&["--json"], 0);
     let text = said(&output);
@@ -67,7 +67,7 @@ fn harmless(pair: &Pair) {
     assert_eq!(read, Err(rustix::io::Errno::NODATA));
 }
 
-fn left_out() {
+fn privileges_are_left_out_on_request() {
     let pair = dangerous();
     let output = pair.expect(&["--no-privileged", "--json", "--verify"], 0);
     let text = said(&output);
@@ -87,7 +87,7 @@ fn left_out() {
     assert_eq!(report(&output)["touched"], 3);
 }
 
-fn variable() {
+fn a_variable_leaves_privileges_out() {
     for (value, wanted) in
         [("true", true), ("1", true), ("false", false), ("", false), ("0", false)]
     {
@@ -100,7 +100,7 @@ fn variable() {
     }
 }
 
-fn no_privilege() {
+fn set_id_bits_that_give_nothing_are_no_privilege() {
     let pair = Pair::new();
     let from = pair.from();
     from.file("locked", "x").mode("locked", 0o2644);

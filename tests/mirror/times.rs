@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, Need, PROGRAM, case, ok};
+use crate::support::{Case, Need, PROGRAM, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
     const EXT4: &[Need] =
@@ -15,10 +15,10 @@ pub fn cases() -> Vec<Case> {
         &[Need::Root, Need::Loop, Need::Program("mkfs.xfs"), Need::Filesystem("xfs")];
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     vec![
-        case("whole_seconds_are_no_difference", EXT4, whole_seconds),
-        case("years_beyond_the_last_are_no_difference", XFS, last_year),
-        case("both_times_are_set", STRACE, both_times),
-        case("a_destination_that_keeps_no_times_is_told", STRACE, no_times),
+        test_case!(whole_seconds_are_no_difference, EXT4),
+        test_case!(years_beyond_the_last_are_no_difference, XFS),
+        test_case!(both_times_are_set, STRACE),
+        test_case!(a_destination_that_keeps_no_times_is_told, STRACE),
     ]
 }
 
@@ -64,7 +64,7 @@ fn times(pair: &Pair, name: &str) -> (i64, i64) {
     (data.mtime(), data.mtime_nsec())
 }
 
-fn whole_seconds() {
+fn whole_seconds_are_no_difference() {
     let pair = source(1_600_000_001);
     let image = pair.beside("image");
     ext4_image(&image, 16, &["-I", "128"]);
@@ -74,7 +74,7 @@ fn whole_seconds() {
     assert_eq!(times(&pair, "d"), (1_600_000_001, 0));
 }
 
-fn last_year() {
+fn years_beyond_the_last_are_no_difference() {
     let pair = source(4_102_444_800);
     let image = pair.beside("image");
     std::fs::File::create(&image).unwrap().set_len(300 << 20).unwrap();
@@ -99,7 +99,7 @@ fn traced(pair: &Pair, options: &[&str]) -> (std::process::Output, String) {
     (output, std::fs::read_to_string(trace).unwrap())
 }
 
-fn both_times() {
+fn both_times_are_set() {
     let pair = source(1_600_000_001);
     // Of what is there already some is mended in place.
     pair.to().file("file", "x").mtime("file", 1_600_000_001, 5).dir("d");
@@ -110,7 +110,7 @@ fn both_times() {
     assert!(calls.iter().all(|call| !call.contains("UTIME_OMIT")), "{trace}");
 }
 
-fn no_times() {
+fn a_destination_that_keeps_no_times_is_told() {
     let pair = source(1_600_000_001);
     let (output, _) = traced(&pair, &["-e", "inject=utimensat:retval=0"]);
     let text = said(&output);

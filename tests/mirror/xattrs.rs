@@ -7,7 +7,7 @@ use rustix::fs::XattrFlags;
 
 use crate::support::mounts::Mounted;
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, Need, case, ok, peak_memory};
+use crate::support::{Case, Need, ok, peak_memory, test_case};
 
 pub fn cases() -> Vec<Case> {
     const XFS: &[Need] =
@@ -20,9 +20,9 @@ pub fn cases() -> Vec<Case> {
         Need::Program("strace"),
     ];
     vec![
-        case("xattrs_are_not_held_all_at_once", XFS, too_many_to_hold),
-        case("a_list_of_xattrs_that_cannot_be_read_costs_the_attributes", XFS, too_many_to_list),
-        case("compression_is_mirrored_between_btrfs_trees", BTRFS, compression),
+        test_case!(xattrs_are_not_held_all_at_once, XFS),
+        test_case!(a_list_of_xattrs_that_cannot_be_read_costs_the_attributes, XFS),
+        test_case!(compression_is_mirrored_between_btrfs_trees, BTRFS),
     ]
 }
 
@@ -54,7 +54,7 @@ fn get(path: &Path, name: &str) -> Option<Vec<u8>> {
     Some(value)
 }
 
-fn too_many_to_hold() {
+fn xattrs_are_not_held_all_at_once() {
     const COUNT: usize = 1500;
     const MEMORY: u64 = 64 * 1024;
     let pair = Pair::new();
@@ -101,7 +101,7 @@ fn too_many_to_hold() {
     assert_eq!(run(0), [0, 0], "nothing differs");
 }
 
-fn too_many_to_list() {
+fn a_list_of_xattrs_that_cannot_be_read_costs_the_attributes() {
     let pair = Pair::new();
     let _disk = on(&pair, &["mkfs.xfs", "-q"], 600);
     let from = pair.from();
@@ -121,7 +121,7 @@ fn too_many_to_list() {
     }
 }
 
-fn compression() {
+fn compression_is_mirrored_between_btrfs_trees() {
     let pair = Pair::new();
     let disk = on(&pair, &["mkfs.btrfs", "-q"], 300);
     let from = pair.from();

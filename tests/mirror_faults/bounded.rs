@@ -8,20 +8,20 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::support::mounts::Mounted;
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, case, peak_memory};
+use crate::support::{Case, peak_memory, test_case};
 
 /// Most memory that a restore may have, in KiB.
 const MEMORY: u64 = 64 * 1024;
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror_faults::NEEDS;
     vec![
-        case("failures_far_down_are_told_in_few_words", needs, far_down),
-        case("300000_hard_link_groups_fit_into_64_mib", needs, many_links),
-        case("300000_directories_side_by_side_fit_into_64_mib", needs, many_directories),
-        case("400000_surplus_names_fit_into_64_mib", needs, much_surplus),
-        case("surplus_in_100000_directories_fits_into_64_mib", needs, scattered_surplus),
-        case("20000_hard_link_groups_in_directories_of_their_own_fit", needs, scattered_links),
+        test_case!(failures_far_down_are_told_in_few_words, needs),
+        test_case!(with_300000_hard_link_groups_fit_into_64_mib, needs),
+        test_case!(with_300000_directories_side_by_side_fit_into_64_mib, needs),
+        test_case!(with_400000_surplus_names_fit_into_64_mib, needs),
+        test_case!(surplus_in_100000_directories_fits_into_64_mib, needs),
+        test_case!(with_20000_hard_link_groups_in_directories_of_their_own_fit, needs),
     ]
 }
 
@@ -66,7 +66,7 @@ fn empty(path: std::path::PathBuf) {
     drop(std::fs::File::create(path).unwrap());
 }
 
-fn many_links() {
+fn with_300000_hard_link_groups_fit_into_64_mib() {
     use std::os::unix::fs::MetadataExt;
     const GROUPS: usize = 300_000;
     let roomy = Roomy::new();
@@ -94,7 +94,7 @@ fn long(number: usize) -> String {
     format!("{number:0>200}")
 }
 
-fn many_directories() {
+fn with_300000_directories_side_by_side_fit_into_64_mib() {
     let roomy = Roomy::new();
     let from = roomy.pair.from();
     for number in 0..300_000 {
@@ -106,7 +106,7 @@ fn many_directories() {
     assert!(roomy.pair.to().path(long(299_999)).join("file").exists());
 }
 
-fn much_surplus() {
+fn with_400000_surplus_names_fit_into_64_mib() {
     let roomy = Roomy::new();
     let to = roomy.pair.to();
     to.dir("files").dir("surplus/directories");
@@ -126,7 +126,7 @@ fn named(tree: &Path, name: &str) -> usize {
     entries.filter(|entry| entry.file_name() == name).count()
 }
 
-fn scattered_surplus() {
+fn surplus_in_100000_directories_fits_into_64_mib() {
     let roomy = Roomy::new();
     let (from, to) = (roomy.pair.from(), roomy.pair.to());
     for number in 0..100_000 {
@@ -139,7 +139,7 @@ fn scattered_surplus() {
     assert_eq!(named(&to.0, "surplus"), 0);
 }
 
-fn scattered_links() {
+fn with_20000_hard_link_groups_in_directories_of_their_own_fit() {
     use std::os::unix::fs::MetadataExt;
     const GROUPS: usize = 20_000;
     let roomy = Roomy::new();
@@ -164,7 +164,7 @@ fn scattered_links() {
     }
 }
 
-fn far_down() {
+fn failures_far_down_are_told_in_few_words() {
     const LEVELS: usize = 3000;
     const FILES: usize = 1500;
     let pair = Pair::new();

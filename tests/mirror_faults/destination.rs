@@ -6,10 +6,10 @@ use std::process::{Command, Output};
 use crate::support::compare::{Snapshot, differences, snapshot, touched};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, Need, PROGRAM, case, ok};
+use crate::support::{Case, Need, PROGRAM, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror_faults::NEEDS;
     let traced = &[
         Need::Root,
         Need::Loop,
@@ -20,19 +20,25 @@ pub fn cases() -> Vec<Case> {
     ];
     let attributes = &[Need::Root, Need::Program("rsync"), Need::Program("chattr")];
     vec![
-        case("a_full_tmpfs_keeps_every_name_whole", needs, full_tmpfs),
-        case("a_full_ext4_keeps_every_name_whole", crate::DISK_NEEDS, full_ext4),
-        case("a_destination_out_of_inodes_keeps_every_name_whole", needs, out_of_inodes),
-        case("surplus_that_fills_the_destination_makes_room", needs, full_of_surplus),
-        case("a_file_that_does_not_fit_takes_no_room_from_others", crate::DISK_NEEDS, oversized),
-        case("one_of_several_large_files_fits_and_all_small_ones", crate::DISK_NEEDS, one_fits),
-        case("an_ext4_that_has_no_room_after_all_costs_one_file", traced, no_room_after_all),
-        case("an_ext4_that_cannot_allocate_is_written_all_the_same", traced, cannot_allocate),
-        case("surplus_makes_room_for_a_large_file", crate::DISK_NEEDS, room_for_a_large_file),
-        case("a_read_only_destination_is_reported_and_untouched", needs, read_only),
-        case("a_read_only_destination_in_sync_is_no_failure", needs, read_only_in_sync),
-        case("immutable_entries_are_reported_and_the_rest_is_done", attributes, immutable),
-        case("a_file_size_limit_costs_the_files_beyond_it", needs, size_limit),
+        test_case!(a_full_tmpfs_keeps_every_name_whole, needs),
+        test_case!(a_full_ext4_keeps_every_name_whole, crate::mirror_faults::DISK_NEEDS),
+        test_case!(a_destination_out_of_inodes_keeps_every_name_whole, needs),
+        test_case!(surplus_that_fills_the_destination_makes_room, needs),
+        test_case!(
+            a_file_that_does_not_fit_takes_no_room_from_others,
+            crate::mirror_faults::DISK_NEEDS
+        ),
+        test_case!(
+            one_of_several_large_files_fits_and_all_small_ones,
+            crate::mirror_faults::DISK_NEEDS
+        ),
+        test_case!(an_ext4_that_has_no_room_after_all_costs_one_file, traced),
+        test_case!(an_ext4_that_cannot_allocate_is_written_all_the_same, traced),
+        test_case!(surplus_makes_room_for_a_large_file, crate::mirror_faults::DISK_NEEDS),
+        test_case!(a_read_only_destination_is_reported_and_untouched, needs),
+        test_case!(a_read_only_destination_in_sync_is_no_failure, needs),
+        test_case!(immutable_entries_are_reported_and_the_rest_is_done, attributes),
+        test_case!(a_file_size_limit_costs_the_files_beyond_it, needs),
     ]
 }
 
@@ -79,7 +85,7 @@ fn overfill(pair: &Pair, more_room: impl FnOnce()) {
     pair.assert_equal();
 }
 
-fn full_tmpfs() {
+fn a_full_tmpfs_keeps_every_name_whole() {
     let pair = Pair::new();
     fill_source(&pair, 200, 30_000);
     let mounted = Mounted::tmpfs(pair.to().0, "2m");
@@ -97,7 +103,7 @@ fn small_ext4(pair: &Pair) -> Mounted {
     mounted
 }
 
-fn full_ext4() {
+fn a_full_ext4_keeps_every_name_whole() {
     let pair = Pair::new();
     fill_source(&pair, 200, 100_000);
     let _mounted = small_ext4(&pair);
@@ -110,7 +116,7 @@ fn full_ext4() {
     });
 }
 
-fn out_of_inodes() {
+fn a_destination_out_of_inodes_keeps_every_name_whole() {
     let pair = Pair::new();
     fill_source(&pair, 300, 100);
     let mounted = Mounted::tmpfs(pair.to().0, "64m,nr_inodes=100");
@@ -119,7 +125,7 @@ fn out_of_inodes() {
     });
 }
 
-fn full_of_surplus() {
+fn surplus_that_fills_the_destination_makes_room() {
     let pair = Pair::new();
     fill_source(&pair, 120, 100_000);
     let _mounted = Mounted::tmpfs(pair.to().0, "20m");
@@ -130,7 +136,7 @@ fn full_of_surplus() {
     pair.assert_equal();
 }
 
-fn oversized() {
+fn a_file_that_does_not_fit_takes_no_room_from_others() {
     let pair = Pair::new();
     pair.from().file("dir0/large", vec![3; 40 << 20]).file("large", vec![4; 17 << 20]);
     fill_source(&pair, 200, 30_000);
@@ -155,7 +161,7 @@ fn oversized() {
     pair.assert_equal();
 }
 
-fn one_fits() {
+fn one_of_several_large_files_fits_and_all_small_ones() {
     let pair = Pair::new();
     for number in 0..6 {
         pair.from().file(format!("dir{number}/large"), vec![number; 9 << 20]);
@@ -182,7 +188,7 @@ fn allocated(pair: &Pair, errno: &str) -> Output {
         .unwrap()
 }
 
-fn no_room_after_all() {
+fn an_ext4_that_has_no_room_after_all_costs_one_file() {
     let pair = Pair::new();
     let _mounted = small_ext4(&pair);
     let output = allocated(&pair, "ENOSPC");
@@ -195,7 +201,7 @@ fn no_room_after_all() {
     pair.assert_equal();
 }
 
-fn cannot_allocate() {
+fn an_ext4_that_cannot_allocate_is_written_all_the_same() {
     let pair = Pair::new();
     let _mounted = small_ext4(&pair);
     let output = allocated(&pair, "EOPNOTSUPP");
@@ -204,7 +210,7 @@ fn cannot_allocate() {
     pair.assert_equal();
 }
 
-fn room_for_a_large_file() {
+fn surplus_makes_room_for_a_large_file() {
     let pair = Pair::new();
     pair.from().file("dir/large", vec![3; 9 << 20]);
     let _mounted = small_ext4(&pair);
@@ -213,7 +219,7 @@ fn room_for_a_large_file() {
     pair.assert_equal();
 }
 
-fn read_only() {
+fn a_read_only_destination_is_reported_and_untouched() {
     let pair = Pair::new();
     pair.from().file("dir/new", "x").file("changed", "new").symlink("sym", "x");
     pair.to().file("dir/old", "x").file("changed", "old");
@@ -224,7 +230,7 @@ fn read_only() {
     assert_eq!(touched(&before, &pair.snapshot()), Vec::<String>::new());
 }
 
-fn read_only_in_sync() {
+fn a_read_only_destination_in_sync_is_no_failure() {
     let pair = Pair::new();
     pair.from().zoo(1);
     pair.mirror();
@@ -244,7 +250,7 @@ impl Drop for Immutable<'_> {
     }
 }
 
-fn immutable() {
+fn immutable_entries_are_reported_and_the_rest_is_done() {
     let pair = Pair::new();
     let (from, to) = (pair.from(), pair.to());
     from.file("changed", "new").file("beside", "new").file("dir/in", "new").file("dir/new", "x");
@@ -275,7 +281,7 @@ fn immutable() {
     pair.assert_equal();
 }
 
-fn size_limit() {
+fn a_file_size_limit_costs_the_files_beyond_it() {
     let pair = Pair::new();
     pair.from().file("a/small", "x").file("big", vec![3; 3 << 20]).file("z/small", "x");
     pair.to().file("big", "the old copy").file("surplus", "");

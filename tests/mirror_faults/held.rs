@@ -9,10 +9,10 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, Need, PROGRAM, case, ok};
+use crate::support::{Case, Need, PROGRAM, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror_faults::NEEDS;
     let traced = &[Need::Root, Need::Program("rsync"), Need::Program("strace")];
     let damaged = &[
         Need::Root,
@@ -23,12 +23,12 @@ pub fn cases() -> Vec<Case> {
         Need::Filesystem("ext4"),
     ];
     vec![
-        case("leased_files_are_restored", needs, leased),
-        case("a_leased_file_keeps_nobody_from_its_content", needs, leased_and_compared),
-        case("old_copies_that_cannot_be_opened_are_replaced", traced, unopened),
-        case("old_copies_that_cannot_be_read_are_replaced", traced, unread),
-        case("a_directory_with_unknown_xattrs_costs_nothing_in_it", traced, unknown_directory),
-        case("an_old_copy_with_damaged_xattrs_is_replaced", damaged, damaged_xattrs),
+        test_case!(leased_files_are_restored, needs),
+        test_case!(a_leased_file_keeps_nobody_from_its_content, needs),
+        test_case!(old_copies_that_cannot_be_opened_are_replaced, traced),
+        test_case!(old_copies_that_cannot_be_read_are_replaced, traced),
+        test_case!(a_directory_with_unknown_xattrs_costs_nothing_in_it, traced),
+        test_case!(an_old_copy_with_damaged_xattrs_is_replaced, damaged),
     ]
 }
 
@@ -71,7 +71,7 @@ fn differing(pair: &Pair) -> Vec<&'static str> {
     vec!["equal", "nanoseconds", "content", "mode", "attributed", "dir/in", "size", "time"]
 }
 
-fn leased() {
+fn leased_files_are_restored() {
     for options in [&[][..], &["--checksum"]] {
         let pair = Pair::new();
         let names = differing(&pair);
@@ -84,7 +84,7 @@ fn leased() {
 }
 
 /// The lease is on the content: without a comparison of it, what is equal stays as it is.
-fn leased_and_compared() {
+fn a_leased_file_keeps_nobody_from_its_content() {
     use std::os::unix::fs::MetadataExt;
     let pair = Pair::new();
     let names = differing(&pair);
@@ -111,7 +111,7 @@ fn traced(pair: &Pair, options: &[&str]) -> Output {
 }
 
 /// Of the opens of that name the first is the source's, the second the old copy's.
-fn unopened() {
+fn old_copies_that_cannot_be_opened_are_replaced() {
     for errno in ["EAGAIN", "ETXTBSY", "EACCES", "ENXIO", "EIO", "ESTALE"] {
         let pair = Pair::new();
         differing(&pair);
@@ -125,7 +125,7 @@ fn unopened() {
     }
 }
 
-fn unread() {
+fn old_copies_that_cannot_be_read_are_replaced() {
     let pair = Pair::new();
     let names = differing(&pair);
     let path = |name: &&str| format!("--trace-path={}", pair.to().path(name).display());
@@ -138,7 +138,7 @@ fn unread() {
     pair.assert_equal();
 }
 
-fn damaged_xattrs() {
+fn an_old_copy_with_damaged_xattrs_is_replaced() {
     let pair = Pair::new();
     let image = pair.beside("image");
     ext4_image(&image, 32, &["-I", "256"]);
@@ -159,7 +159,7 @@ fn damaged_xattrs() {
 }
 
 /// A directory cannot be replaced; what is in it is restored all the same.
-fn unknown_directory() {
+fn a_directory_with_unknown_xattrs_costs_nothing_in_it() {
     let pair = Pair::new();
     pair.from().file("dir/in", "new").file("dir/sub/in", "new").mode("dir", 0o750);
     pair.to().file("dir/in", "o").file("dir/sub/in", "o").file("dir/surplus", "");

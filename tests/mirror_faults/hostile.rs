@@ -16,13 +16,13 @@ use rustix::fs::{
 use crate::support::compare::{snapshot, touched};
 use crate::support::pair::Pair;
 use crate::support::tree::{ACCESS, Tree, acl_of_user};
-use crate::support::{Case, case};
+use crate::support::{Case, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror_faults::NEEDS;
     vec![
-        case("10000_swaps_of_directories_for_links_touch_nothing_outside", needs, directories),
-        case("10000_swaps_of_files_for_links_touch_nothing_outside", needs, files),
+        test_case!(with_10000_swaps_of_directories_for_links_touch_nothing_outside, needs),
+        test_case!(with_10000_swaps_of_files_for_links_touch_nothing_outside, needs),
     ]
 }
 
@@ -177,7 +177,7 @@ fn spoil(top: &Path, run: usize) {
     }
 }
 
-fn directories() {
+fn with_10000_swaps_of_directories_for_links_touch_nothing_outside() {
     let (pair, outside) = scene();
     let below = |name: &str| outside.path(name);
     let swapped =
@@ -185,7 +185,7 @@ fn directories() {
     sabotage(&pair, &outside, &swapped);
 }
 
-fn files() {
+fn with_10000_swaps_of_files_for_links_touch_nothing_outside() {
     let (pair, outside) = scene();
     let mut swapped: Vec<(&str, PathBuf)> = Vec::new();
     for (name, target) in [

@@ -7,10 +7,10 @@ use crate::support::compare::{differences, snapshot, touched};
 use crate::support::mounts::Mounted;
 use crate::support::pair::{Pair, said};
 use crate::support::sandbox::LoopDevice;
-use crate::support::{Case, Need, case, ok};
+use crate::support::{Case, Need, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror_faults::NEEDS;
     let btrfs = &[
         Need::Root,
         Need::Loop,
@@ -20,12 +20,12 @@ pub fn cases() -> Vec<Case> {
         Need::Filesystem("btrfs"),
     ];
     vec![
-        case("a_read_only_directory_mounted_inside_costs_itself", needs, read_only_directory),
-        case("a_read_only_file_mounted_inside_costs_itself", needs, read_only_file),
-        case("a_read_only_subvolume_inside_costs_itself", btrfs, read_only_subvolume),
-        case("a_full_tmpfs_mounted_inside_costs_its_own_files", needs, full_tmpfs),
-        case("a_tmpfs_inside_without_inodes_costs_its_own_files", needs, no_inodes),
-        case("surplus_in_a_tmpfs_mounted_inside_makes_room_there", needs, room_inside),
+        test_case!(a_read_only_directory_mounted_inside_costs_itself, needs),
+        test_case!(a_read_only_file_mounted_inside_costs_itself, needs),
+        test_case!(a_read_only_subvolume_inside_costs_itself, btrfs),
+        test_case!(a_full_tmpfs_mounted_inside_costs_its_own_files, needs),
+        test_case!(a_tmpfs_inside_without_inodes_costs_its_own_files, needs),
+        test_case!(surplus_in_a_tmpfs_mounted_inside_makes_room_there, needs),
     ]
 }
 
@@ -53,7 +53,7 @@ fn all_others_arrived(pair: &Pair, output: &Output, reason: &str, excused: &str)
     assert!(!left.is_empty(), "nothing was in the way");
 }
 
-fn read_only_directory() {
+fn a_read_only_directory_mounted_inside_costs_itself() {
     let pair = pair_around("guarded/deep/file");
     pair.from().dir("guarded/new").owner("guarded", 5, 5);
     pair.to().file("guarded/deep/surplus", "x");
@@ -68,7 +68,7 @@ fn read_only_directory() {
     pair.assert_equal();
 }
 
-fn read_only_file() {
+fn a_read_only_file_mounted_inside_costs_itself() {
     let pair = pair_around("guarded");
     let file = pair.to().path("guarded");
     ok(Command::new("mount").arg("--bind").args([&file, &file]));
@@ -94,7 +94,7 @@ fn read_only_file() {
     pair.assert_equal();
 }
 
-fn read_only_subvolume() {
+fn a_read_only_subvolume_inside_costs_itself() {
     let pair = Pair::new();
     let image = pair.beside("image");
     std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
@@ -140,7 +140,7 @@ fn crowded(options: &str) -> (Pair, Vec<Mounted>) {
     (pair, mounts)
 }
 
-fn full_tmpfs() {
+fn a_full_tmpfs_mounted_inside_costs_its_own_files() {
     let (pair, mounts) = crowded("1m");
     for inside in &mounts {
         let sizes = sizes(&inside.0);
@@ -152,7 +152,7 @@ fn full_tmpfs() {
     pair.assert_equal();
 }
 
-fn no_inodes() {
+fn a_tmpfs_inside_without_inodes_costs_its_own_files() {
     let (_pair, mounts) = crowded("64m,nr_inodes=10");
     for inside in &mounts {
         assert!(sizes(&inside.0).len() > 5);
@@ -164,7 +164,7 @@ fn sizes(directory: &Path) -> Vec<u64> {
     entries.map(|entry| entry.unwrap().metadata().unwrap().len()).collect()
 }
 
-fn room_inside() {
+fn surplus_in_a_tmpfs_mounted_inside_makes_room_there() {
     let pair = pair_around("small/file");
     pair.from().file("small/file", vec![2; 700_000]);
     std::fs::remove_file(pair.to().path("small/file")).unwrap();

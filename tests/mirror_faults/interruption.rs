@@ -9,16 +9,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::mirror_faults::threads::NO_THREADS;
 use crate::support::compare::{Snapshot, snapshot};
 use crate::support::device::{Device, Manners};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
-use crate::support::{Case, Need, PROGRAM, case};
-use crate::threads::NO_THREADS;
+use crate::support::{Case, Need, PROGRAM, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let disk = crate::DISK_NEEDS;
+    let disk = crate::mirror_faults::DISK_NEEDS;
     let traced = &[
         Need::Root,
         Need::Loop,
@@ -29,18 +29,18 @@ pub fn cases() -> Vec<Case> {
         Need::Filesystem("fuse"),
     ];
     vec![
-        case("sigkill_at_50_moments_then_a_rerun_converges", crate::NEEDS, sigkill),
-        case("what_was_half_written_is_out_of_reach_until_mended", disk, out_of_reach),
-        case("a_power_cut_leaves_nothing_that_only_looks_complete", disk, power_cut),
-        case("sigterm_stops_soon_with_a_truthful_report_and_no_marker", disk, sigterm),
-        case("sigint_does_the_same", disk, sigint),
-        case("sigterm_stops_the_only_thread_as_soon", traced, sigterm_alone),
-        case("of_two_restores_at_once_one_waits_or_refuses", disk, two_at_once),
-        case("many_restores_at_once_end_in_a_perfect_copy", crate::NEEDS, many_at_once),
+        test_case!(sigkill_at_50_moments_then_a_rerun_converges, crate::mirror_faults::NEEDS),
+        test_case!(what_was_half_written_is_out_of_reach_until_mended, disk),
+        test_case!(a_power_cut_leaves_nothing_that_only_looks_complete, disk),
+        test_case!(sigterm_stops_soon_with_a_truthful_report_and_no_marker, disk),
+        test_case!(sigint_does_the_same, disk),
+        test_case!(sigterm_stops_the_only_thread_as_soon, traced),
+        test_case!(of_two_restores_at_once_one_waits_or_refuses, disk),
+        test_case!(many_restores_at_once_end_in_a_perfect_copy, crate::mirror_faults::NEEDS),
     ]
 }
 
-fn sigkill() {
+fn sigkill_at_50_moments_then_a_rerun_converges() {
     let pair = Pair::new();
     pair.from().zoo(3).file("big", vec![5; 6 << 20]);
     for number in 0..300 {
@@ -87,7 +87,7 @@ fn is_closed_in(tree: &Snapshot, path: &Path) -> bool {
 }
 
 /// What a killed run leaves half-written stays out of reach until another has mended it.
-fn out_of_reach() {
+fn what_was_half_written_is_out_of_reach_until_mended() {
     let slow = Slow::new(400, 20);
     let to = slow.pair.to();
     // The last of its directory, and so the last to be mended.
@@ -129,7 +129,7 @@ fn out_of_reach() {
 /// What the disk has a second after a restore, its journal included. Content is not written yet, and
 /// must not look as if it were, or no later restore would mend it; but what was replaced is, or is
 /// still as it was.
-fn power_cut() {
+fn a_power_cut_leaves_nothing_that_only_looks_complete() {
     let canary = Canary::new();
     let mut seen = Vec::new();
     for number in 0..20 {
@@ -308,11 +308,11 @@ fn truthful(slow: &Slow, output: &Output) {
     }
 }
 
-fn sigterm() {
+fn sigterm_stops_soon_with_a_truthful_report_and_no_marker() {
     interrupted(Signal::SIGTERM);
 }
 
-fn sigterm_alone() {
+fn sigterm_stops_the_only_thread_as_soon() {
     let slow = Slow::new(1500, 20);
     let mut command = Command::new("strace");
     command.args(NO_THREADS).args(["-o", "/dev/null", PROGRAM]);
@@ -330,11 +330,11 @@ fn sigterm_alone() {
     assert!(waited < Duration::from_secs(10), "{waited:?}");
 }
 
-fn sigint() {
+fn sigint_does_the_same() {
     interrupted(Signal::SIGINT);
 }
 
-fn two_at_once() {
+fn of_two_restores_at_once_one_waits_or_refuses() {
     let slow = Slow::new(150, 20);
     let first = slow.started(&["--jobs", "2"]);
     let second = slow.pair.run(&["--jobs", "2"]);
@@ -348,7 +348,7 @@ fn two_at_once() {
     slow.pair.assert_equal();
 }
 
-fn many_at_once() {
+fn many_restores_at_once_end_in_a_perfect_copy() {
     let pair = Pair::new();
     pair.from().zoo(4).file("big", vec![5; 6 << 20]);
     pair.to().zoo(2).file("cage1/plain/sub/file1", "other");

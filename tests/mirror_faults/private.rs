@@ -5,13 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, PROGRAM, case};
+use crate::support::{Case, PROGRAM, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::mirror_faults::NEEDS;
     vec![
-        case("a_private_file_that_no_run_made_keeps_its_owner", needs, kept),
-        case("what_a_killed_run_left_half_written_becomes_root_s", needs, taken),
+        test_case!(a_private_file_that_no_run_made_keeps_its_owner, needs),
+        test_case!(what_a_killed_run_left_half_written_becomes_root_s, needs),
     ]
 }
 
@@ -55,11 +55,11 @@ fn owners(mode: u32) -> Vec<(u32, u32)> {
         .collect()
 }
 
-fn kept() {
+fn a_private_file_that_no_run_made_keeps_its_owner() {
     assert_eq!(owners(0o700), [(1000, 1000); 2]);
 }
 
-fn taken() {
+fn what_a_killed_run_left_half_written_becomes_root_s() {
     // A directory in the making; the name that the source does not have is none of this run's.
     assert_eq!(owners(0o1700), [(1000, 0); 2]);
 }

@@ -10,25 +10,25 @@ use crate::support::device::{Device, Manners};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::pair::{Pair, said};
 use crate::support::tree::Tree;
-use crate::support::{Case, case, ok};
+use crate::support::{Case, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
-    let disk = crate::DISK_NEEDS;
+    let needs = crate::mirror_faults::NEEDS;
+    let disk = crate::mirror_faults::DISK_NEEDS;
     vec![
-        case("unreadable_data_keeps_the_old_copy_and_deletes_nothing", disk, unreadable_data),
-        case("unreadable_data_in_a_batch_costs_only_its_own_files", disk, unreadable_in_a_batch),
-        case("an_unreadable_end_leaves_no_half_written_file", disk, unreadable_end),
-        case("an_unreadable_directory_keeps_all_that_was_there", disk, unreadable_directory),
-        case("a_full_destination_makes_no_room_by_an_unreadable_source", disk, full_and_unreadable),
-        case("nor_by_one_that_is_unreadable_where_it_has_no_directory", disk, no_directory_for_it),
-        case("nor_for_a_large_file_that_cannot_be_read", disk, large_and_unreadable),
-        case("an_unreadable_inode_table_deletes_nothing", disk, unreadable_inodes),
-        case("a_damaged_inode_deletes_nothing", disk, damaged_inode),
-        case("a_damaged_directory_deletes_nothing", disk, damaged_directory),
-        case("errors_in_one_path_leave_the_others_authoritative", disk, other_paths),
-        case("files_that_grow_are_copied_as_a_clean_prefix", needs, growing),
-        case("files_that_shrink_or_vanish_end_whole_or_absent", needs, vanishing),
+        test_case!(unreadable_data_keeps_the_old_copy_and_deletes_nothing, disk),
+        test_case!(unreadable_data_in_a_batch_costs_only_its_own_files, disk),
+        test_case!(an_unreadable_end_leaves_no_half_written_file, disk),
+        test_case!(an_unreadable_directory_keeps_all_that_was_there, disk),
+        test_case!(a_full_destination_makes_no_room_by_an_unreadable_source, disk),
+        test_case!(nor_by_one_that_is_unreadable_where_it_has_no_directory, disk),
+        test_case!(nor_for_a_large_file_that_cannot_be_read, disk),
+        test_case!(an_unreadable_inode_table_deletes_nothing, disk),
+        test_case!(a_damaged_inode_deletes_nothing, disk),
+        test_case!(a_damaged_directory_deletes_nothing, disk),
+        test_case!(errors_in_one_path_leave_the_others_authoritative, disk),
+        test_case!(files_that_grow_are_copied_as_a_clean_prefix, needs),
+        test_case!(files_that_shrink_or_vanish_end_whole_or_absent, needs),
     ]
 }
 
@@ -126,7 +126,7 @@ impl Damaged {
     }
 }
 
-fn unreadable_in_a_batch() {
+fn unreadable_data_in_a_batch_costs_only_its_own_files() {
     let damaged = Damaged::new();
     let bad = ["dir0/file5", "dir0/file50", "dir0/file95"];
     let ranges = bad.iter().flat_map(|file| damaged.blocks(&format!("tree/{file}"))).collect();
@@ -139,7 +139,7 @@ fn unreadable_in_a_batch() {
     damaged.check(|path| bad.iter().any(|file| path == Path::new(file)));
 }
 
-fn unreadable_data() {
+fn unreadable_data_keeps_the_old_copy_and_deletes_nothing() {
     let damaged = Damaged::new();
     let bad = ["/tree/dir1/file1", "/tree/dir0/file10"].map(|path| damaged.blocks(path));
     let output = damaged.restore(bad.concat(), "Input/output error");
@@ -153,7 +153,7 @@ fn unreadable_data() {
     damaged.check(|path| names.iter().any(|name| path == Path::new(name)));
 }
 
-fn unreadable_end() {
+fn an_unreadable_end_leaves_no_half_written_file() {
     let damaged = Damaged::new();
     let last = |path| {
         let blocks = damaged.blocks(path);
@@ -172,7 +172,7 @@ fn unreadable_end() {
     });
 }
 
-fn unreadable_directory() {
+fn an_unreadable_directory_keeps_all_that_was_there() {
     let damaged = Damaged::new();
     let bad = damaged.blocks("/tree/dir1");
     let output = damaged.restore(bad, "Input/output error");
@@ -182,7 +182,7 @@ fn unreadable_directory() {
     damaged.check(|path| path.starts_with("dir1"));
 }
 
-fn full_and_unreadable() {
+fn a_full_destination_makes_no_room_by_an_unreadable_source() {
     for path in ["/tree/dir1", "/tree/dir4/file99"] {
         let damaged = Damaged::new();
         let bad = damaged.blocks(path);
@@ -200,7 +200,7 @@ fn full_and_unreadable() {
 }
 
 /// No inode is left for the directory of a file that cannot be read.
-fn no_directory_for_it() {
+fn nor_by_one_that_is_unreadable_where_it_has_no_directory() {
     let damaged = Damaged::new();
     let to = damaged.pair.to();
     let mounted = Mounted::tmpfs(&to.0, "64m");
@@ -220,7 +220,7 @@ fn no_directory_for_it() {
 }
 
 /// A large file fits only when the surplus is gone, and cannot be read to its end.
-fn large_and_unreadable() {
+fn nor_for_a_large_file_that_cannot_be_read() {
     let damaged = Damaged::new();
     let bad = damaged.blocks("/tree/dir3/large");
     let to = damaged.pair.to();
@@ -244,7 +244,7 @@ fn large_and_unreadable() {
     }
 }
 
-fn unreadable_inodes() {
+fn an_unreadable_inode_table_deletes_nothing() {
     let damaged = Damaged::new();
     let bad = damaged.inode_block("/tree/dir2/file52");
     let output = damaged.restore(vec![bad.clone()], "Input/output error");
@@ -253,7 +253,7 @@ fn unreadable_inodes() {
     damaged.check(|path| path.ancestors().any(lost) || path == Path::new("dir2"));
 }
 
-fn damaged_inode() {
+fn a_damaged_inode_deletes_nothing() {
     let damaged = Damaged::new();
     let pristine = damaged.pair.beside("pristine");
     std::fs::copy(&damaged.image, &pristine).unwrap();
@@ -264,7 +264,7 @@ fn damaged_inode() {
     damaged.check(|path| path.ends_with("file52") || path.ends_with("dir2"));
 }
 
-fn damaged_directory() {
+fn a_damaged_directory_deletes_nothing() {
     let damaged = Damaged::new();
     let pristine = damaged.pair.beside("pristine");
     std::fs::copy(&damaged.image, &pristine).unwrap();
@@ -275,7 +275,7 @@ fn damaged_directory() {
     damaged.check(|path| path.starts_with("dir4"));
 }
 
-fn other_paths() {
+fn errors_in_one_path_leave_the_others_authoritative() {
     let damaged = Damaged::new();
     let mounted = Mounted::image(&damaged.image, damaged.pair.beside("planting"), "rw");
     Tree::at(mounted.0.join("good")).file("dir/file", "x");
@@ -324,7 +324,7 @@ fn pattern(offset: u64) -> u8 {
     (offset / 7 + offset / 4096) as u8 | 1
 }
 
-fn growing() {
+fn files_that_grow_are_copied_as_a_clean_prefix() {
     use std::os::unix::fs::FileExt;
     let pair = Pair::new();
     pair.from().zoo(1).file("growing", "");
@@ -348,7 +348,7 @@ fn growing() {
     );
 }
 
-fn vanishing() {
+fn files_that_shrink_or_vanish_end_whole_or_absent() {
     let pair = Pair::new();
     pair.from().zoo(1);
     let names = |turn: usize| format!("moving{}/file{}", turn % 7, turn % 61);

@@ -3,15 +3,15 @@
 use std::process::{Command, Output};
 
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, Need, PROGRAM, case};
+use crate::support::{Case, Need, PROGRAM, test_case};
 
 pub fn cases() -> Vec<Case> {
     let traced = &[Need::Root, Need::Program("rsync"), Need::Program("strace")];
     vec![
-        case("a_source_that_fails_while_surplus_is_removed_ends_it", traced, other_directories),
-        case("also_within_a_large_tree_that_another_thread_removes", traced, large_tree),
-        case("after_an_error_no_full_directory_gives_way", traced, conflict),
-        case("interrupted_system_calls_are_made_again", traced, interrupted),
+        test_case!(a_source_that_fails_while_surplus_is_removed_ends_it, traced),
+        test_case!(also_within_a_large_tree_that_another_thread_removes, traced),
+        test_case!(after_an_error_no_full_directory_gives_way, traced),
+        test_case!(interrupted_system_calls_are_made_again, traced),
     ]
 }
 
@@ -33,7 +33,7 @@ fn failed(output: &Output) {
     assert!(text.contains("is deleted, because not everything at the source"), "{text}");
 }
 
-fn other_directories() {
+fn a_source_that_fails_while_surplus_is_removed_ends_it() {
     for errno in ["EPERM", "ENOMEM", "EIO", "ESTALE"] {
         let pair = Pair::new();
         for number in 0..30 {
@@ -58,7 +58,7 @@ fn other_directories() {
     }
 }
 
-fn large_tree() {
+fn also_within_a_large_tree_that_another_thread_removes() {
     const FILES: usize = 40_000;
     let pair = Pair::new();
     pair.from().file("dir/file", "x");
@@ -77,7 +77,7 @@ fn large_tree() {
     assert!(left > FILES / 10, "{left} are left");
 }
 
-fn conflict() {
+fn after_an_error_no_full_directory_gives_way() {
     let pair = Pair::new();
     pair.from().file("unreadable", "x").file("dir/conflict", "x").file("dir/other", "x");
     pair.to().file("dir/conflict/in", "x").dir("dir/other");
@@ -90,7 +90,7 @@ fn conflict() {
     pair.assert_equal();
 }
 
-fn interrupted() {
+fn interrupted_system_calls_are_made_again() {
     const CALLS: &str = "openat,statx,getdents64,mkdirat,linkat,unlinkat,renameat,symlinkat,mknodat,\
                          readlinkat,fchownat,utimensat,fchmod,flistxattr,fgetxattr,fsetxattr,llistxattr,\
                          lgetxattr,lsetxattr,lseek,ftruncate,fallocate";

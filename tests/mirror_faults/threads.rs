@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::support::pair::{Pair, said};
-use crate::support::{Case, Need, PROGRAM, case};
+use crate::support::{Case, Need, PROGRAM, test_case};
 
 /// Options of strace(1) with which no thread can be started.
 pub const NO_THREADS: [&str; 4] =
@@ -11,10 +11,10 @@ pub const NO_THREADS: [&str; 4] =
 
 pub fn cases() -> Vec<Case> {
     let traced = &[Need::Root, Need::Program("rsync"), Need::Program("strace")];
-    vec![case("where_no_thread_can_be_started_one_does_it_all", traced, alone)]
+    vec![test_case!(where_no_thread_can_be_started_one_does_it_all, traced)]
 }
 
-fn alone() {
+fn where_no_thread_can_be_started_one_does_it_all() {
     let pair = Pair::new();
     pair.from().zoo(3).file("large", vec![5; 20 << 20]).sparse("sparse", 64 << 20, 30 << 20, b"x");
     for number in 0..2000 {

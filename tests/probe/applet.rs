@@ -5,29 +5,23 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::image::{Image, Loop, PATH};
-use crate::support::{self, Case, Need, case};
+use crate::probe::image::{Image, Loop, PATH};
+use crate::support::{self, Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("probe_prints_one_json_object", &[Need::Program("mke2fs")], file_system),
-        case(
-            "probe_tells_a_terminal_nothing_by_a_label",
-            &[Need::Program("mke2fs")],
-            hostile_label,
+        test_case!(probe_prints_one_json_object, &[Need::Program("mke2fs")]),
+        test_case!(probe_tells_a_terminal_nothing_by_a_label, &[Need::Program("mke2fs")]),
+        test_case!(probe_lists_partitions, &[Need::Program("sfdisk"), Need::Program("mke2fs")]),
+        test_case!(
+            probe_of_a_read_only_device_node,
+            &[Need::Root, Need::Loop, Need::Program("mke2fs")]
         ),
-        case("probe_lists_partitions", &[Need::Program("sfdisk"), Need::Program("mke2fs")], disk),
-        case(
-            "probe_of_a_read_only_device_node",
-            &[Need::Root, Need::Loop, Need::Program("mke2fs")],
-            device_node,
-        ),
-        case("probe_of_nothing_gives_nulls", &[], nothing),
-        case("probe_of_what_is_no_volume_is_an_error", &[], no_volume),
-        case(
-            "probe_needs_less_than_64_mib",
-            &[Need::Program("prlimit"), Need::Program("sfdisk"), Need::Program("mke2fs")],
-            memory,
+        test_case!(probe_of_nothing_gives_nulls, &[]),
+        test_case!(probe_of_what_is_no_volume_is_an_error, &[]),
+        test_case!(
+            probe_needs_less_than_64_mib,
+            &[Need::Program("prlimit"), Need::Program("sfdisk"), Need::Program("mke2fs")]
         ),
     ]
 }
@@ -40,7 +34,7 @@ fn probed(device: &Path) -> Value {
 const LABELLED: &[&str] =
     &["-q", "-F", "-t", "ext4", "-L", "root", "-U", "00112233-4455-6677-8899-aabbccddeeff"];
 
-fn file_system() {
+fn probe_prints_one_json_object() {
     let image = Image::made(16, "mke2fs", LABELLED);
     let before = std::fs::read(image.path()).unwrap();
     let expected = json!({
@@ -55,7 +49,7 @@ fn file_system() {
     assert_eq!(std::fs::read(image.path()).unwrap(), before);
 }
 
-fn hostile_label() {
+fn probe_tells_a_terminal_nothing_by_a_label() {
     const LABEL: &str = "\u{9b}2J\u{1b}\u{7f}\u{202e}\u{200e}é";
     let image = Image::made(16, "mke2fs", &["-q", "-F", "-t", "ext4", "-L", LABEL]);
     let mut command = support::program();
@@ -68,9 +62,9 @@ fn hostile_label() {
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["label"], LABEL);
 }
 
-fn disk() {
+fn probe_lists_partitions() {
     let image = Image::new(32);
-    crate::tables::sfdisk(&image.path(), "label: gpt\nsize=1M\nsize=16M\n");
+    crate::probe::tables::sfdisk(&image.path(), "label: gpt\nsize=1M\nsize=16M\n");
     image.place(2 << 20, &Image::made(16, "mke2fs", LABELLED));
     let found = probed(&image.path());
     assert_eq!(found["fstype"], Value::Null);
@@ -84,7 +78,7 @@ fn disk() {
     assert_eq!(found["partitions"], expected);
 }
 
-fn device_node() {
+fn probe_of_a_read_only_device_node() {
     let image = Image::made(16, "mke2fs", LABELLED);
     let mut command = Command::new("losetup");
     command.args(["--find", "--show", "--read-only"]).arg(image.path());
@@ -94,7 +88,7 @@ fn device_node() {
     assert_eq!(found["device"], device.path());
 }
 
-fn nothing() {
+fn probe_of_nothing_gives_nulls() {
     let image = Image::new(1);
     let expected = json!({
         "device": image.path().to_str(), "fstype": null, "uuid": null, "label": null,
@@ -103,7 +97,7 @@ fn nothing() {
     assert_eq!(probed(&image.path()), expected);
 }
 
-fn no_volume() {
+fn probe_of_what_is_no_volume_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     for (path, reason) in [
         (directory.path(), "it is neither a block device nor a regular file"),
@@ -120,10 +114,10 @@ fn no_volume() {
 }
 
 /// The limit is on the address space, so that a large allocation fails even if it is never touched.
-fn memory() {
+fn probe_needs_less_than_64_mib() {
     let image = Image::new(160);
     let script: String = (0..127).map(|_| "size=1M\n").collect();
-    crate::tables::sfdisk(&image.path(), &format!("label: gpt\n{script}size=16M\n"));
+    crate::probe::tables::sfdisk(&image.path(), &format!("label: gpt\n{script}size=16M\n"));
     image.place(128 << 20, &Image::made(16, "mke2fs", LABELLED));
     let mut command = Command::new("prlimit");
     command.args(["--as=67108864", support::PROGRAM, "restore", "--probe", "--device"]);

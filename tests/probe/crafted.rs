@@ -3,19 +3,19 @@
 
 use std::process::Command;
 
-use crate::image::{Image, PATH};
-use crate::support::{self, Case, Need, case};
+use crate::probe::image::{Image, PATH};
+use crate::support::{self, Case, Need, test_case};
 
 const BLKID: Need = Need::Program("blkid");
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("raid_1_0_1_1_and_1_2", &[BLKID, Need::Program("mdadm")], raid_1),
-        case("raid_0_90_in_both_byte_orders", &[BLKID, Need::Program("mdadm")], raid_0),
-        case("raid_at_the_end_of_the_last_partition", &[BLKID, Need::Program("sfdisk")], in_part),
-        case("raid_with_a_wrong_checksum_or_place", &[BLKID], bad_raid),
-        case("a_member_hides_what_it_mirrors", &[BLKID, Need::Program("mke2fs")], mirrored),
-        case("zfs_labels", &[BLKID], zfs),
+        test_case!(raid_1_0_1_1_and_1_2, &[BLKID, Need::Program("mdadm")]),
+        test_case!(raid_0_90_in_both_byte_orders, &[BLKID, Need::Program("mdadm")]),
+        test_case!(raid_at_the_end_of_the_last_partition, &[BLKID, Need::Program("sfdisk")]),
+        test_case!(raid_with_a_wrong_checksum_or_place, &[BLKID]),
+        test_case!(a_member_hides_what_it_mirrors, &[BLKID, Need::Program("mke2fs")]),
+        test_case!(zfs_labels, &[BLKID]),
     ]
 }
 
@@ -71,7 +71,7 @@ fn examined(image: &Image) -> String {
 
 const SIZE: u64 = 16 << 20;
 
-fn raid_1() {
+fn raid_1_0_1_1_and_1_2() {
     for (offset, roles) in [(SIZE - 8192, 2), (0, 3), (4096, 128)] {
         let image = Image::new(16);
         image.write(offset, &superblock_1(offset, roles));
@@ -84,7 +84,7 @@ fn raid_1() {
     }
 }
 
-fn raid_0() {
+fn raid_0_90_in_both_byte_orders() {
     for bytes_of in [u32::to_le_bytes, u32::to_be_bytes] {
         let image = Image::new(16);
         image.write(SIZE - 65536, &superblock_0(8192, bytes_of));
@@ -96,10 +96,10 @@ fn raid_0() {
     assert!(text.contains("- correct"), "{text}");
 }
 
-fn in_part() {
+fn raid_at_the_end_of_the_last_partition() {
     let image = Image::new(16);
     let whole = "label: dos\nstart=2048, size=30720, type=fd\n";
-    crate::tables::sfdisk(&image.path(), whole);
+    crate::probe::tables::sfdisk(&image.path(), whole);
     image.write(SIZE - 65536, &superblock_0(8192, u32::to_le_bytes));
     let found = image.agreed();
     assert_eq!(found.fstype, None);
@@ -109,7 +109,7 @@ fn in_part() {
     assert_eq!(image.agreed().fstype, Some("linux_raid_member"));
 }
 
-fn bad_raid() {
+fn raid_with_a_wrong_checksum_or_place() {
     let image = Image::new(16);
     image.write(8192, &superblock_1(8192, 2));
     assert_eq!(image.agreed().fstype, None, "no place for one");
@@ -128,10 +128,10 @@ fn bad_raid() {
 
 /// RAID 1 with its superblock at the end looks like its file system from the start, and so does a
 /// partition table in it.
-fn mirrored() {
+fn a_member_hides_what_it_mirrors() {
     let image = Image::made(16, "mke2fs", &["-q", "-F", "-t", "ext4"]);
     let disk = Image::new(16);
-    crate::tables::sfdisk(&disk.path(), "label: dos\nstart=2048, size=8192\n");
+    crate::probe::tables::sfdisk(&disk.path(), "label: dos\nstart=2048, size=8192\n");
     image.write(0, &std::fs::read(disk.path()).unwrap()[..512]);
     assert_eq!(image.agreed().fstype, Some("ext4"));
     image.write(SIZE - 8192, &superblock_1(SIZE - 8192, 2));
@@ -163,7 +163,7 @@ fn text(value: &str) -> Vec<u8> {
     bytes
 }
 
-fn zfs() {
+fn zfs_labels() {
     let mut list = vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     list.extend(pair("version", &number(5000)));
     list.extend(pair("name", &text("tank")));

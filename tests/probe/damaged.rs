@@ -1,20 +1,22 @@
 //! Nothing, noise, halves, wrong checksums and two signatures at once.
 
-use crate::image::Image;
-use crate::support::{Case, Need, case};
+use std::os::fd::AsFd;
+
+use crate::probe::image::Image;
+use crate::support::{Case, Need, test_case};
 
 const BLKID: Need = Need::Program("blkid");
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("zeroes_and_noise_are_nothing", &[BLKID], nothing),
-        case("a_file_too_small_for_anything", &[BLKID], small),
-        case("an_image_cut_off_anywhere", CUT, cut_off),
-        case("a_wrong_checksum_is_no_file_system", SUMMED, checksums),
-        case("two_signatures_are_ambivalent", &[BLKID, Need::Program("mke2fs")], ambivalent),
-        case("the_second_luks_header_is_found", &[BLKID, Need::Program("cryptsetup")], second_luks),
-        case("unknown_features_and_larger_than_the_device", CUT, unknown),
-        case("a_device_that_cannot_be_read_is_an_error", &[Need::Program("mke2fs")], unreadable),
+        test_case!(zeroes_and_noise_are_nothing, &[BLKID]),
+        test_case!(a_file_too_small_for_anything, &[BLKID]),
+        test_case!(an_image_cut_off_anywhere, CUT),
+        test_case!(a_wrong_checksum_is_no_file_system, SUMMED),
+        test_case!(two_signatures_are_ambivalent, &[BLKID, Need::Program("mke2fs")]),
+        test_case!(the_second_luks_header_is_found, &[BLKID, Need::Program("cryptsetup")]),
+        test_case!(unknown_features_and_larger_than_the_device, CUT),
+        test_case!(a_device_that_cannot_be_read_is_an_error, &[Need::Program("mke2fs")]),
     ]
 }
 
@@ -28,7 +30,7 @@ pub fn noise(mut state: u64) -> impl Iterator<Item = u8> {
     })
 }
 
-fn nothing() {
+fn zeroes_and_noise_are_nothing() {
     for megabytes in [1, 2, 70] {
         let image = Image::new(megabytes);
         let found = image.agreed();
@@ -42,13 +44,12 @@ fn nothing() {
     }
 }
 
-fn small() {
+fn a_file_too_small_for_anything() {
     for size in [0, 1, 511, 512, 513, 1024, 1025, 2048, 4096, 65536 + 64, 40960] {
         let image = Image::new(0);
         image.write(0, &vec![0; size]);
-        let found = molecule_tools::volume::probe::probe(
-            &molecule_tools::volume::probe::open(&image.path()).unwrap(),
-        );
+        let file = std::fs::File::open(image.path()).unwrap();
+        let found = molecule_tools::volume::probe::probe(&file.as_fd());
         assert_eq!(found.unwrap().fstype, None, "{size} bytes");
     }
 }
@@ -65,7 +66,7 @@ const CUT: &[Need] = &[
     Need::Program("mkudffs"),
 ];
 
-fn cut_off() {
+fn an_image_cut_off_anywhere() {
     for (megabytes, program, options) in [
         (16, "mke2fs", &["-q", "-F", "-t", "ext4"][..]),
         (320, "mkfs.xfs", &["-q"]),
@@ -98,7 +99,7 @@ const SUMMED: &[Need] = &[
 
 /// A byte that nothing but the checksum covers. blkid compares these only since 2.39 (nilfs2 always),
 /// so what it says depends on its age.
-fn checksums() {
+fn a_wrong_checksum_is_no_file_system() {
     for (megabytes, program, options, places) in [
         (16, "mke2fs", &["-q", "-F", "-t", "ext4", "-O", "metadata_csum"][..], &[1024 + 700][..]),
         (320, "mkfs.xfs", &["-q"], &[300]),
@@ -118,7 +119,7 @@ fn checksums() {
     }
 }
 
-fn ambivalent() {
+fn two_signatures_are_ambivalent() {
     let image = Image::made(16, "mke2fs", &["-q", "-F", "-t", "ext4"]);
     image.write(0, b"hsqs").write(28, &[4, 0]);
     let found = image.agreed();
@@ -130,7 +131,7 @@ fn ambivalent() {
     assert_eq!(image.agreed().fstype, Some("ext2"));
 }
 
-fn second_luks() {
+fn the_second_luks_header_is_found() {
     let image = Image::new(32);
     let key = image.path().with_file_name("key");
     std::fs::write(&key, "key").unwrap();
@@ -141,7 +142,7 @@ fn second_luks() {
     assert_eq!(image.agreed().fstype, Some("crypto_LUKS"));
 }
 
-fn unknown() {
+fn unknown_features_and_larger_than_the_device() {
     // Every incompatible feature: still told, the driver will refuse it.
     let image = Image::made(16, "mke2fs", &["-q", "-F", "-t", "ext4", "-O", "^metadata_csum"]);
     image.write(1024 + 0x60, &[0xf7, 0xff, 0xff, 0xff]);
@@ -168,7 +169,7 @@ impl molecule_tools::volume::probe::ReadAt for Bad {
     }
 }
 
-fn unreadable() {
+fn a_device_that_cannot_be_read_is_an_error() {
     let image = Image::made(16, "mke2fs", &["-q", "-F", "-t", "ext4"]);
     let mut bytes = std::fs::read(image.path()).unwrap();
     // What could be read is enough.

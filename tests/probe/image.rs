@@ -1,11 +1,12 @@
 //! Images made by the tools of each format, and what blkid says about them.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use molecule_tools::volume::probe::{Probe, ReadAt, open, probe};
+use molecule_tools::volume::probe::{Probe, ReadAt, probe};
 use rustix::fs::SeekFrom;
 
 use crate::support;
@@ -73,12 +74,12 @@ impl Image {
     }
 
     pub fn probe(&self) -> Probe {
-        probe(&open(&self.path()).unwrap()).unwrap()
+        probe(&open(&self.path())).unwrap()
     }
 
     /// What is found; it must be what blkid finds, in less than 1 MiB of reading.
     pub fn agreed(&self) -> Probe {
-        let counted = Counted { inner: open(&self.path()).unwrap(), bytes: AtomicU64::new(0) };
+        let counted = Counted { inner: open(&self.path()), bytes: AtomicU64::new(0) };
         let found = probe(&counted).unwrap();
         let bytes = counted.bytes.load(Ordering::Relaxed);
         assert!(bytes < 1 << 20, "{bytes} bytes read");
@@ -219,4 +220,9 @@ fn unescaped(value: &str) -> String {
         rest = tail;
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A device or an image, open for reading.
+pub fn open(path: &Path) -> OwnedFd {
+    std::fs::File::open(path).unwrap().into()
 }

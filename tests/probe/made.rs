@@ -1,36 +1,34 @@
 //! Every format as its own tool makes it is told as blkid tells it.
 
-use crate::image::{Image, Loop, PATH};
-use crate::support::{Case, Need, case};
+use crate::probe::image::{Image, Loop, PATH};
+use crate::support::{Case, Need, case, test_case};
 
 const BLKID: Need = Need::Program("blkid");
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("ext2_ext3_ext4_are_told_apart", &[BLKID, Need::Program("mke2fs")], ext),
-        case(
-            "a_damaged_ext_superblock_gives_the_place_of_its_copy",
-            &[Need::Program("mke2fs")],
-            ext_backup,
+        test_case!(ext2_ext3_ext4_are_told_apart, &[BLKID, Need::Program("mke2fs")]),
+        test_case!(
+            a_damaged_ext_superblock_gives_the_place_of_its_copy,
+            &[Need::Program("mke2fs")]
         ),
-        case("xfs_old_and_new", &[BLKID, Need::Program("mkfs.xfs")], xfs),
-        case("btrfs_with_every_checksum", &[BLKID, Need::Program("mkfs.btrfs")], btrfs),
-        case("bcache_backing_and_cache_device", &[BLKID, Need::Program("make-bcache")], bcache),
-        case("luks_1_and_2", &[BLKID, Need::Program("cryptsetup")], luks),
-        case(
-            "lvm_physical_volume",
-            &[BLKID, Need::Program("pvcreate"), Need::Root, Need::Loop],
-            lvm,
+        test_case!(xfs_old_and_new, &[BLKID, Need::Program("mkfs.xfs")]),
+        test_case!(btrfs_with_every_checksum, &[BLKID, Need::Program("mkfs.btrfs")]),
+        test_case!(bcache_backing_and_cache_device, &[BLKID, Need::Program("make-bcache")]),
+        test_case!(luks_1_and_2, &[BLKID, Need::Program("cryptsetup")]),
+        test_case!(
+            lvm_physical_volume,
+            &[BLKID, Need::Program("pvcreate"), Need::Root, Need::Loop]
         ),
-        case("fat_12_16_32", &[BLKID, Need::Program("mkfs.fat")], fat),
+        test_case!(fat_12_16_32, &[BLKID, Need::Program("mkfs.fat")]),
         case("exfat", &[BLKID, Need::Program("mkfs.exfat")], exfat),
         case("ntfs", &[BLKID, Need::Program("mkntfs")], ntfs),
-        case("swap_with_every_page_size", &[BLKID, Need::Program("mkswap")], swap),
+        test_case!(swap_with_every_page_size, &[BLKID, Need::Program("mkswap")]),
         case("f2fs", &[BLKID, Need::Program("mkfs.f2fs")], f2fs),
         case("erofs", &[BLKID, Need::Program("mkfs.erofs")], erofs),
         case("squashfs", &[BLKID, Need::Program("mksquashfs")], squashfs),
-        case("iso9660_with_joliet", &[BLKID, Need::Program("genisoimage")], iso9660),
-        case("udf_alone_and_bridged", &[BLKID, Need::Program("mkudffs")], udf),
+        test_case!(iso9660_with_joliet, &[BLKID, Need::Program("genisoimage")]),
+        test_case!(udf_alone_and_bridged, &[BLKID, Need::Program("mkudffs")]),
         case("reiserfs", &[BLKID, Need::Program("mkfs.reiserfs")], reiserfs),
         case("jfs", &[BLKID, Need::Program("mkfs.jfs")], jfs),
         case("nilfs2", &[BLKID, Need::Program("mkfs.nilfs2")], nilfs2),
@@ -44,7 +42,7 @@ fn is(image: &Image, name: &str) {
     assert!(found.uuid.is_some() || name == "squashfs", "{found:?}");
 }
 
-fn ext() {
+fn ext2_ext3_ext4_are_told_apart() {
     for (name, options) in [
         ("ext2", &["-t", "ext2", "-L", "a label"][..]),
         ("ext2", &["-t", "ext2", "-b", "4096"]),
@@ -61,7 +59,7 @@ fn ext() {
     }
 }
 
-fn ext_backup() {
+fn a_damaged_ext_superblock_gives_the_place_of_its_copy() {
     for (block_size, megabytes, place) in [(1024, 16, 8193), (2048, 64, 32768), (4096, 256, 131072)]
     {
         let size = block_size.to_string();
@@ -80,25 +78,25 @@ fn ext_backup() {
     }
 }
 
-fn xfs() {
+fn xfs_old_and_new() {
     for options in [&["-L", "twelve chars"][..], &["-m", "crc=0"], &["-b", "size=1024"]] {
         is(&Image::made(320, "mkfs.xfs", &[&["-q"], options].concat()), "xfs");
     }
 }
 
-fn btrfs() {
+fn btrfs_with_every_checksum() {
     for checksum in ["crc32c", "xxhash", "sha256", "blake2"] {
         let options = ["-q", "--csum", checksum, "-L", "Ein Name für btrfs"];
         is(&Image::made(128, "mkfs.btrfs", &options), "btrfs");
     }
 }
 
-fn bcache() {
+fn bcache_backing_and_cache_device() {
     is(&Image::made(16, "make-bcache", &["-B"]), "bcache");
     is(&Image::made(128, "make-bcache", &["-C"]), "bcache");
 }
 
-fn luks() {
+fn luks_1_and_2() {
     for options in [&["--type", "luks1"][..], &["--type", "luks2", "--label", "secret place"]] {
         let image = Image::new(32);
         let key = image.path().with_file_name("key");
@@ -110,7 +108,7 @@ fn luks() {
     }
 }
 
-fn lvm() {
+fn lvm_physical_volume() {
     for sector in ["0", "1", "2", "3"] {
         let image = Image::new(32);
         let device = Loop::over(&image.path());
@@ -125,7 +123,7 @@ fn lvm() {
     }
 }
 
-fn fat() {
+fn fat_12_16_32() {
     for (megabytes, options) in [
         (1, &["-F", "12", "-n", "FLOPPY"][..]),
         (4, &["-F", "12", "-i", "deadbeef"]),
@@ -148,7 +146,7 @@ fn ntfs() {
     is(&Image::made(64, "mkntfs", &["-q", "-F", "-Q", "-c", "65536"]), "ntfs");
 }
 
-fn swap() {
+fn swap_with_every_page_size() {
     for size in ["4096", "8192", "16384", "32768", "65536"] {
         is(&Image::made(2, "mkswap", &["-q", "-p", size, "-L", "pages of it"]), "swap");
     }
@@ -190,7 +188,7 @@ fn squashfs() {
     is(&image, "squashfs");
 }
 
-fn iso9660() {
+fn iso9660_with_joliet() {
     for options in [
         &["-V", "PLAIN_NAME"][..],
         &["-J", "-V", "A name longer than sixteen"],
@@ -200,7 +198,7 @@ fn iso9660() {
     }
 }
 
-fn udf() {
+fn udf_alone_and_bridged() {
     for options in [
         &["-b", "512", "-l", "small blocks"][..],
         &["-b", "2048", "-l", "Größe"],

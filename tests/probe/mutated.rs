@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Mutex;
 
-use molecule_tools::volume::probe::{ReadAt, open, probe};
+use molecule_tools::volume::probe::{ReadAt, probe};
 use proptest::prelude::{Just, Strategy, any, prop};
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::damaged::noise;
-use crate::image::{Blkid, Image};
-use crate::support::{Case, Need, case};
+use crate::probe::damaged::noise;
+use crate::probe::image::{Blkid, Image, open};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("changed_bytes_read_as_blkid_reads_them", TOOLS, compared),
-        case("no_bytes_make_the_probe_panic_or_read_too_much", TOOLS, robust),
+        test_case!(changed_bytes_read_as_blkid_reads_them, TOOLS),
+        test_case!(no_bytes_make_the_probe_panic_or_read_too_much, TOOLS),
     ]
 }
 
@@ -50,7 +50,7 @@ fn bases() -> Vec<Base> {
     };
     let table = |script: &str| {
         let image = Image::new(64);
-        crate::tables::sfdisk(&image.path(), script);
+        crate::probe::tables::sfdisk(&image.path(), script);
         image.place(1 << 20, &Image::made(8, "mke2fs", &["-q", "-F", "-t", "ext3"]));
         Base { image, lately_summed: false }
     };
@@ -101,7 +101,7 @@ impl<T: ReadAt> ReadAt for Watched<T> {
 
 /// The blocks of 512 bytes that a probe reads and that hold anything, with their content.
 fn watched(image: &Image) -> Vec<(u64, Vec<u8>)> {
-    let device = Watched { inner: open(&image.path()).unwrap(), blocks: Mutex::default() };
+    let device = Watched { inner: open(&image.path()), blocks: Mutex::default() };
     probe(&device).unwrap();
     let blocks = device.blocks.lock().unwrap().clone();
     let read = |index: u64| {
@@ -119,7 +119,7 @@ fn shown(answer: Blkid) -> Blkid {
     Blkid { label: answer.label.map(readable), uuid: answer.uuid.map(readable), ..answer }
 }
 
-fn compared() {
+fn changed_bytes_read_as_blkid_reads_them() {
     let rounds: u64 = match std::env::var("PROBE_ROUNDS") {
         Ok(text) => text.parse().unwrap(),
         Err(_) => 12,
@@ -183,11 +183,11 @@ impl ReadAt for Sparse {
     }
 }
 
-fn robust() {
+fn no_bytes_make_the_probe_panic_or_read_too_much() {
     let devices: Vec<Sparse> = bases()
         .iter()
         .map(|base| Sparse {
-            size: open(&base.image.path()).unwrap().size().unwrap(),
+            size: open(&base.image.path()).size().unwrap(),
             blocks: watched(&base.image).into_iter().collect(),
         })
         .collect();
@@ -209,7 +209,7 @@ fn robust() {
     let config = Config { cases: 3000, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&strategy, |device| {
-            let device = crate::image::Counted { inner: device, bytes: Default::default() };
+            let device = crate::probe::image::Counted { inner: device, bytes: Default::default() };
             let found = probe(&device).unwrap();
             let bytes = device.bytes.into_inner();
             assert!(bytes < 1 << 20, "{bytes} bytes read: {found:?}");

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use molecule_tools::volume::probe::{Kind, Probe, Table, open, probe};
+use molecule_tools::volume::probe::{Kind, Probe, Table, probe};
 
-use crate::image::{Blkid, Image, Loop, PATH};
-use crate::support::{self, Case, Need, case};
+use crate::probe::image::{Blkid, Image, Loop, PATH, open};
+use crate::support::{self, Case, Need, test_case};
 
 const TOOLS: &[Need] = &[
     Need::Program("blkid"),
@@ -20,28 +20,27 @@ const TOOLS: &[Need] = &[
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("gpt_of_a_cloud_root_disk", TOOLS, cloud_disk),
-        case("gpt_backup_counts_when_the_primary_is_damaged", TOOLS, damaged_primary),
-        case("gpt_with_both_copies_damaged_is_no_table", TOOLS, damaged_both),
-        case("gpt_without_its_protective_record_is_no_table", TOOLS, unprotected),
-        case("gpt_wins_over_a_hybrid_mbr", TOOLS, hybrid),
-        case("gpt_of_128_partitions_is_read_within_1_mib", TOOLS, crowded),
-        case(
-            "gpt_with_sectors_of_4096_bytes",
+        test_case!(gpt_of_a_cloud_root_disk, TOOLS),
+        test_case!(gpt_backup_counts_when_the_primary_is_damaged, TOOLS),
+        test_case!(gpt_with_both_copies_damaged_is_no_table, TOOLS),
+        test_case!(gpt_without_its_protective_record_is_no_table, TOOLS),
+        test_case!(gpt_wins_over_a_hybrid_mbr, TOOLS),
+        test_case!(gpt_of_128_partitions_is_read_within_1_mib, TOOLS),
+        test_case!(
+            gpt_with_sectors_of_4096_bytes,
             &[
                 Need::Root,
                 Need::Loop,
                 Need::Program("blkid"),
                 Need::Program("sfdisk"),
                 Need::Program("mke2fs"),
-            ],
-            large_sectors,
+            ]
         ),
-        case("mbr_with_logical_partitions", TOOLS, logical),
-        case("mbr_chain_that_runs_in_circles_ends", TOOLS, circular),
-        case("mbr_with_a_strange_boot_indicator_is_no_table", TOOLS, strange_indicator),
-        case("partition_beyond_the_end_of_a_truncated_disk", TOOLS, truncated),
-        case("file_system_over_an_old_table", TOOLS, over_a_table),
+        test_case!(mbr_with_logical_partitions, TOOLS),
+        test_case!(mbr_chain_that_runs_in_circles_ends, TOOLS),
+        test_case!(mbr_with_a_strange_boot_indicator_is_no_table, TOOLS),
+        test_case!(partition_beyond_the_end_of_a_truncated_disk, TOOLS),
+        test_case!(file_system_over_an_old_table, TOOLS),
     ]
 }
 
@@ -135,7 +134,7 @@ const CLOUD: [(Kind, Option<&str>); 5] = [
     (Kind::Linux, Some("xfs")),
 ];
 
-fn cloud_disk() {
+fn gpt_of_a_cloud_root_disk() {
     let found = disk().agreed_partitions();
     assert_eq!((found.fstype, found.table), (None, Some(Table::Gpt)));
     assert_eq!(kinds(&found), CLOUD);
@@ -143,7 +142,7 @@ fn cloud_disk() {
     assert_eq!(names, [Some("bios"), Some("EFI"), None, Some("böot"), None]);
 }
 
-fn damaged_primary() {
+fn gpt_backup_counts_when_the_primary_is_damaged() {
     // The header's signature, its checksum, a field under the checksum, an entry.
     for offset in [512, 512 + 16, 512 + 40, 1024 + 40] {
         let image = disk();
@@ -153,26 +152,26 @@ fn damaged_primary() {
     }
 }
 
-fn damaged_both() {
+fn gpt_with_both_copies_damaged_is_no_table() {
     let image = disk();
     image.write(512, &[0; 512]).write(420 * MIB - 512, &[0; 512]);
     let found = image.agreed();
     assert_eq!((found.table, found.partitions.len()), (None, 0));
 }
 
-fn unprotected() {
+fn gpt_without_its_protective_record_is_no_table() {
     let image = disk();
     image.write(0, &[0; 512]);
     assert_eq!(image.agreed().table, None);
 }
 
-fn hybrid() {
+fn gpt_wins_over_a_hybrid_mbr() {
     let image = disk();
     image.run("sgdisk", &["-h", "2:4"]);
     assert_eq!(kinds(&image.agreed_partitions()), CLOUD);
 }
 
-fn crowded() {
+fn gpt_of_128_partitions_is_read_within_1_mib() {
     let image = Image::new(160);
     let script: String = (0..127).map(|_| "size=1M\n").collect();
     image.partition(&format!("label: gpt\n{script}size=16M\n"));
@@ -184,7 +183,7 @@ fn crowded() {
     assert_eq!(found.partitions[127].fstype, Some("ext2"));
 }
 
-fn large_sectors() {
+fn gpt_with_sectors_of_4096_bytes() {
     let image = Image::new(64);
     let content = Image::made(32, "mke2fs", &["-q", "-F", "-t", "ext4", "-b", "4096"]);
     let mut command = Command::new("losetup");
@@ -193,7 +192,7 @@ fn large_sectors() {
     sfdisk(Path::new(device.path()), "label: gpt\nstart=1M, size=32M\n");
     std::fs::File::open(device.path()).unwrap().sync_all().unwrap();
     image.place(MIB, &content);
-    let found = probe(&open(Path::new(device.path())).unwrap()).unwrap();
+    let found = probe(&open(Path::new(device.path()))).unwrap();
     assert_eq!(kinds(&found), [(Kind::Linux, Some("ext4"))]);
     let oracle = listed(Path::new(device.path()));
     let part = &found.partitions[0];
@@ -230,7 +229,7 @@ const OLD: [(Kind, Option<&str>); 6] = [
     (Kind::Lvm, None),
 ];
 
-fn logical() {
+fn mbr_with_logical_partitions() {
     let found = old_disk().agreed_partitions();
     assert_eq!(found.table, Some(Table::Dos));
     assert_eq!(kinds(&found), OLD);
@@ -238,7 +237,7 @@ fn logical() {
     assert_eq!(numbers, [1, 2, 3, 5, 6, 7]);
 }
 
-fn circular() {
+fn mbr_chain_that_runs_in_circles_ends() {
     const EXTENDED: u64 = 33 * MIB;
     let record = |image: &Image| {
         let bytes = std::fs::read(image.path()).unwrap();
@@ -266,13 +265,13 @@ fn circular() {
     }
 }
 
-fn strange_indicator() {
+fn mbr_with_a_strange_boot_indicator_is_no_table() {
     let image = old_disk();
     image.write(446 + 16, b"\x01");
     assert_eq!(image.agreed().table, None);
 }
 
-fn truncated() {
+fn partition_beyond_the_end_of_a_truncated_disk() {
     let image = disk();
     std::fs::File::options().write(true).open(image.path()).unwrap().set_len(60 * MIB).unwrap();
     // The backup is gone and the primary does not fit: no GPT, for blkid neither.
@@ -284,7 +283,7 @@ fn truncated() {
     assert_eq!(kinds(&found)[..3], [OLD[0], OLD[1], OLD[2]]);
 }
 
-fn over_a_table() {
+fn file_system_over_an_old_table() {
     let image = disk();
     image.write(0, &[0; 1024]);
     image.run("mke2fs", &["-q", "-F", "-t", "ext4"]);

@@ -2,47 +2,47 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::scene::Scene;
+use crate::restore::scene::Scene;
 use crate::support::compare::{differences, snapshot, touched};
 use crate::support::pair::said;
 use crate::support::tree::Tree;
-use crate::support::{Case, Need, case};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::restore::NEEDS;
     let strace = &[Need::Root, Need::Program("strace")];
     vec![
-        case("the_restore_set_is_restored_and_nothing_else", needs, restore_set),
-        case("a_marker_skips_everything", needs, marker_skips),
-        case("force_restores_although_there_is_a_marker", needs, force),
-        case("a_marker_that_is_no_regular_file_does_not_count", needs, odd_marker),
-        case("an_absent_path_is_no_failure", needs, absent),
-        case("a_path_that_is_a_file_counts_as_absent", needs, file_path),
-        case("only_named_paths_are_restored", needs, named),
-        case("paths_and_jobs_come_from_the_environment", needs, environment),
-        case("a_path_never_leaves_the_root", needs, escaping),
-        case("one_refused_path_leaves_the_others_restored", needs, refused),
-        case("nothing_restorable_by_hand_is_status_1", needs, nothing),
-        case("wrong_usage_is_status_2", needs, usage),
-        case("a_device_in_the_environment_gives_way_to_a_source", needs, device_variable),
-        case("a_directory_in_the_place_of_the_marker_is_put_aside", needs, marker_directory),
-        case("a_marker_that_cannot_be_written_is_status_23_and_deletes_nothing", needs, no_marker),
-        case("an_odd_marker_deletes_nothing_and_keeps_what_is_newer", needs, odd_marker_keeps),
-        case("a_snapshots_marker_is_never_restored_whatever_it_is", needs, snapshots_marker),
-        case("a_part_of_the_set_drops_no_marker", needs, part),
-        case("a_path_with_dots_is_wrong_usage_before_anything_happens", needs, dots),
-        case("a_record_makes_a_restore_add_and_mend_only", needs, record_keeps),
-        case("force_does_the_whole_over_a_record", needs, record_force),
-        case("a_snapshots_own_record_never_counts", needs, snapshots_record),
-        case("a_lock_is_nobody_elses_to_take", needs, lock_of_the_agents),
-        case("a_lock_that_cannot_be_looked_at_is_no_other", strace, lock_unseen),
-        case("a_new_marker_has_the_modes_the_umask_leaves", needs, marker_mode),
-        case("a_restored_old_marker_is_rewritten", needs, old_marker),
-        case("content_that_a_power_cut_took_is_restored_without_a_marker", needs, lost_content),
+        test_case!(the_restore_set_is_restored_and_nothing_else, needs),
+        test_case!(a_marker_skips_everything, needs),
+        test_case!(force_restores_although_there_is_a_marker, needs),
+        test_case!(a_marker_that_is_no_regular_file_does_not_count, needs),
+        test_case!(an_absent_path_is_no_failure, needs),
+        test_case!(a_path_that_is_a_file_counts_as_absent, needs),
+        test_case!(only_named_paths_are_restored, needs),
+        test_case!(paths_and_jobs_come_from_the_environment, needs),
+        test_case!(a_path_never_leaves_the_root, needs),
+        test_case!(one_refused_path_leaves_the_others_restored, needs),
+        test_case!(nothing_restorable_by_hand_is_status_1, needs),
+        test_case!(wrong_usage_is_status_2, needs),
+        test_case!(a_device_in_the_environment_gives_way_to_a_source, needs),
+        test_case!(a_directory_in_the_place_of_the_marker_is_put_aside, needs),
+        test_case!(a_marker_that_cannot_be_written_is_status_23_and_deletes_nothing, needs),
+        test_case!(an_odd_marker_deletes_nothing_and_keeps_what_is_newer, needs),
+        test_case!(a_snapshots_marker_is_never_restored_whatever_it_is, needs),
+        test_case!(a_part_of_the_set_drops_no_marker, needs),
+        test_case!(a_path_with_dots_is_wrong_usage_before_anything_happens, needs),
+        test_case!(a_record_makes_a_restore_add_and_mend_only, needs),
+        test_case!(force_does_the_whole_over_a_record, needs),
+        test_case!(a_snapshots_own_record_never_counts, needs),
+        test_case!(a_lock_is_nobody_elses_to_take, needs),
+        test_case!(a_lock_that_cannot_be_looked_at_is_no_other, strace),
+        test_case!(a_new_marker_has_the_modes_the_umask_leaves, needs),
+        test_case!(a_restored_old_marker_is_rewritten, needs),
+        test_case!(content_that_a_power_cut_took_is_restored_without_a_marker, needs),
     ]
 }
 
-fn restore_set() {
+fn the_restore_set_is_restored_and_nothing_else() {
     let scene = Scene::new();
     scene.root.file("workspace/surplus", "goes").file("home/agent/own", "stays");
     scene.run(&[], 0);
@@ -55,7 +55,7 @@ fn restore_set() {
     assert_eq!(std::fs::read(scene.root.path("home/agent/own")).unwrap(), b"stays");
 }
 
-fn marker_skips() {
+fn a_marker_skips_everything() {
     let scene = Scene::new();
     scene.root.file("configs/.restore-completed", "").file("workspace/mine", "stays");
     let before = snapshot(&scene.root.0);
@@ -67,7 +67,7 @@ fn marker_skips() {
     assert_eq!(touched(&before, &snapshot(&scene.root.0)), Vec::<String>::new());
 }
 
-fn force() {
+fn force_restores_although_there_is_a_marker() {
     let scene = Scene::new();
     scene.run(&[], 0);
     scene.source.file("workspace/later", "x");
@@ -77,7 +77,7 @@ fn force() {
     assert!(scene.root.path("workspace/later").exists());
 }
 
-fn odd_marker() {
+fn a_marker_that_is_no_regular_file_does_not_count() {
     let markers: [fn(&Tree); 3] = [
         |root| _ = root.symlink("configs/.restore-completed", "/etc/passwd"),
         |root| _ = root.symlink("configs/.restore-completed", "nowhere"),
@@ -94,7 +94,7 @@ fn odd_marker() {
     }
 }
 
-fn absent() {
+fn an_absent_path_is_no_failure() {
     let scene = Scene::new();
     std::fs::remove_dir_all(scene.source.path("home")).unwrap();
     scene.root.file("home/agent/.claude/mine", "stays");
@@ -107,7 +107,7 @@ fn absent() {
     assert!(scene.marker().is_file());
 }
 
-fn file_path() {
+fn a_path_that_is_a_file_counts_as_absent() {
     let scene = Scene::new();
     std::fs::remove_dir_all(scene.source.path("workspace")).unwrap();
     scene.source.file("workspace", "a file");
@@ -117,7 +117,7 @@ fn file_path() {
     assert!(scene.root.path("workspace/mine").exists());
 }
 
-fn named() {
+fn only_named_paths_are_restored() {
     let scene = Scene::new();
     let lines = scene.run(&["--path", "workspace", "--path", "etc"], 0);
     assert!(scene.root.path("workspace/src/main.rs").exists());
@@ -126,7 +126,7 @@ fn named() {
     assert!(!lines.contains("/configs/ ->"), "{lines}");
 }
 
-fn environment() {
+fn paths_and_jobs_come_from_the_environment() {
     let scene = Scene::new();
     let mut command = scene.command();
     command.env("MOLECULE_RESTORE_PATHS", "etc:home/agent").env("MOLECULE_RESTORE_JOBS", "3");
@@ -137,7 +137,7 @@ fn environment() {
     assert!(!scene.root.path("workspace").exists());
 }
 
-fn escaping() {
+fn a_path_never_leaves_the_root() {
     for path in ["../outside", "workspace/../../outside", "/../outside"] {
         let scene = Scene::new();
         let outside = Tree(scene.root.0.parent().unwrap().to_owned());
@@ -151,7 +151,7 @@ fn escaping() {
     }
 }
 
-fn refused() {
+fn one_refused_path_leaves_the_others_restored() {
     let scene = Scene::new();
     std::fs::remove_dir_all(scene.source.path("configs")).unwrap();
     scene.source.symlink("configs", "/etc");
@@ -166,7 +166,7 @@ fn refused() {
     assert!(lines.ends_with(&scene.line(end)), "{lines}");
 }
 
-fn nothing() {
+fn nothing_restorable_by_hand_is_status_1() {
     let scene = Scene::new();
     std::fs::remove_dir_all(&scene.source.0).unwrap();
     let lines = scene.run(&[], 1);
@@ -174,7 +174,7 @@ fn nothing() {
     assert!(!scene.marker().exists());
 }
 
-fn usage() {
+fn wrong_usage_is_status_2() {
     let scene = Scene::new();
     let wrong: [&[&str]; 5] = [
         &["--no-such-option"],
@@ -191,14 +191,14 @@ fn usage() {
     }
 }
 
-fn device_variable() {
+fn a_device_in_the_environment_gives_way_to_a_source() {
     let scene = Scene::new();
     let output = scene.command().env("MOLECULE_RESTORE_DEVICE", "/dev/none").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(scene.root.path("workspace/src/main.rs").exists());
 }
 
-fn marker_directory() {
+fn a_directory_in_the_place_of_the_marker_is_put_aside() {
     let scene = Scene::new();
     scene.root.file("configs/.restore-completed/mine", "the only copy");
     let lines = scene.run(&[], 0);
@@ -210,7 +210,7 @@ fn marker_directory() {
     assert_eq!(aside.collect::<Vec<_>>(), [b"the only copy"]);
 }
 
-fn no_marker() {
+fn a_marker_that_cannot_be_written_is_status_23_and_deletes_nothing() {
     let scene = Scene::new();
     scene.root.file("workspace/surplus", "stays");
     let configs = scene.root.path("configs");
@@ -228,7 +228,7 @@ fn no_marker() {
     assert!(scene.root.path("workspace/surplus").exists());
 }
 
-fn odd_marker_keeps() {
+fn an_odd_marker_deletes_nothing_and_keeps_what_is_newer() {
     let scene = Scene::new();
     scene.source.mtime("workspace/src/main.rs", 1_700_000_000, 0);
     scene.source.file("workspace/old", "new").mtime("workspace/old", 1_700_000_000, 0);
@@ -244,7 +244,7 @@ fn odd_marker_keeps() {
     assert!(scene.marker().is_file());
 }
 
-fn snapshots_marker() {
+fn a_snapshots_marker_is_never_restored_whatever_it_is() {
     let make: [fn(&Tree); 3] = [
         |source| _ = source.file("configs/.restore-completed/deep", "x"),
         |source| _ = source.symlink("configs/.restore-completed", "/etc/passwd"),
@@ -260,7 +260,7 @@ fn snapshots_marker() {
     }
 }
 
-fn part() {
+fn a_part_of_the_set_drops_no_marker() {
     let scene = Scene::new();
     let lines = scene.run(&["--path", "workspace"], 0);
     assert!(lines.contains("no marker is dropped, the next start restores the rest"), "{lines}");
@@ -278,7 +278,7 @@ fn part() {
     assert!(scene.marker().exists());
 }
 
-fn dots() {
+fn a_path_with_dots_is_wrong_usage_before_anything_happens() {
     for path in ["..", "workspace/../../x", "/..", ".", "/"] {
         let scene = Scene::new();
         let output = scene.output(&["--path", "configs", "--path", path]);
@@ -312,7 +312,7 @@ pub fn started() -> Scene {
     scene
 }
 
-fn record_keeps() {
+fn a_record_makes_a_restore_add_and_mend_only() {
     let scene = started();
     let output = scene.output(&["--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -335,7 +335,7 @@ fn record_keeps() {
     assert_eq!(read("workspace/after"), "mine");
 }
 
-fn record_force() {
+fn force_does_the_whole_over_a_record() {
     let scene = started();
     scene.run(&["--force"], 0);
     let lines = differences(&scene.source.path("workspace"), &scene.root.path("workspace"));
@@ -348,7 +348,7 @@ fn record_force() {
     assert!(scene.root.path("workspace/later").exists());
 }
 
-fn snapshots_record() {
+fn a_snapshots_own_record_never_counts() {
     let scene = Scene::new();
     let open =
         |tree: &Tree| molecule_tools::fs::Dir::open_operator_path(tree.path("workspace")).unwrap();
@@ -360,7 +360,7 @@ fn snapshots_record() {
     assert_eq!(molecule_tools::record::look(&open(&scene.root)).unwrap(), None);
 }
 
-fn lock_of_the_agents() {
+fn a_lock_is_nobody_elses_to_take() {
     let scene = Scene::new();
     scene.root.file("workspace/.molecule-lock", "mine").mode("workspace/.molecule-lock", 0o666);
     scene.root.owner("workspace/.molecule-lock", 1000, 1000).dir("configs/.molecule-lock");
@@ -381,7 +381,7 @@ fn lock_of_the_agents() {
 }
 
 /// A look that fails does not go on for ever, and does not cost the lock where it fails once.
-fn lock_unseen() {
+fn a_lock_that_cannot_be_looked_at_is_no_other() {
     for (call, error, said) in [
         ("statx", "EIO", "the lock is taken all the same"),
         ("openat", "EMFILE:when=1..2", ""),
@@ -414,7 +414,7 @@ fn lock_unseen() {
     }
 }
 
-fn marker_mode() {
+fn a_new_marker_has_the_modes_the_umask_leaves() {
     let scene = Scene::new();
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", "umask 027; exec \"$@\"", "sh", crate::support::PROGRAM]);
@@ -422,7 +422,7 @@ fn marker_mode() {
     assert_eq!(scene.marker().metadata().unwrap().mode() & 0o7777, 0o640);
 }
 
-fn old_marker() {
+fn a_restored_old_marker_is_rewritten() {
     let scene = Scene::new();
     scene.source.file("configs/.restore-completed", "of another life");
     scene.run(&[], 0);
@@ -436,7 +436,7 @@ fn old_marker() {
 }
 
 /// ext4 (delayed allocation, unwritten extents) leaves such a file when the machine goes down while it is written.
-fn lost_content() {
+fn content_that_a_power_cut_took_is_restored_without_a_marker() {
     let scene = Scene::new();
     let path = "workspace/src/main.rs";
     let source = scene.source.path(path).metadata().unwrap();

@@ -4,24 +4,24 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::scene::Scene;
+use crate::restore::scene::Scene;
 use crate::support::device::{Device, Manners};
 use crate::support::mounts::{Mounted, ext4_image};
 use crate::support::tree::Tree;
-use crate::support::{Case, Need, case};
+use crate::support::{Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::restore::NEEDS;
     let disk = &[Need::Root, Need::Loop, Need::Filesystem("ext4"), Need::Filesystem("fuse")];
     vec![
-        case("a_clean_restore_says_the_reference_s_lines_in_order", needs, clean),
-        case("no_line_is_forged_by_a_name", needs, forged),
-        case("a_long_restore_says_how_far_it_is", disk, progress),
-        case("progress_never_says_nothing_more", needs, silent),
+        test_case!(a_clean_restore_says_the_reference_s_lines_in_order, needs),
+        test_case!(no_line_is_forged_by_a_name, needs),
+        test_case!(a_long_restore_says_how_far_it_is, disk),
+        test_case!(progress_never_says_nothing_more, needs),
     ]
 }
 
-fn clean() {
+fn a_clean_restore_says_the_reference_s_lines_in_order() {
     let scene = Scene::new();
     let expected = [
         "rsync {S}/configs/ -> {R}/configs/",
@@ -38,7 +38,7 @@ fn clean() {
     assert!(output.stderr.is_empty());
 }
 
-fn forged() {
+fn no_line_is_forged_by_a_name() {
     let scene = Scene::new();
     let name = "x\nMOLECULE-RESTORE: ok forged\r\u{1b}[2J\\n";
     scene.source.file(format!("workspace/{name}"), "x").file(format!("{name}/in"), "x");
@@ -53,7 +53,7 @@ fn forged() {
     }
 }
 
-fn progress() {
+fn a_long_restore_says_how_far_it_is() {
     let scene = Scene::new();
     let place = tempfile::tempdir().unwrap();
     let image = place.path().join("image");
@@ -81,7 +81,7 @@ fn progress() {
     }
 }
 
-fn silent() {
+fn progress_never_says_nothing_more() {
     let scene = Scene::new();
     let always = scene.run(&["--progress", "always"], 0);
     let never = scene.run(&["--progress", "never", "--force"], 0);

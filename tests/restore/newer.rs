@@ -7,23 +7,23 @@ use std::process::{Command, Stdio};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::decisions::started;
-use crate::scene::Scene;
-use crate::support::{self, Case, Need, case};
+use crate::restore::decisions::started;
+use crate::restore::scene::Scene;
+use crate::support::{self, Case, Need, test_case};
 
 pub fn cases() -> Vec<Case> {
     const TERMINAL: &[Need] = &[Need::Root, Need::Program("script")];
     const STRACED: &[Need] = &[Need::Root, Need::Program("script"), Need::Program("strace")];
     vec![
-        case("a_dry_run_marks_what_is_newer", crate::NEEDS, marks),
-        case("without_a_terminal_the_newer_entries_are_counted", crate::NEEDS, counts),
-        case("a_yes_on_the_terminal_restores_the_whole", TERMINAL, yes),
-        case("anything_else_than_a_yes_changes_nothing", TERMINAL, no),
-        case("the_option_yes_is_not_asked", TERMINAL, option),
-        case("a_signal_at_the_question_is_a_no", TERMINAL, signal),
-        case("what_cannot_be_looked_at_is_asked_about", STRACED, unknown),
-        case("newer_work_in_an_older_directory_that_gives_way_counts", crate::NEEDS, gives_way),
-        case("trees_without_a_record_are_not_asked_about", TERMINAL, no_record),
+        test_case!(a_dry_run_marks_what_is_newer, crate::restore::NEEDS),
+        test_case!(without_a_terminal_the_newer_entries_are_counted, crate::restore::NEEDS),
+        test_case!(a_yes_on_the_terminal_restores_the_whole, TERMINAL),
+        test_case!(anything_else_than_a_yes_changes_nothing, TERMINAL),
+        test_case!(the_option_yes_is_not_asked, TERMINAL),
+        test_case!(a_signal_at_the_question_is_a_no, TERMINAL),
+        test_case!(what_cannot_be_looked_at_is_asked_about, STRACED),
+        test_case!(newer_work_in_an_older_directory_that_gives_way_counts, crate::restore::NEEDS),
+        test_case!(trees_without_a_record_are_not_asked_about, TERMINAL),
     ]
 }
 
@@ -88,7 +88,7 @@ fn is_whole(scene: &Scene) -> bool {
         && !scene.root.path("workspace/made").exists()
 }
 
-fn marks() {
+fn a_dry_run_marks_what_is_newer() {
     let scene = started();
     let lines = scene.run(&["--force", "--dry-run"], 0);
     for line in [
@@ -107,7 +107,7 @@ fn marks() {
     assert!(!scene.run(&["--dry-run"], 0).contains(" ! "));
 }
 
-fn counts() {
+fn without_a_terminal_the_newer_entries_are_counted() {
     let scene = started();
     let lines = scene.run(&["--force"], 0);
     assert!(lines.contains(scene.line(COUNT).trim_end()), "{lines}");
@@ -116,7 +116,7 @@ fn counts() {
     assert!(is_whole(&scene));
 }
 
-fn yes() {
+fn a_yes_on_the_terminal_restores_the_whole() {
     let scene = started();
     let (status, text) = on_a_terminal(&scene, &["--force"], "y\n");
     assert_eq!(status, Some(0), "{text}");
@@ -124,7 +124,7 @@ fn yes() {
     assert!(is_whole(&scene));
 }
 
-fn no() {
+fn anything_else_than_a_yes_changes_nothing() {
     for keys in ["n\n", "\n", "maybe y\n", ""] {
         let scene = started();
         let (status, text) = on_a_terminal(&scene, &["--force"], keys);
@@ -135,7 +135,7 @@ fn no() {
     }
 }
 
-fn option() {
+fn the_option_yes_is_not_asked() {
     let scene = started();
     let (status, text) = on_a_terminal(&scene, &["--force", "--yes"], "");
     assert_eq!(status, Some(0), "{text}");
@@ -143,7 +143,7 @@ fn option() {
     assert!(is_whole(&scene));
 }
 
-fn signal() {
+fn a_signal_at_the_question_is_a_no() {
     let scene = started();
     // The terminal turns ^C into SIGINT.
     let (status, text) = on_a_terminal(&scene, &["--force"], "\u{3}");
@@ -153,7 +153,7 @@ fn signal() {
 }
 
 /// Without a count nobody could say yes to it: it is asked although nothing newer was found.
-fn unknown() {
+fn what_cannot_be_looked_at_is_asked_about() {
     let scene = Scene::new();
     scene.source.file("workspace/directory/in", "of the snapshot");
     scene.root.file("workspace/directory/in", "old");
@@ -176,7 +176,7 @@ fn unknown() {
 }
 
 /// To write into a file changes nothing of the directories above it.
-fn gives_way() {
+fn newer_work_in_an_older_directory_that_gives_way_counts() {
     let scene = Scene::new();
     scene.source.file("workspace/place", "of the snapshot");
     scene.root.file("workspace/place/below/notes", "old").file("workspace/place/old", "old");
@@ -200,7 +200,7 @@ fn gives_way() {
     assert!(scene.root.path("workspace/place").is_file());
 }
 
-fn no_record() {
+fn trees_without_a_record_are_not_asked_about() {
     let scene = Scene::new();
     scene.root.file("workspace/surplus", "goes");
     let (status, text) = on_a_terminal(&scene, &["--force"], "");

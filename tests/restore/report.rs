@@ -2,20 +2,20 @@
 
 use serde_json::Value;
 
-use crate::scene::Scene;
+use crate::restore::scene::Scene;
 use crate::support::pair::said;
-use crate::support::{Case, case};
+use crate::support::{Case, test_case};
 
 pub fn cases() -> Vec<Case> {
-    let needs = crate::NEEDS;
+    let needs = crate::restore::NEEDS;
     vec![
-        case("json_alone_is_on_standard_output", needs, json),
-        case("the_marker_holds_the_report", needs, marker),
-        case("counts_and_bytes_are_what_was_done", needs, counts),
-        case("failures_are_in_the_report_with_reasons", needs, failures),
-        case("a_skipped_restore_reports_so", needs, skipped),
-        case("a_dry_run_reports_and_leaves_no_marker", needs, dry_run),
-        case("verify_reports_mismatches", needs, verify),
+        test_case!(json_alone_is_on_standard_output, needs),
+        test_case!(the_marker_holds_the_report, needs),
+        test_case!(counts_and_bytes_are_what_was_done, needs),
+        test_case!(failures_are_in_the_report_with_reasons, needs),
+        test_case!(a_skipped_restore_reports_so, needs),
+        test_case!(a_dry_run_reports_and_leaves_no_marker, needs),
+        test_case!(verify_reports_mismatches, needs),
     ]
 }
 
@@ -28,7 +28,7 @@ fn report(scene: &Scene, options: &[&str], status: i32) -> Value {
     report
 }
 
-fn json() {
+fn json_alone_is_on_standard_output() {
     let scene = Scene::new();
     let output = scene.output(&["--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -38,7 +38,7 @@ fn json() {
     assert!(lines.lines().all(|line| line.starts_with("MOLECULE-RESTORE: ")), "{lines}");
 }
 
-fn marker() {
+fn the_marker_holds_the_report() {
     let scene = Scene::new();
     let mut printed = report(&scene, &[], 0);
     let mut kept: Value = serde_json::from_slice(&std::fs::read(scene.marker()).unwrap()).unwrap();
@@ -52,7 +52,7 @@ fn marker() {
     assert!(!text.contains("secret"), "{text}");
 }
 
-fn counts() {
+fn counts_and_bytes_are_what_was_done() {
     let scene = Scene::new();
     scene.source.file("workspace/big", vec![1; 12_345]).link("workspace/twin", "workspace/big");
     scene.source.symlink("workspace/sym", "big").fifo("workspace/fifo");
@@ -76,7 +76,7 @@ fn counts() {
     assert!(path["seconds"].as_f64().unwrap() >= 0.0);
 }
 
-fn failures() {
+fn failures_are_in_the_report_with_reasons() {
     let scene = Scene::new();
     scene.root.file("workspace", "in the way of a directory");
     let report = report(&scene, &[], 23);
@@ -90,14 +90,14 @@ fn failures() {
     assert_eq!(of("home/agent/.claude")["status"], 0, "{report}");
 }
 
-fn skipped() {
+fn a_skipped_restore_reports_so() {
     let scene = Scene::new();
     scene.run(&[], 0);
     let report = report(&scene, &[], 0);
     assert_eq!(report["result"], "marker present");
 }
 
-fn dry_run() {
+fn a_dry_run_reports_and_leaves_no_marker() {
     let scene = Scene::new();
     let report = report(&scene, &["--dry-run"], 0);
     assert_eq!(report["dry_run"], true);
@@ -105,7 +105,7 @@ fn dry_run() {
     assert!(!scene.root.path("workspace").exists());
 }
 
-fn verify() {
+fn verify_reports_mismatches() {
     let scene = Scene::new();
     assert_eq!(report(&scene, &["--verify"], 0)["paths"][1]["mismatches"], 0);
     scene.source.file("workspace/file", "one").mtime("workspace/file", 5, 5);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::model::{Model, ONCE, Work};
+use crate::sequences::model::{Model, ONCE, Work};
+use crate::sequences::workspace::{TREES, Volume, Workspace};
 use crate::support::destination::Filesystem;
-use crate::workspace::{TREES, Volume, Workspace};
 
 /// Lives in all when nothing else is asked for, over the five file systems.
 const LIVES: u64 = 200;

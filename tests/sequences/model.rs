@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown, lchown};
 use std::path::Path;
 
-use crate::workspace::{TREES, Workspace};
+use crate::sequences::workspace::{TREES, Workspace};
 
 /// The names that the agent works on. Some are files or directories in the image and the snapshots.
 const NAMES: [&str; 14] = [

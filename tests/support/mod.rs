@@ -1,6 +1,5 @@
-//! What every test binary shares: the harness that reports unmet needs as ignored, and the sandbox.
-//! Each test binary compiles its own copy and uses a part of it.
-#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
+//! What tests, benchmarks and the demo share: the harness that reports unmet needs as ignored, and the sandbox.
+#![allow(dead_code, unused_imports, unused_macros, reason = "benchmarks and the demo use a part")]
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -22,7 +21,7 @@ pub mod sandbox;
 pub mod tree;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,7 +36,21 @@ pub struct Case {
     run: Box<dyn FnOnce() + Send>,
 }
 
-/// A row of a test binary's table.
+/// The name of a module of tests, and its cases.
+pub type Group = (&'static str, Vec<Case>);
+
+/// The case whose name is that of its function.
+macro_rules! test_case {
+    ($module:ident::$function:ident, $needs:expr) => {
+        $crate::support::case(stringify!($function), $needs, $module::$function)
+    };
+    ($function:ident, $needs:expr) => {
+        $crate::support::case(stringify!($function), $needs, $function)
+    };
+}
+pub(crate) use test_case;
+
+/// A case of any name, for what is done with several values.
 pub fn case(
     name: &'static str,
     needs: &'static [Need],
@@ -46,9 +59,13 @@ pub fn case(
     Case { name, needs, run: Box::new(run) }
 }
 
-/// A job in the background of a script inherits ignored signals; what is tested here must not.
-fn default_signals() {
+/// A job in the background of a script inherits ignored signals; what is tested here must not. A program that
+/// does not read what it is given is not the tests' end.
+fn set_signals() {
     use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: SIG_IGN installs no code.
+    #[allow(unsafe_code)]
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
     for number in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
         // SAFETY: SIG_DFL installs no code.
         #[allow(unsafe_code)]
@@ -56,34 +73,47 @@ fn default_signals() {
     }
 }
 
-/// Runs the table. A case with an unmet need is reported as ignored with the need in its name;
-/// with `MOLECULE_REQUIRE` set to `all` or to a comma-separated list that has the need, it fails.
-pub fn run(cases: Vec<Case>) -> ExitCode {
-    default_signals();
-    let required = std::env::var("MOLECULE_REQUIRE").unwrap_or_default();
+/// Runs the cases, one group after the other. A case with an unmet need is reported as ignored with the need in
+/// its name; with `MOLECULE_REQUIRE` set to `all` or to a comma-separated list that has the need, it fails.
+/// Returns the exit status.
+pub fn run(groups: Vec<Group>) -> i32 {
+    set_signals();
+    mounts::leave_the_machine_alone();
     let arguments = Arguments::from_args();
-    let trials = cases
-        .into_iter()
-        .map(|case| {
-            let unmet: Vec<&Need> = case.needs.iter().filter(|need| !need.met()).collect();
-            let missing: Vec<String> = unmet.iter().map(|need| need.label()).collect();
-            let must = unmet.iter().any(|need| need.required_by(&required));
-            let reason = format!("needs {}", missing.join(", "));
-            let failure = reason.clone();
-            let trial = Trial::test(case.name, move || match missing.is_empty() {
-                true => {
-                    (case.run)();
-                    Ok(())
-                }
-                false => Err(failure.into()),
-            });
-            match unmet.is_empty() {
-                true => trial,
-                false => trial.with_kind(reason).with_ignored_flag(!must),
-            }
-        })
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let mut failed = false;
+    for (group, cases) in groups {
+        let trials = cases.into_iter().map(|case| trial(group, case)).collect::<Vec<_>>();
+        let wanted = |trial: &Trial| match &arguments.filter {
+            Some(filter) if arguments.exact => trial.name() == filter,
+            Some(filter) => trial.name().contains(filter.as_str()),
+            None => true,
+        };
+        if trials.iter().any(wanted) {
+            failed |= libtest_mimic::run(&arguments, trials).has_failed();
+        }
+    }
+    if failed { 101 } else { 0 }
+}
+
+fn trial(group: &str, case: Case) -> Trial {
+    let required = std::env::var("MOLECULE_REQUIRE").unwrap_or_default();
+    let unmet: Vec<&Need> = case.needs.iter().filter(|need| !need.met()).collect();
+    let missing: Vec<String> = unmet.iter().map(|need| need.label()).collect();
+    let must = unmet.iter().any(|need| need.required_by(&required));
+    let reason = format!("needs {}", missing.join(", "));
+    let failure = reason.clone();
+    let name = format!("{group}::{}", case.name);
+    let trial = Trial::test(name, move || match missing.is_empty() {
+        true => {
+            (case.run)();
+            Ok(())
+        }
+        false => Err(failure.into()),
+    });
+    match unmet.is_empty() {
+        true => trial,
+        false => trial.with_kind(reason).with_ignored_flag(!must),
+    }
 }
 
 /// Sets a flag when it goes, by a panic too: a thread that works until then ends, and so does a test that fails.

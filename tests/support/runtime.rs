@@ -1,16 +1,15 @@
 //! A stand-in for the runtime that boot execs: the test binary itself under the runtime's name, which
 //! writes what it was given to [`VIEW`] and exits with [`STATUS`].
 //!
-//! A test binary that uses it is `#![no_main]` and calls [`start`] from its C `main`: the standard
-//! runtime's start-up would change the very state that is to be seen.
+//! So the test binary is `#![no_main]` and calls [`start`] from its C `main`: the standard runtime's start-up
+//! would change the very state that is to be seen.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::process::ExitCode;
 
-use super::Case;
+use super::Group;
 use super::sandbox::Sandbox;
 
 /// Where the view is written, inside the sandbox.
@@ -44,7 +43,7 @@ pub fn take_view(sandbox: &Sandbox) -> Option<View> {
 }
 
 /// The body of C's `main`: the stand-in, or the tests.
-pub fn start(argc: i32, argv: *const *const c_char, cases: fn() -> Vec<Case>) -> i32 {
+pub fn start(argc: i32, argv: *const *const c_char, groups: fn() -> Vec<Group>) -> i32 {
     let count = usize::try_from(argc).unwrap_or(0);
     // SAFETY: the C library hands over argc valid C strings.
     #[allow(unsafe_code)]
@@ -54,7 +53,7 @@ pub fn start(argc: i32, argv: *const *const c_char, cases: fn() -> Vec<Case>) ->
         write_view(&arguments);
         return STATUS;
     }
-    i32::from(super::run(cases()) != ExitCode::SUCCESS)
+    super::run(groups())
 }
 
 fn write_view(arguments: &[&CStr]) {

@@ -3,9 +3,9 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
-use super::support::{Case, Need, case};
 use super::{SCRIPT, eventually, text};
+use crate::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
+use crate::support::{Case, Need, test_case};
 
 const LOG: &str = "/home/agent/.gh-token-refresh.log";
 
@@ -13,15 +13,15 @@ pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     let root = &[Need::Root];
     vec![
-        case("daemon_outlives_the_exec_and_logs_for_the_agent_alone", root, lives),
-        case("daemon_inherits_what_nohup_would_give_it", root, inherits),
-        case("daemon_log_is_bounded", root, bounded),
-        case("daemon_needs_the_variable_to_be_true", root, variable),
-        case("daemon_needs_a_script_the_agent_may_execute", root, script),
-        case("daemon_log_that_is_no_file_means_a_warning_and_a_boot", root, bad_log),
-        case("daemon_ends_with_its_descendants", root, ends),
-        case("daemon_that_cannot_be_had_is_told", STRACE, refused),
-        case("daemon_short_of_memory_goes_on", STRACE, short_of_memory),
+        test_case!(daemon_outlives_the_exec_and_logs_for_the_agent_alone, root),
+        test_case!(daemon_inherits_what_nohup_would_give_it, root),
+        test_case!(daemon_log_is_bounded, root),
+        test_case!(daemon_needs_the_variable_to_be_true, root),
+        test_case!(daemon_needs_a_script_the_agent_may_execute, root),
+        test_case!(daemon_log_that_is_no_file_means_a_warning_and_a_boot, root),
+        test_case!(daemon_ends_with_its_descendants, root),
+        test_case!(daemon_that_cannot_be_had_is_told, STRACE),
+        test_case!(daemon_short_of_memory_goes_on, STRACE),
     ]
 }
 
@@ -42,7 +42,7 @@ fn over(sandbox: &Sandbox) {
     std::fs::write(sandbox.path("/tmp/over"), "").unwrap();
 }
 
-fn lives() {
+fn daemon_outlives_the_exec_and_logs_for_the_agent_alone() {
     let sandbox = sandbox("echo out; echo error >&2; exit 3");
     sandbox.sh(&format!("echo old > {LOG}; chown agent: {LOG}; chmod 644 {LOG}"));
     let started = boot(&sandbox).start();
@@ -65,7 +65,7 @@ fn lives() {
     assert!(std::path::Path::new(&format!("/proc/{daemon}")).exists());
 }
 
-fn inherits() {
+fn daemon_inherits_what_nohup_would_give_it() {
     // The list goes to a file: with a pipe the shell has an end of it open while the list is made.
     let sandbox = sandbox(
         "id -u; id -g; echo $HOME; pwd; umask; readlink /proc/$$/fd/0
@@ -88,7 +88,7 @@ fn inherits() {
     assert!(!sandbox.processes().is_empty());
 }
 
-fn bounded() {
+fn daemon_log_is_bounded() {
     let sandbox = sandbox("seq 1000000; touch /tmp/done; sleep 1000");
     let started = boot(&sandbox).start();
     eventually("the end of the output", || text(&sandbox, LOG).ends_with("\n1000000\n"));
@@ -104,7 +104,7 @@ fn bounded() {
     assert_eq!(started.wait().status, 42);
 }
 
-fn variable() {
+fn daemon_needs_the_variable_to_be_true() {
     for value in ["TRUE", "1", "true ", "yes", ""] {
         let sandbox = sandbox("touch /tmp/ran; sleep 1000");
         over(&sandbox);
@@ -115,7 +115,7 @@ fn variable() {
     }
 }
 
-fn script() {
+fn daemon_needs_a_script_the_agent_may_execute() {
     for change in ["rm", "chmod 644", "chmod 700"] {
         let sandbox = sandbox("touch /tmp/ran; sleep 1000");
         sandbox.sh(&format!("{change} {SCRIPT}"));
@@ -126,7 +126,7 @@ fn script() {
     }
 }
 
-fn bad_log() {
+fn daemon_log_that_is_no_file_means_a_warning_and_a_boot() {
     for (make, reason) in [
         ("echo canary > /home/agent/canary; ln -s canary", "symbolic link"),
         ("mkfifo", "No such device or address"),
@@ -151,7 +151,7 @@ fn bad_log() {
     }
 }
 
-fn ends() {
+fn daemon_ends_with_its_descendants() {
     let sandbox = sandbox("echo $PPID > /tmp/daemon; setsid sleep 1001 & sleep 1002");
     let mut started = boot(&sandbox).start();
     eventually("the command is up", || text(&sandbox, "/tmp/daemon").ends_with('\n'));
@@ -189,7 +189,7 @@ fn injected(sandbox: &Sandbox, calls: &str) -> Run {
         .env("ENABLE_GITHUB_MIRROR_CREDENTIALS", "true")
 }
 
-fn refused() {
+fn daemon_that_cannot_be_had_is_told() {
     for (calls, reason) in [
         ("signalfd,signalfd4:error=EMFILE", "take over signals: Too many open files"),
         ("signalfd,signalfd4:error=EPERM", "take over signals: Operation not permitted"),
@@ -214,7 +214,7 @@ fn daemon_of(sandbox: &Sandbox) -> Option<Pid> {
     Some(Pid::from_raw(pid.cast_signed()))
 }
 
-fn short_of_memory() {
+fn daemon_short_of_memory_goes_on() {
     const LOOK: &str = "look whether it may be executed: /app/scripts/molecule-gh-token-refresh.sh: \
         Input/output error; going on as if it may\n";
     for (calls, said) in [

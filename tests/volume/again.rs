@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
-use crate::disk::{BTRFS, EXT4, Fs, XFS, clean, dirty, has_marker, put, read_only, said, sandbox};
 use crate::support::sandbox::{Image, LoopDevice, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, case, ok};
+use crate::support::{Case, Need, case, ok, test_case};
+use crate::volume::disk::{
+    BTRFS, EXT4, Fs, XFS, clean, dirty, has_marker, put, read_only, said, sandbox,
+};
 
 pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] =
@@ -19,13 +21,13 @@ pub fn cases() -> Vec<Case> {
         case("five_restores_of_an_ext4_image", EXT4, || image(Fs::Ext4)),
         case("five_restores_of_an_xfs_image", XFS, || image(Fs::Xfs)),
         case("five_restores_of_a_btrfs_image", BTRFS, || image(Fs::Btrfs)),
-        case("five_restores_of_a_btrfs_image_that_is_not_replayed", BTRFS, stale_image),
-        case("five_restores_of_an_ext4_that_is_not_replayed", EXT4, stale),
-        case("five_restores_beside_a_mount_of_something_else", EXT4, taken),
-        case("two_volumes_in_turn", EXT4, in_turn),
-        case("five_restores_of_a_partition_on_an_old_kernel", STRACE, old_kernel),
-        case("a_bind_mount_of_a_directory_is_not_the_volume", EXT4, bind),
-        case("a_writable_mount_is_not_used_again", EXT4, writable),
+        test_case!(five_restores_of_a_btrfs_image_that_is_not_replayed, BTRFS),
+        test_case!(five_restores_of_an_ext4_that_is_not_replayed, EXT4),
+        test_case!(five_restores_beside_a_mount_of_something_else, EXT4),
+        test_case!(two_volumes_in_turn, EXT4),
+        test_case!(five_restores_of_a_partition_on_an_old_kernel, STRACE),
+        test_case!(a_bind_mount_of_a_directory_is_not_the_volume, EXT4),
+        test_case!(a_writable_mount_is_not_used_again, EXT4),
     ]
 }
 
@@ -74,7 +76,7 @@ fn partition(fs: Fs) {
 
 /// Without fsopen(2) each file system that is looked into is on a directory for a while: the first has
 /// nothing, one is shown, one has the rest.
-fn old_kernel() {
+fn five_restores_of_a_partition_on_an_old_kernel() {
     let script = |paths: &[&str]| {
         paths
             .iter()
@@ -129,19 +131,19 @@ fn image(fs: Fs) {
     assert_eq!(five_times(&copied(&clean(fs).0), "/tmp/image", 0), 1);
 }
 
-fn stale_image() {
+fn five_restores_of_a_btrfs_image_that_is_not_replayed() {
     let volume = dirty(Fs::Btrfs);
     assert_eq!(five_times(&copied(&volume.copy), "/tmp/image", 23), 1);
 }
 
-fn stale() {
+fn five_restores_of_an_ext4_that_is_not_replayed() {
     let volume = dirty(Fs::Ext4);
     let device = read_only(&volume.copy);
     assert_eq!(five_times(&sandbox(&device), "/dev/xvdb", 23), 1);
 }
 
 /// Only the mount that is at /mnt/restore may outlive a restore.
-fn taken() {
+fn five_restores_beside_a_mount_of_something_else() {
     let device = clean(Fs::Ext4).0.attach();
     let sandbox = sandbox(&device);
     sandbox.sh("mkdir -p /mnt/restore; mount -t tmpfs other /mnt/restore");
@@ -154,7 +156,7 @@ fn taken() {
     }
 }
 
-fn in_turn() {
+fn two_volumes_in_turn() {
     let sandbox = copied(&clean(Fs::Ext4).0);
     sandbox.sh("cp /tmp/image /tmp/other");
     let restore = |device: &str| {
@@ -172,7 +174,7 @@ fn in_turn() {
     }
 }
 
-fn bind() {
+fn a_bind_mount_of_a_directory_is_not_the_volume() {
     let device = clean(Fs::Ext4).0.attach();
     let sandbox = sandbox(&device);
     sandbox.sh("mkdir -p /mnt/restore /tmp/whole; mount -o ro /dev/xvdb /tmp/whole; \
@@ -182,7 +184,7 @@ fn bind() {
     assert_eq!(said(&outcome).last().unwrap(), "mounted /dev/xvdb at /mnt/restore.1 (ro)");
 }
 
-fn writable() {
+fn a_writable_mount_is_not_used_again() {
     let (image, _) = clean(Fs::Ext4);
     let original = LoopDevice::of(image.path(), &[]);
     let sandbox = sandbox(&original);

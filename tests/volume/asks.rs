@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use crate::disk::{EXT4, Fs, clean, dirty, has_marker, read_only, restore, said, sandbox};
-use crate::journals::is_complete;
 use crate::support::sandbox::{Image, LoopDevice, Outcome, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, case, ok};
+use crate::support::{Case, Need, ok, test_case};
+use crate::volume::disk::{EXT4, Fs, clean, dirty, has_marker, read_only, restore, said, sandbox};
+use crate::volume::journals::is_complete;
 
 pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] =
@@ -28,20 +28,20 @@ pub fn cases() -> Vec<Case> {
     ];
     const F2FS: &[Need] = &[Need::Root, Need::Loop, Need::Program("mkfs.f2fs")];
     vec![
-        case("an_ext_that_asks_for_a_panic_does_not_get_it", EXT4, panics),
-        case("an_ext4_that_asks_for_a_panic_and_is_not_replayed", EXT4, panics_stale),
-        case("an_ext4_that_asks_for_a_panic_mounted_from_a_copy", EXT4, panics_copy),
-        case("an_ext4_that_asks_for_a_panic_on_an_old_kernel", STRACE, panics_old_kernel),
-        case("options_in_an_ext4_superblock_are_overridden", EXT4, superblock_options),
-        case("an_ext4_that_forbids_its_replay_is_no_good_copy", EXT4, forbids_replay),
-        case("an_earlier_mount_of_an_ext4_that_forbids_its_replay", EXT4, forbids_replay_earlier),
-        case("a_squashfs_is_told_to_continue", SQUASHFS, squashfs),
-        case("a_driver_that_refuses_an_option_mounts_without_it", SQUASHFS, refused_option),
-        case("a_driver_that_refuses_all_options_mounts_without_them", SQUASHFS, refused_options),
-        case("an_erofs_that_names_a_disk_of_the_machine_is_not_mounted", EROFS, erofs_devices),
-        case("an_ext4_with_an_external_journal_is_not_replayed", EXT4, external_journal),
-        case("a_default_subvolume_that_cannot_be_told", BTRFS_STRACE, default_unknown),
-        case("an_f2fs_that_names_other_devices_is_not_mounted", F2FS, f2fs_devices),
+        test_case!(an_ext_that_asks_for_a_panic_does_not_get_it, EXT4),
+        test_case!(an_ext4_that_asks_for_a_panic_and_is_not_replayed, EXT4),
+        test_case!(an_ext4_that_asks_for_a_panic_mounted_from_a_copy, EXT4),
+        test_case!(an_ext4_that_asks_for_a_panic_on_an_old_kernel, STRACE),
+        test_case!(options_in_an_ext4_superblock_are_overridden, EXT4),
+        test_case!(an_ext4_that_forbids_its_replay_is_no_good_copy, EXT4),
+        test_case!(an_earlier_mount_of_an_ext4_that_forbids_its_replay, EXT4),
+        test_case!(a_squashfs_is_told_to_continue, SQUASHFS),
+        test_case!(a_driver_that_refuses_an_option_mounts_without_it, SQUASHFS),
+        test_case!(a_driver_that_refuses_all_options_mounts_without_them, SQUASHFS),
+        test_case!(an_erofs_that_names_a_disk_of_the_machine_is_not_mounted, EROFS),
+        test_case!(an_ext4_with_an_external_journal_is_not_replayed, EXT4),
+        test_case!(a_default_subvolume_that_cannot_be_told, BTRFS_STRACE),
+        test_case!(an_f2fs_that_names_other_devices_is_not_mounted, F2FS),
     ]
 }
 
@@ -79,7 +79,7 @@ fn ask(image: &Image, options: &str) {
     set(image, "mount_opts", options);
 }
 
-fn panics() {
+fn an_ext_that_asks_for_a_panic_does_not_get_it() {
     for name in ["ext2", "ext3", "ext4"] {
         let image = Image::new(24 << 20).make(&format!("mkfs.{name}"), ["-q", "-F"]);
         ask_for_panic(&image);
@@ -92,7 +92,7 @@ fn panics() {
     }
 }
 
-fn panics_stale() {
+fn an_ext4_that_asks_for_a_panic_and_is_not_replayed() {
     let volume = dirty(Fs::Ext4);
     set(&volume.copy, "errors", "3");
     let (sandbox, outcome) = restore(&read_only(&volume.copy));
@@ -101,12 +101,12 @@ fn panics_stale() {
     assert!(in_force(&sandbox).lines().any(|line| line == "norecovery"));
 }
 
-fn panics_copy() {
+fn an_ext4_that_asks_for_a_panic_mounted_from_a_copy() {
     // -e: in the copies too.
     let options = ["-q", "-F", "-b", "1024", "-e", "panic"];
     let image = Image::new(64 << 20).make("mkfs.ext4", options);
     LoopDevice::of(image.path(), &[]).fill("mkdir -p configs workspace; echo a > workspace/a");
-    crate::disk::zero(image.path(), 1024, 1024);
+    crate::volume::disk::zero(image.path(), 1024, 1024);
     let (sandbox, outcome) = restore(&image.attach());
     assert!(outcome.stdout().contains("(ro,noload,sb=8193)"), "{outcome:?}");
     assert_eq!(sandbox.sh("cat /workspace/a"), "a\n");
@@ -123,7 +123,7 @@ fn with_faults(sandbox: &Sandbox, trace: &str, injections: &[&str]) -> Outcome {
     run.args([PROGRAM_INSIDE, "restore"]).run()
 }
 
-fn panics_old_kernel() {
+fn an_ext4_that_asks_for_a_panic_on_an_old_kernel() {
     let (image, manifest) = clean(Fs::Ext4);
     ask_for_panic(&image);
     let device = image.attach();
@@ -133,7 +133,7 @@ fn panics_old_kernel() {
     is_guarded(&sandbox);
 }
 
-fn superblock_options() {
+fn options_in_an_ext4_superblock_are_overridden() {
     let (image, manifest) = clean(Fs::Ext4);
     ask(&image, "errors=panic,discard,noblock_validity");
     let (sandbox, outcome) = restore(&image.attach());
@@ -142,7 +142,7 @@ fn superblock_options() {
 }
 
 /// The kernel obeys, and shows it in no list of mounts.
-fn forbids_replay() {
+fn an_ext4_that_forbids_its_replay_is_no_good_copy() {
     for option in ["noload", "norecovery,errors=panic"] {
         let volume = dirty(Fs::Ext4);
         ask(&volume.copy, option);
@@ -158,7 +158,7 @@ fn forbids_replay() {
     }
 }
 
-fn forbids_replay_earlier() {
+fn an_earlier_mount_of_an_ext4_that_forbids_its_replay() {
     let volume = dirty(Fs::Ext4);
     ask(&volume.copy, "noload");
     let device = LoopDevice::of(volume.copy.path(), &[]);
@@ -197,7 +197,7 @@ fn is_restored(sandbox: &Sandbox, outcome: &Outcome) {
     assert!(!options.contains("errors=panic"), "{options}");
 }
 
-fn squashfs() {
+fn a_squashfs_is_told_to_continue() {
     let device = LoopDevice::of(squashed().path(), &[]);
     let sandbox = sandbox(&device);
     let outcome = with_faults(&sandbox, "fsconfig", &[]);
@@ -207,7 +207,7 @@ fn squashfs() {
     assert!(trace.contains(told), "{trace}");
 }
 
-fn refused_option() {
+fn a_driver_that_refuses_an_option_mounts_without_it() {
     let device = LoopDevice::of(squashed().path(), &[]);
     let sandbox = sandbox(&device);
     let outcome = with_faults(&sandbox, "fsconfig", &["fsconfig:error=EINVAL:when=5"]);
@@ -218,7 +218,7 @@ fn refused_option() {
 }
 
 /// A driver of the old kind, or mount(2): the first mount is refused as a whole.
-fn refused_options() {
+fn a_driver_that_refuses_all_options_mounts_without_them() {
     let device = LoopDevice::of(squashed().path(), &[]);
     for (trace, faults) in [
         ("fsconfig", &["fsconfig:error=EINVAL:when=6"][..]),
@@ -234,7 +234,7 @@ fn refused_options() {
     }
 }
 
-fn f2fs_devices() {
+fn an_f2fs_that_names_other_devices_is_not_mounted() {
     let [first, second] = [0, 1].map(|_| Image::new(64 << 20));
     ok(Command::new("mkfs.f2fs").args(["-q", "-f", "-c"]).args([second.path(), first.path()]));
     let device = first.attach();
@@ -252,7 +252,7 @@ fn f2fs_devices() {
 }
 
 /// The files of such an image lie on whatever disk it names; the agent could be given its content.
-fn erofs_devices() {
+fn an_erofs_that_names_a_disk_of_the_machine_is_not_mounted() {
     let tree = tempfile::tempdir().unwrap();
     for path in ["configs", "workspace", "home/agent/.claude"] {
         std::fs::create_dir_all(tree.path().join(path)).unwrap();
@@ -284,7 +284,7 @@ fn erofs_devices() {
     assert_eq!(sandbox.sh("ls -A /workspace"), "");
 }
 
-fn external_journal() {
+fn an_ext4_with_an_external_journal_is_not_replayed() {
     let journal = Image::new(16 << 20).attach();
     ok(Command::new("mke2fs")
         .args(["-q", "-F", "-b", "1024", "-O", "journal_dev"])
@@ -305,7 +305,7 @@ fn external_journal() {
     assert!(std::fs::read(journal.path()).unwrap() == before, "the journal device was written to");
 }
 
-fn default_unknown() {
+fn a_default_subvolume_that_cannot_be_told() {
     let (image, _) = clean(Fs::Btrfs);
     let device = image.attach();
     let sandbox = sandbox(&device);

@@ -3,25 +3,27 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::disk::{BTRFS, EXT4, Fs, XFS, clean, dirty, kernel_said, landed, restore, said, zero};
-use crate::journals::ordinary;
 use crate::support::sandbox::{Image, LoopDevice};
-use crate::support::{Case, case, ok};
+use crate::support::{Case, ok, test_case};
+use crate::volume::disk::{
+    BTRFS, EXT4, Fs, XFS, clean, dirty, kernel_said, landed, restore, said, zero,
+};
+use crate::volume::journals::ordinary;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("ext4_with_a_zeroed_journal_superblock", EXT4, journal),
-        case("ext4_with_a_zeroed_superblock_is_read_by_a_copy_of_it", EXT4, superblock),
-        case("ext4_with_zeroed_group_descriptors_is_read_by_a_copy", EXT4, descriptors),
-        case("ext4_with_features_no_kernel_knows", EXT4, features),
-        case("xfs_with_features_no_kernel_knows", XFS, xfs_features),
-        case("a_truncated_btrfs_is_refused", BTRFS, btrfs_truncated),
-        case("ext4_that_claims_more_than_the_device_has", EXT4, larger_than_the_device),
-        case("xfs_with_a_zeroed_superblock_is_raw", XFS, xfs_superblock),
-        case("xfs_with_a_zeroed_log_is_not_guessed_at", XFS, xfs_log),
-        case("a_truncated_xfs_is_refused", XFS, xfs_truncated),
-        case("ext4_with_orphans_and_no_journal_is_not_changed", EXT4, orphans),
-        case("a_fall_back_never_writes_to_the_device", EXT4, nothing_written),
+        test_case!(ext4_with_a_zeroed_journal_superblock, EXT4),
+        test_case!(ext4_with_a_zeroed_superblock_is_read_by_a_copy_of_it, EXT4),
+        test_case!(ext4_with_zeroed_group_descriptors_is_read_by_a_copy, EXT4),
+        test_case!(ext4_with_features_no_kernel_knows, EXT4),
+        test_case!(xfs_with_features_no_kernel_knows, XFS),
+        test_case!(a_truncated_btrfs_is_refused, BTRFS),
+        test_case!(ext4_that_claims_more_than_the_device_has, EXT4),
+        test_case!(xfs_with_a_zeroed_superblock_is_raw, XFS),
+        test_case!(xfs_with_a_zeroed_log_is_not_guessed_at, XFS),
+        test_case!(a_truncated_xfs_is_refused, XFS),
+        test_case!(ext4_with_orphans_and_no_journal_is_not_changed, EXT4),
+        test_case!(a_fall_back_never_writes_to_the_device, EXT4),
     ]
 }
 
@@ -34,7 +36,7 @@ fn journal_at(image: &Path) -> u64 {
     blocks.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
-fn journal() {
+fn ext4_with_a_zeroed_journal_superblock() {
     let (image, manifest) = clean(Fs::Ext4);
     zero(image.path(), journal_at(image.path()), 1024);
     let (sandbox, outcome) = restore(&image.attach());
@@ -51,7 +53,7 @@ fn journal() {
     assert_eq!(landed(&sandbox), manifest);
 }
 
-fn superblock() {
+fn ext4_with_a_zeroed_superblock_is_read_by_a_copy_of_it() {
     let (image, manifest) = clean(Fs::Ext4);
     zero(image.path(), 1024, 1024);
     let (sandbox, outcome) = restore(&image.attach());
@@ -67,7 +69,7 @@ fn superblock() {
     assert_eq!(landed(&sandbox), manifest);
 }
 
-fn descriptors() {
+fn ext4_with_zeroed_group_descriptors_is_read_by_a_copy() {
     let (image, manifest) = clean(Fs::Ext4);
     zero(image.path(), 2048, 1024);
     let (sandbox, outcome) = restore(&image.attach());
@@ -98,7 +100,7 @@ fn refused(image: Image, fstype: &str, kernel: &str) {
     });
 }
 
-fn features() {
+fn ext4_with_features_no_kernel_knows() {
     let (image, _) = clean(Fs::Ext4);
     // tune2fs does not set what it does not know; debugfs does, checksum included.
     let command = "set_super_value feature_incompat 0x402c2c2";
@@ -106,28 +108,28 @@ fn features() {
     refused(image, "ext4", "EXT4-fs (loopN)");
 }
 
-fn xfs_features() {
+fn xfs_with_features_no_kernel_knows() {
     let (image, _) = clean(Fs::Xfs);
     let write = ["-x", "-c", "sb 0", "-c", "write -d features_incompat 0x8000000b"];
     ok(Command::new("xfs_db").args(write).arg(image.path()));
     refused(image, "xfs", "XFS (loopN)");
 }
 
-fn btrfs_truncated() {
+fn a_truncated_btrfs_is_refused() {
     let (image, _) = clean(Fs::Btrfs);
     let file = std::fs::OpenOptions::new().write(true).open(image.path()).unwrap();
     file.set_len(Fs::Btrfs.mebibytes() << 19).unwrap();
     refused(image, "btrfs", "BTRFS");
 }
 
-fn larger_than_the_device() {
+fn ext4_that_claims_more_than_the_device_has() {
     let (image, _) = clean(Fs::Ext4);
     let file = std::fs::OpenOptions::new().write(true).open(image.path()).unwrap();
     file.set_len(Fs::Ext4.mebibytes() << 19).unwrap();
     refused(image, "ext4", "exceeds size of device");
 }
 
-fn xfs_superblock() {
+fn xfs_with_a_zeroed_superblock_is_raw() {
     let (image, _) = clean(Fs::Xfs);
     zero(image.path(), 0, 512);
     let (_sandbox, outcome) = restore(&image.attach());
@@ -140,7 +142,7 @@ fn xfs_superblock() {
 
 /// Without its log an XFS that was in use may be anything; the kernel takes a zeroed log for a clean
 /// one, so only what was written home is there and the log line says no more than the kernel knows.
-fn xfs_log() {
+fn xfs_with_a_zeroed_log_is_not_guessed_at() {
     let volume = dirty(Fs::Xfs);
     let geometry = ok(Command::new("xfs_db")
         .args(["-r", "-c", "sb 0", "-c", "print logstart agblocks agblklog blocksize logblocks"])
@@ -163,7 +165,7 @@ fn xfs_log() {
     assert!(!outcome.stdout().contains("MOLECULE-RESTORE: ok "), "{outcome:?}");
 }
 
-fn xfs_truncated() {
+fn a_truncated_xfs_is_refused() {
     let (image, _) = clean(Fs::Xfs);
     let file = std::fs::OpenOptions::new().write(true).open(image.path()).unwrap();
     file.set_len(100 << 20).unwrap();
@@ -171,7 +173,7 @@ fn xfs_truncated() {
 }
 
 /// Attempts without replay go through read-only loop devices, even when the device is writable.
-fn nothing_written() {
+fn a_fall_back_never_writes_to_the_device() {
     let (image, _) = clean(Fs::Ext4);
     zero(image.path(), 1024, 1024);
     let before = std::fs::read(image.path()).unwrap();
@@ -183,7 +185,7 @@ fn nothing_written() {
 
 /// A file that was open and removed when the snapshot was made is in the orphan list. Told not to
 /// replay, the kernel still clears the list if it can write.
-fn orphans() {
+fn ext4_with_orphans_and_no_journal_is_not_changed() {
     let image = Fs::Ext4.empty();
     let copy = Image::new(0);
     let script = r#"mount -o loop "$0" "$2"; cd "$2"; mkdir configs workspace; echo a > workspace/a

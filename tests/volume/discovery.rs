@@ -3,31 +3,31 @@
 use std::path::Path;
 
 use molecule_tools::volume::discover::{
-    Disk, Identify, Mounts, Selection, Why, by_name, by_volume_id, describe, disks, is_relevant,
-    number,
+    ControllerRecord, DiskSelection, Mounts, SelectionReason, WholeDisk, by_name, by_volume_id,
+    describe_disk, device_number, disks, is_relevant,
 };
 
-use crate::disk::{EXT4, Fs, clean, has_marker, said};
-use crate::journals::is_complete;
 use crate::support::sandbox::{LoopDevice, Sandbox};
-use crate::support::{Case, Need, case};
+use crate::support::{Case, Need, test_case};
+use crate::volume::disk::{EXT4, Fs, clean, has_marker, said};
+use crate::volume::journals::is_complete;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("sysfs_tells_disks_partitions_and_use", &[], sysfs),
-        case("the_disk_whose_record_has_the_name_is_taken", &[], record),
-        case("sd_and_xvd_names_are_the_same_request", &[], aliases),
-        case("without_a_record_the_only_spare_ebs_disk_is_taken", &[], only_spare),
-        case("of_several_spare_disks_none_is_taken", &[], several),
-        case("a_disk_in_use_elsewhere_is_not_spare", &[], busy_elsewhere),
-        case("other_disks_are_never_guessed_at", &[], other_disks),
-        case("a_xen_disk_is_found_by_its_kernel_name", &[], xen),
-        case("restore_takes_the_only_spare_disk_with_a_warning", EXT4, restore_only_spare),
-        case("restore_lists_several_spare_disks_and_takes_none", EXT4, restore_several),
-        case("restore_finds_a_volume_id", EXT4, restore_volume_id),
-        case("a_volume_id_is_a_serial_number", &[], volume_id),
-        case("a_disk_that_cannot_be_looked_at_is_not_passed_over", &[], unclear),
-        case("the_only_spare_disk_is_found_again", EXT4, restore_only_spare_again),
+        test_case!(sysfs_tells_disks_partitions_and_use, &[]),
+        test_case!(the_disk_whose_record_has_the_name_is_taken, &[]),
+        test_case!(sd_and_xvd_names_are_the_same_request, &[]),
+        test_case!(without_a_record_the_only_spare_ebs_disk_is_taken, &[]),
+        test_case!(of_several_spare_disks_none_is_taken, &[]),
+        test_case!(a_disk_in_use_elsewhere_is_not_spare, &[]),
+        test_case!(other_disks_are_never_guessed_at, &[]),
+        test_case!(a_xen_disk_is_found_by_its_kernel_name, &[]),
+        test_case!(restore_takes_the_only_spare_disk_with_a_warning, EXT4),
+        test_case!(restore_lists_several_spare_disks_and_takes_none, EXT4),
+        test_case!(restore_finds_a_volume_id, EXT4),
+        test_case!(a_volume_id_is_a_serial_number, &[]),
+        test_case!(a_disk_that_cannot_be_looked_at_is_not_passed_over, &[]),
+        test_case!(the_only_spare_disk_is_found_again, EXT4),
     ]
 }
 
@@ -114,35 +114,35 @@ impl Machine {
         }
     }
 
-    fn disks(&self) -> Vec<Disk> {
+    fn disks(&self) -> Vec<WholeDisk> {
         disks(self.sysfs.path(), &self.mounts, |_| true).unwrap()
     }
 
-    fn find(&self, name: &str) -> Selection {
+    fn find(&self, name: &str) -> DiskSelection {
         self.find_among_busy(name, &[])
     }
 
-    fn find_among_busy(&self, name: &str, busy: &[&str]) -> Selection {
-        let identify = |disk: &Disk| Ok(self.identify(disk));
+    fn find_among_busy(&self, name: &str, busy: &[&str]) -> DiskSelection {
+        let identify = |disk: &WholeDisk| Ok(self.identify(disk));
         let wanted = |disk: &str| is_relevant(disk, name);
         let disks = disks(self.sysfs.path(), &self.mounts, wanted).unwrap();
         by_name(name, &disks, &identify, &|disk| Ok(busy.contains(&disk.name.as_str())))
     }
 
-    fn identify(&self, disk: &Disk) -> Option<Identify> {
+    fn identify(&self, disk: &WholeDisk) -> Option<ControllerRecord> {
         let (_, page) = self.pages.iter().find(|(name, _)| *name == disk.name)?;
-        Identify::parse(page)
+        ControllerRecord::parse(page)
     }
 }
 
-fn taken(selection: Selection) -> (String, Why) {
+fn taken(selection: DiskSelection) -> (String, SelectionReason) {
     match selection {
-        Selection::Taken(disk, why) => (disk.name, why),
+        DiskSelection::Taken(disk, why) => (disk.name, why),
         other => panic!("{other:?}"),
     }
 }
 
-fn sysfs() {
+fn sysfs_tells_disks_partitions_and_use() {
     let mut machine = Machine::new();
     machine.attach("nvme10n1", 8, "vol0aaaa", b"");
     machine.attach("nvme2n1", 9, "vol0bbbb", b"");
@@ -151,7 +151,7 @@ fn sysfs() {
     machine.disk("zram0", "252:0", 1 << 20, "", "");
     machine.file("garbage", "dev", "no number");
     let disks = machine.disks();
-    let lines: Vec<String> = disks.iter().map(describe).collect();
+    let lines: Vec<String> = disks.iter().map(describe_disk).collect();
     let expected = [
         "/dev/nvme0n1: 8.0 GiB, model Amazon Elastic Block Store, serial vol00000000000000000, \
          mounted at /",
@@ -170,8 +170,8 @@ fn sysfs() {
         ("nvme0n1p1", 111 << 20, 16_549_855 * 512),
     ];
     assert_eq!(starts, expected);
-    assert_eq!(number(machine.sysfs.path(), "block", "nvme2n1").unwrap(), Some((259, 9)));
-    assert_eq!(number(machine.sysfs.path(), "block", "nvme3n1").unwrap(), None);
+    assert_eq!(device_number(machine.sysfs.path(), "block", "nvme2n1").unwrap(), Some((259, 9)));
+    assert_eq!(device_number(machine.sysfs.path(), "block", "nvme3n1").unwrap(), None);
     assert!(disks[0].partitions[0].number == (259, 2));
     assert!(
         molecule_tools::volume::discover::disks(Path::new("/no/such"), &Mounts::default(), |_| {
@@ -181,15 +181,15 @@ fn sysfs() {
     );
 }
 
-fn record() {
+fn the_disk_whose_record_has_the_name_is_taken() {
     let mut machine = Machine::new();
     machine.attach("nvme1n1", 4, "vol0aaaa", b"/dev/sdf");
     machine.attach("nvme2n1", 5, "vol0bbbb", b"xvdb");
-    let expected = ("nvme2n1".to_owned(), Why::Record("xvdb".into()));
+    let expected = ("nvme2n1".to_owned(), SelectionReason::Record("xvdb".into()));
     assert_eq!(taken(machine.find("xvdb")), expected);
 }
 
-fn aliases() {
+fn sd_and_xvd_names_are_the_same_request() {
     for (asked, recorded) in
         [("xvdb", &b"sdb"[..]), ("sdb", b"/dev/xvdb"), ("sdb", b"/dev/sdb"), ("xvdb", b"/dev/xvdb")]
     {
@@ -199,10 +199,10 @@ fn aliases() {
     }
 }
 
-fn only_spare() {
+fn without_a_record_the_only_spare_ebs_disk_is_taken() {
     let mut machine = Machine::new();
     machine.attach("nvme1n1", 4, "vol0aaaa", b"");
-    let expected = ("nvme1n1".to_owned(), Why::OnlySpare(None));
+    let expected = ("nvme1n1".to_owned(), SelectionReason::OnlySpare(None));
     assert_eq!(taken(machine.find("xvdb")), expected);
     // A mounted one beside it is no choice.
     machine.attach("nvme2n1", 5, "vol0bbbb", b"/dev/sdf");
@@ -210,75 +210,75 @@ fn only_spare() {
     assert_eq!(taken(machine.find("xvdb")), expected);
 }
 
-fn several() {
+fn of_several_spare_disks_none_is_taken() {
     let mut machine = Machine::new();
     machine.attach("nvme1n1", 4, "vol0aaaa", b"");
     machine.attach("nvme2n1", 5, "vol0bbbb", b"/dev/sdf");
-    let Selection::Several(disks) = machine.find("xvdb") else { panic!("one was taken") };
+    let DiskSelection::Several(disks) = machine.find("xvdb") else { panic!("one was taken") };
     let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
     assert_eq!(names, ["nvme0n1", "nvme1n1", "nvme2n1"]);
     // Two controllers that both claim the name.
     let mut machine = Machine::new();
     machine.attach("nvme1n1", 4, "vol0aaaa", b"xvdb");
     machine.attach("nvme2n1", 5, "vol0bbbb", b"sdb");
-    assert!(matches!(machine.find("xvdb"), Selection::Several(disks) if disks.len() == 2));
+    assert!(matches!(machine.find("xvdb"), DiskSelection::Several(disks) if disks.len() == 2));
 }
 
-fn busy_elsewhere() {
+fn a_disk_in_use_elsewhere_is_not_spare() {
     let mut machine = Machine::new();
     machine.attach("nvme1n1", 4, "vol0aaaa", b"");
-    assert_eq!(machine.find_among_busy("xvdb", &["nvme1n1"]), Selection::None);
+    assert_eq!(machine.find_among_busy("xvdb", &["nvme1n1"]), DiskSelection::None);
     machine.attach("nvme2n1", 5, "vol0bbbb", b"");
     assert_eq!(taken(machine.find_among_busy("xvdb", &["nvme1n1"])).0, "nvme2n1");
 }
 
-fn other_disks() {
-    assert_eq!(Machine::new().find("xvdb"), Selection::None);
+fn other_disks_are_never_guessed_at() {
+    assert_eq!(Machine::new().find("xvdb"), DiskSelection::None);
     let machine = Machine::new();
     // Instance storage, a disk of a hypervisor, a loop device: not what a control plane attaches.
     machine.disk("nvme1n1", "259:4", 75 << 30, "Amazon EC2 NVMe Instance Storage", "AWS1234");
     machine.disk("sdb", "8:16", 75 << 30, "QEMU HARDDISK", "1");
     machine.disk("vdb", "253:16", 75 << 30, "", "");
     machine.disk("loop0", "7:0", 1 << 30, "", "");
-    assert_eq!(machine.find("xvdb"), Selection::None);
+    assert_eq!(machine.find("xvdb"), DiskSelection::None);
 }
 
-fn xen() {
+fn a_xen_disk_is_found_by_its_kernel_name() {
     let machine = Machine::empty();
     machine.disk("xvda", "202:0", 8 << 30, "", "");
     machine.disk("xvdb", "202:16", 8 << 30, "", "");
     for asked in ["xvdb", "sdb"] {
-        let expected = ("xvdb".to_owned(), Why::KernelName);
+        let expected = ("xvdb".to_owned(), SelectionReason::KernelName);
         assert_eq!(taken(machine.find(asked)), expected);
     }
-    assert_eq!(machine.find("xvdc"), Selection::None);
+    assert_eq!(machine.find("xvdc"), DiskSelection::None);
 }
 
-fn volume_id() {
+fn a_volume_id_is_a_serial_number() {
     let mut machine = Machine::new();
     machine.attach("nvme1n1", 4, "vol0aaaa", b"sdf");
     let find = |machine: &Machine, id: &str| {
         by_volume_id(id, &machine.disks(), &|disk| Ok(machine.identify(disk)))
     };
-    assert_eq!(taken(find(&machine, "vol-0aaaa")), ("nvme1n1".to_owned(), Why::Serial));
-    assert_eq!(find(&machine, "vol-0aaab"), Selection::None);
+    assert_eq!(taken(find(&machine, "vol-0aaaa")), ("nvme1n1".to_owned(), SelectionReason::Serial));
+    assert_eq!(find(&machine, "vol-0aaab"), DiskSelection::None);
     // Where sysfs has no serial number, the controller is asked.
     machine.file("nvme1n1/device", "serial", "");
     assert_eq!(taken(find(&machine, "vol-0aaaa")).0, "nvme1n1");
 }
 
 /// A disk that cannot be looked at may be the one: nothing is guessed, and it is not "no device".
-fn unclear() {
+fn a_disk_that_cannot_be_looked_at_is_not_passed_over() {
     let fail = || Err(molecule_tools::Error::os("open", "/dev/x", rustix::io::Errno::IO));
     let mut machine = Machine::new();
     machine.attach("nvme1n1", 4, "", b"/dev/sdf");
     machine.mounts.add(b"22 1 259:1 / / rw - xfs /dev/nvme0n1p1 rw\n");
     let disks = machine.disks();
-    let names = |selection: &Selection| match selection {
-        Selection::Unclear(disks, _) => disks.iter().map(|disk| disk.name.clone()).collect(),
+    let names = |selection: &DiskSelection| match selection {
+        DiskSelection::Unclear(disks, _) => disks.iter().map(|disk| disk.name.clone()).collect(),
         _ => Vec::new(),
     };
-    let identify = |disk: &Disk| Ok(machine.identify(disk));
+    let identify = |disk: &WholeDisk| Ok(machine.identify(disk));
     let no_answer = by_name("xvdb", &disks, &|_| fail(), &|_| Ok(false));
     assert_eq!(names(&no_answer), ["nvme1n1"]);
     let no_use = by_name("xvdb", &disks, &identify, &|_| Err(fail().unwrap_err()));
@@ -286,7 +286,7 @@ fn unclear() {
     assert_eq!(names(&by_volume_id("vol-0aaaa", &disks, &|_| fail())), ["nvme1n1"]);
     // Another one that says it is the one is taken.
     machine.attach("nvme2n1", 5, "vol0bbbb", b"/dev/xvdb");
-    let some = |disk: &Disk| match disk.name.as_str() {
+    let some = |disk: &WholeDisk| match disk.name.as_str() {
         "nvme1n1" => fail(),
         _ => Ok(machine.identify(disk)),
     };
@@ -297,11 +297,11 @@ fn unclear() {
     machine.disk("nvme1n1", "259:4", 75 << 30, "Amazon EC2 NVMe Instance Storage", "AWS1234");
     let mut disks = machine.disks();
     disks[0].in_use = Some("mounted at /".into());
-    assert_eq!(by_name("xvdb", &disks, &|_| fail(), &|_| Ok(false)), Selection::None);
+    assert_eq!(by_name("xvdb", &disks, &|_| fail(), &|_| Ok(false)), DiskSelection::None);
 }
 
 /// The first restore has mounted it; that is no use of it.
-fn restore_only_spare_again() {
+fn the_only_spare_disk_is_found_again() {
     for fs in [Fs::Ext4, Fs::Btrfs] {
         if !Need::Filesystem(fs.name()).met() {
             continue;
@@ -338,7 +338,7 @@ fn machine_with(root: &LoopDevice, volumes: &[(&str, &str, &LoopDevice)]) -> San
     ))
 }
 
-fn restore_only_spare() {
+fn restore_takes_the_only_spare_disk_with_a_warning() {
     let (image, manifest) = clean(Fs::Ext4);
     let (root, device) = (LoopDevice::ext4(8, ""), image.attach());
     let sandbox = machine_with(&root, &[("nvme1n1", "vol0aaaa", &device)]);
@@ -355,7 +355,7 @@ fn restore_only_spare() {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
-fn restore_several() {
+fn restore_lists_several_spare_disks_and_takes_none() {
     let [first, second] = [0, 1].map(|_| clean(Fs::Ext4).0.attach());
     let volumes = [("nvme1n1", "vol0aaaa", &first), ("nvme2n1", "vol0bbbb", &second)];
     let root = LoopDevice::ext4(8, "");
@@ -378,7 +378,7 @@ fn restore_several() {
     assert!(!has_marker(&sandbox));
 }
 
-fn restore_volume_id() {
+fn restore_finds_a_volume_id() {
     let ((image, manifest), (other, _)) = (clean(Fs::Ext4), clean(Fs::Ext4));
     let [first, second] = [other, image].map(|image| image.attach());
     let volumes = [("nvme1n1", "vol0aaaa", &first), ("nvme2n1", "vol0bbbb", &second)];

@@ -1,19 +1,19 @@
 //! Clean and dirty file systems, on devices that allow the replay and on such that do not, beside a
 //! mounted original with the same UUID.
 
-use crate::disk::{
+use crate::support::sandbox::{Image, LoopDevice, Outcome, Sandbox};
+use crate::support::{Case, case, test_case};
+use crate::volume::disk::{
     BTRFS, EXT4, Fs, XFS, clean, dirty, has_marker, kernel_said, landed, read_only, restore, said,
     sandbox,
 };
-use crate::support::sandbox::{Image, LoopDevice, Outcome, Sandbox};
-use crate::support::{Case, case};
 
 pub fn cases() -> Vec<Case> {
     vec![
         case("a_clean_ext4_is_restored", EXT4, || is_clean(Fs::Ext4)),
         case("a_clean_xfs_is_restored", XFS, || is_clean(Fs::Xfs)),
         case("a_clean_btrfs_is_restored", BTRFS, || is_clean(Fs::Btrfs)),
-        case("ext2_and_ext3_are_restored", EXT4, older_ext),
+        test_case!(ext2_and_ext3_are_restored, EXT4),
         case("a_clean_ext4_needs_no_writable_device", EXT4, || clean_read_only(Fs::Ext4)),
         case("a_clean_xfs_needs_no_writable_device", XFS, || clean_read_only(Fs::Xfs)),
         case("a_clean_btrfs_needs_no_writable_device", BTRFS, || clean_read_only(Fs::Btrfs)),
@@ -56,7 +56,7 @@ fn is_clean(fs: Fs) {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
-fn older_ext() {
+fn ext2_and_ext3_are_restored() {
     for name in ["ext2", "ext3"] {
         let image = Image::new(24 << 20).make(&format!("mkfs.{name}"), ["-q", "-F"]);
         let device = image.attach();

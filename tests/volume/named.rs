@@ -2,23 +2,23 @@
 
 use std::process::Command;
 
-use crate::disk::{EXT4, Fs, LOOP, XFS, clean, dirty, landed, put, said};
-use crate::journals::is_complete;
 use crate::support::sandbox::{Image, LoopDevice, Sandbox};
-use crate::support::{Case, case, ok};
+use crate::support::{Case, ok, test_case};
+use crate::volume::disk::{EXT4, Fs, LOOP, XFS, clean, dirty, landed, put, said};
+use crate::volume::journals::is_complete;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("a_symbolic_link_to_a_block_device_is_followed", EXT4, symlink),
-        case("a_kernel_name_without_a_node_in_dev", EXT4, kernel_name),
-        case("an_image_file_is_read_only", EXT4, image_file),
-        case("an_image_file_with_a_dirty_journal_is_not_changed", EXT4, dirty_image_file),
-        case("the_environment_names_an_image_file_too", EXT4, environment),
-        case("a_uuid_of_a_partition", EXT4, uuid),
-        case("a_label", EXT4, label),
-        case("a_uuid_that_two_unused_devices_have_takes_none", EXT4, ambiguous),
-        case("a_uuid_that_the_mounted_original_has_too_takes_the_copy", XFS, copy_of_mounted),
-        case("a_volume_that_is_not_attached", LOOP, absent),
+        test_case!(a_symbolic_link_to_a_block_device_is_followed, EXT4),
+        test_case!(a_kernel_name_without_a_node_in_dev, EXT4),
+        test_case!(an_image_file_is_read_only, EXT4),
+        test_case!(an_image_file_with_a_dirty_journal_is_not_changed, EXT4),
+        test_case!(the_environment_names_an_image_file_too, EXT4),
+        test_case!(a_uuid_of_a_partition, EXT4),
+        test_case!(a_label, EXT4),
+        test_case!(a_uuid_that_two_unused_devices_have_takes_none, EXT4),
+        test_case!(a_uuid_that_the_mounted_original_has_too_takes_the_copy, XFS),
+        test_case!(a_volume_that_is_not_attached, LOOP),
     ]
 }
 
@@ -26,19 +26,19 @@ fn device_option(sandbox: &Sandbox, device: &str) -> crate::support::sandbox::Ou
     sandbox.program().args(["restore", "--device", device]).run()
 }
 
-fn symlink() {
+fn a_symbolic_link_to_a_block_device_is_followed() {
     let (image, manifest) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = Sandbox::new();
     sandbox.add_device("nvme1n1", &device);
     sandbox.sh("ln -s nvme1n1 /dev/xvdb");
     let outcome = sandbox.program().arg("restore").run();
-    assert_eq!(said(&outcome), crate::journals::ordinary(Fs::Ext4));
+    assert_eq!(said(&outcome), crate::volume::journals::ordinary(Fs::Ext4));
     is_complete(&sandbox, &outcome, &manifest);
 }
 
 /// /dev of a container has no node of a disk that was attached later.
-fn kernel_name() {
+fn a_kernel_name_without_a_node_in_dev() {
     let (image, manifest) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = Sandbox::new();
@@ -58,7 +58,7 @@ fn with_file(image: &Image) -> Sandbox {
     sandbox
 }
 
-fn image_file() {
+fn an_image_file_is_read_only() {
     let (image, manifest) = clean(Fs::Ext4);
     let sandbox = with_file(&image);
     let outcome = device_option(&sandbox, "/tmp/image");
@@ -73,7 +73,7 @@ fn image_file() {
     assert!(std::fs::read(sandbox.path("/tmp/image")).unwrap() == before, "the image was changed");
 }
 
-fn dirty_image_file() {
+fn an_image_file_with_a_dirty_journal_is_not_changed() {
     let volume = dirty(Fs::Ext4);
     let sandbox = with_file(&volume.copy);
     let outcome = device_option(&sandbox, "/tmp/image");
@@ -84,7 +84,7 @@ fn dirty_image_file() {
     assert!(std::fs::read(sandbox.path("/tmp/image")).unwrap() == before, "the image was changed");
 }
 
-fn environment() {
+fn the_environment_names_an_image_file_too() {
     let (image, manifest) = clean(Fs::Ext4);
     let sandbox = with_file(&image);
     let outcome =
@@ -97,7 +97,7 @@ fn identifier(name: &str, image: &Image) -> String {
     value.trim().to_owned()
 }
 
-fn uuid() {
+fn a_uuid_of_a_partition() {
     let (image, manifest) = clean(Fs::Ext4);
     let uuid = identifier("UUID", &image);
     let disk = Image::new(80 << 20);
@@ -112,7 +112,7 @@ fn uuid() {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
-fn label() {
+fn a_label() {
     let (image, manifest) = clean(Fs::Ext4);
     // A label of this test alone: others use loop devices at the same time.
     let label = format!("vol{}", std::process::id());
@@ -125,7 +125,7 @@ fn label() {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
-fn ambiguous() {
+fn a_uuid_that_two_unused_devices_have_takes_none() {
     let (image, _) = clean(Fs::Ext4);
     let uuid = identifier("UUID", &image);
     let [_first, _second] = [0, 1].map(|_| LoopDevice::of(image.path(), &["--read-only"]));
@@ -143,10 +143,10 @@ fn ambiguous() {
     }
     assert!(said[3].starts_with(&format!("no UUID={uuid} — ")), "{said:?}");
     assert_eq!(outcome.status, 1, "{outcome:?}");
-    assert!(!crate::disk::has_marker(&sandbox));
+    assert!(!crate::volume::disk::has_marker(&sandbox));
 }
 
-fn copy_of_mounted() {
+fn a_uuid_that_the_mounted_original_has_too_takes_the_copy() {
     let volume = dirty(Fs::Xfs);
     let uuid = identifier("UUID", &volume.original);
     let _device = LoopDevice::of(volume.copy.path(), &[]);
@@ -156,7 +156,7 @@ fn copy_of_mounted() {
     is_complete(&sandbox, &outcome, &volume.manifest);
 }
 
-fn absent() {
+fn a_volume_that_is_not_attached() {
     let sandbox = Sandbox::new();
     for device in ["vol-0123456789abcdef0", "UUID=no-such-uuid", "/dev/no-such", "/no/such/file"] {
         let outcome = device_option(&sandbox, device);

@@ -3,29 +3,29 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::disk::{
+use crate::support::sandbox::{Image, LoopDevice, Sandbox};
+use crate::support::{Case, ok, test_case};
+use crate::volume::disk::{
     BTRFS, EXT4, Fs, XFS, clean, clean_after, dirty, has_marker, put, read_only, restore, said,
     zero,
 };
-use crate::journals::is_complete;
-use crate::support::sandbox::{Image, LoopDevice, Sandbox};
-use crate::support::{Case, case, ok};
+use crate::volume::journals::is_complete;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case("a_root_snapshot_with_gpt_and_dirty_xfs_beside_its_original", XFS, root_snapshot),
-        case("a_partition_the_kernel_has_scanned_is_mounted_by_its_node", XFS, scanned),
-        case("a_journal_in_use_is_not_replayed_behind_its_user", EXT4, in_use),
-        case("a_partition_on_a_read_only_disk", EXT4, read_only_disk),
-        case("an_mbr_with_a_logical_partition", EXT4, logical),
-        case("a_hybrid_mbr_is_read_as_gpt", EXT4, hybrid),
-        case("a_disk_with_sectors_of_4_kib", EXT4, large_sectors),
-        case("the_backup_gpt_serves_when_the_first_is_damaged", EXT4, backup_gpt),
-        case("the_partition_that_holds_the_restore_set_is_taken", EXT4, holder),
-        case("if_no_partition_holds_anything_the_log_says_so", EXT4, no_holder),
-        case("a_damaged_superblock_within_a_partition", EXT4, damaged),
-        case("a_btrfs_whose_root_is_a_subvolume", BTRFS, subvolume),
-        case("a_btrfs_with_another_default_subvolume", BTRFS, default_subvolume),
+        test_case!(a_root_snapshot_with_gpt_and_dirty_xfs_beside_its_original, XFS),
+        test_case!(a_partition_the_kernel_has_scanned_is_mounted_by_its_node, XFS),
+        test_case!(a_journal_in_use_is_not_replayed_behind_its_user, EXT4),
+        test_case!(a_partition_on_a_read_only_disk, EXT4),
+        test_case!(an_mbr_with_a_logical_partition, EXT4),
+        test_case!(a_hybrid_mbr_is_read_as_gpt, EXT4),
+        test_case!(a_disk_with_sectors_of_4_kib, EXT4),
+        test_case!(the_backup_gpt_serves_when_the_first_is_damaged, EXT4),
+        test_case!(the_partition_that_holds_the_restore_set_is_taken, EXT4),
+        test_case!(if_no_partition_holds_anything_the_log_says_so, EXT4),
+        test_case!(a_damaged_superblock_within_a_partition, EXT4),
+        test_case!(a_btrfs_whose_root_is_a_subvolume, BTRFS),
+        test_case!(a_btrfs_with_another_default_subvolume, BTRFS),
     ]
 }
 
@@ -67,7 +67,7 @@ fn lines(count: usize, partition: &str, fs: Fs) -> Vec<String> {
 }
 
 /// What production has: a snapshot of a live root volume, attached to a machine of the same image.
-fn root_snapshot() {
+fn a_root_snapshot_with_gpt_and_dirty_xfs_beside_its_original() {
     let volume = dirty(Fs::Xfs);
     let disk = LoopDevice::of(gpt(&[volume.copy.path()]).path(), &[]);
     let original = volume.original.path().display();
@@ -78,7 +78,7 @@ fn root_snapshot() {
     is_complete(&sandbox, &outcome, &volume.manifest);
 }
 
-fn scanned() {
+fn a_partition_the_kernel_has_scanned_is_mounted_by_its_node() {
     let volume = dirty(Fs::Xfs);
     let disk = gpt(&[volume.copy.path()]);
     let device = LoopDevice::of(disk.path(), &["--partscan"]);
@@ -101,7 +101,7 @@ fn scanned() {
 }
 
 /// The kernel's idea of the partition is another than the table's, and somebody writes to it.
-fn in_use() {
+fn a_journal_in_use_is_not_replayed_behind_its_user() {
     let (image, _) = clean(Fs::Ext4);
     let disk = gpt(&[image.path()]);
     // Only so does the kernel forget the partitions with the disk.
@@ -128,7 +128,7 @@ fn in_use() {
     assert_eq!(sandbox.sh("cat /workspace/mine"), "mine\n");
 }
 
-fn read_only_disk() {
+fn a_partition_on_a_read_only_disk() {
     let (image, manifest) = clean(Fs::Ext4);
     let (sandbox, outcome) = restore(&read_only(&gpt(&[image.path()])));
     assert_eq!(said(&outcome), lines(3, "3 of /dev/xvdb (64.0 MiB)", Fs::Ext4));
@@ -147,7 +147,7 @@ fn sfdisk(disk: &Image, script: &str) {
     assert!(child.wait().unwrap().success());
 }
 
-fn logical() {
+fn an_mbr_with_a_logical_partition() {
     let (image, manifest) = clean(Fs::Ext4);
     let disk = Image::new(160 * MIB);
     sfdisk(
@@ -168,7 +168,7 @@ fn logical() {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
-fn hybrid() {
+fn a_hybrid_mbr_is_read_as_gpt() {
     let (image, manifest) = clean(Fs::Ext4);
     let disk = gpt(&[image.path()]);
     ok(Command::new("sgdisk").args(["--hybrid", "3"]).arg(disk.path()));
@@ -178,7 +178,7 @@ fn hybrid() {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
-fn large_sectors() {
+fn a_disk_with_sectors_of_4_kib() {
     let (image, manifest) = clean(Fs::Ext4);
     let disk = Image::new(80 * MIB);
     let device = LoopDevice::of(disk.path(), &["--sector-size", "4096"]);
@@ -191,7 +191,7 @@ fn large_sectors() {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
-fn backup_gpt() {
+fn the_backup_gpt_serves_when_the_first_is_damaged() {
     let (image, manifest) = clean(Fs::Ext4);
     let disk = gpt(&[image.path()]);
     zero(disk.path(), 512, 512);
@@ -201,7 +201,7 @@ fn backup_gpt() {
 }
 
 /// The larger partition is tried first and holds something else; the restore set is in the smaller.
-fn holder() {
+fn the_partition_that_holds_the_restore_set_is_taken() {
     let (image, manifest) = clean(Fs::Ext4);
     let other = Image::new(96 * MIB).make("mkfs.ext4", ["-q", "-F"]);
     let (sandbox, outcome) = restore(&gpt(&[image.path(), other.path()]).attach());
@@ -216,7 +216,7 @@ fn holder() {
     assert_eq!(sandbox.sh("grep -c ' /mnt/' /proc/mounts"), "1\n");
 }
 
-fn no_holder() {
+fn if_no_partition_holds_anything_the_log_says_so() {
     let [small, large] = [24, 48].map(|size| Image::new(size * MIB));
     let [small, large] = [small, large].map(|image| image.make("mkfs.ext4", ["-q", "-F"]));
     let (sandbox, outcome) = restore(&gpt(&[small.path(), large.path()]).attach());
@@ -233,17 +233,17 @@ fn no_holder() {
     assert!(!has_marker(&sandbox));
 }
 
-fn damaged() {
+fn a_damaged_superblock_within_a_partition() {
     let (image, manifest) = clean(Fs::Ext4);
     zero(image.path(), 1024, 1024);
     let (sandbox, outcome) = restore(&gpt(&[image.path()]).attach());
     let warning = "WARN partition 3 of /dev/xvdb (64.0 MiB): the first superblock is damaged, a copy \
                    of it was found";
     assert!(said(&outcome).iter().any(|line| line == warning), "{outcome:?}");
-    assert_eq!(crate::disk::landed(&sandbox), manifest);
+    assert_eq!(crate::volume::disk::landed(&sandbox), manifest);
 }
 
-fn subvolume() {
+fn a_btrfs_whose_root_is_a_subvolume() {
     let (image, manifest) = clean_after(Fs::Btrfs, "btrfs -q subvolume create @rootfs; cd @rootfs");
     let (sandbox, outcome) = restore(&image.attach());
     let stdout = outcome.stdout();
@@ -254,10 +254,10 @@ fn subvolume() {
 }
 
 /// The default subvolume is what a plain mount shows; the restore set is at the top.
-fn default_subvolume() {
+fn a_btrfs_with_another_default_subvolume() {
     let before = "btrfs -q subvolume create other; btrfs subvolume set-default other";
     let (image, manifest) = clean_after(Fs::Btrfs, before);
     let (sandbox, outcome) = restore(&image.attach());
-    assert_eq!(said(&outcome), crate::journals::ordinary(Fs::Btrfs));
+    assert_eq!(said(&outcome), crate::volume::journals::ordinary(Fs::Btrfs));
     is_complete(&sandbox, &outcome, &manifest);
 }

@@ -1,31 +1,31 @@
 //! Where the mount is put, and by which system calls.
 
-use crate::disk::{EXT4, Fs, clean, dirty, has_marker, restore, said, sandbox};
-use crate::journals::{is_complete, ordinary};
 use crate::support::sandbox::{LoopDevice, Sandbox};
-use crate::support::{Case, Need, case};
+use crate::support::{Case, Need, test_case};
+use crate::volume::disk::{EXT4, Fs, clean, dirty, has_marker, restore, said, sandbox};
+use crate::volume::journals::{is_complete, ordinary};
 
 pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] =
         &[Need::Root, Need::Loop, Need::Filesystem("ext4"), Need::Program("strace")];
     vec![
-        case("the_mount_is_private_read_only_nosuid_nodev_noexec", EXT4, attributes),
-        case("a_read_only_mount_of_the_same_device_is_reused", EXT4, reused),
-        case("a_mount_without_journal_is_not_trusted_when_reused", EXT4, reused_without_journal),
-        case("an_earlier_mount_without_journal_is_used_again", EXT4, earlier),
-        case("an_earlier_mount_of_an_image_is_used_again", EXT4, earlier_image),
-        case("unmount_leaves_a_writable_mount_alone", &[Need::Root], unmount_writable),
-        case("a_mount_of_something_else_is_left_alone", EXT4, something_else),
-        case("a_device_mounted_for_writing_is_refused", EXT4, mounted_for_writing),
-        case("a_link_on_the_way_to_the_mount_point_is_not_followed", EXT4, link),
-        case("a_mount_point_that_cannot_be_made_hinders_nothing", EXT4, read_only_root),
-        case("unmount_undoes_it_and_frees_loop_devices", EXT4, unmount),
-        case("kernels_without_the_new_mount_calls", STRACE, old_kernel),
-        case("kernels_without_the_new_mount_calls_and_a_dirty_device", STRACE, old_kernel_stale),
+        test_case!(the_mount_is_private_read_only_nosuid_nodev_noexec, EXT4),
+        test_case!(a_read_only_mount_of_the_same_device_is_reused, EXT4),
+        test_case!(a_mount_without_journal_is_not_trusted_when_reused, EXT4),
+        test_case!(an_earlier_mount_without_journal_is_used_again, EXT4),
+        test_case!(an_earlier_mount_of_an_image_is_used_again, EXT4),
+        test_case!(unmount_leaves_a_writable_mount_alone, &[Need::Root]),
+        test_case!(a_mount_of_something_else_is_left_alone, EXT4),
+        test_case!(a_device_mounted_for_writing_is_refused, EXT4),
+        test_case!(a_link_on_the_way_to_the_mount_point_is_not_followed, EXT4),
+        test_case!(a_mount_point_that_cannot_be_made_hinders_nothing, EXT4),
+        test_case!(unmount_undoes_it_and_frees_loop_devices, EXT4),
+        test_case!(kernels_without_the_new_mount_calls, STRACE),
+        test_case!(kernels_without_the_new_mount_calls_and_a_dirty_device, STRACE),
     ]
 }
 
-fn attributes() {
+fn the_mount_is_private_read_only_nosuid_nodev_noexec() {
     let (image, _) = clean(Fs::Ext4);
     let device = LoopDevice::of(image.path(), &[]);
     let sandbox = sandbox(&device);
@@ -37,7 +37,7 @@ fn attributes() {
     assert_eq!(fields[6], "-", "it is propagated: {mounts}");
 }
 
-fn reused() {
+fn a_read_only_mount_of_the_same_device_is_reused() {
     let (image, manifest) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = sandbox(&device);
@@ -48,7 +48,7 @@ fn reused() {
     assert_eq!(sandbox.sh("grep -c ' /mnt' /proc/mounts"), "1\n");
 }
 
-fn reused_without_journal() {
+fn a_mount_without_journal_is_not_trusted_when_reused() {
     let volume = dirty(Fs::Ext4);
     let device = volume.copy.attach();
     let sandbox = sandbox(&device);
@@ -62,7 +62,7 @@ fn reused_without_journal() {
 }
 
 /// Twice in an incident, by hand: the second run must not pile up mounts.
-fn earlier() {
+fn an_earlier_mount_without_journal_is_used_again() {
     let volume = dirty(Fs::Ext4);
     let device = LoopDevice::of(volume.copy.path(), &["--read-only"]);
     let (sandbox, first) = restore(&device);
@@ -73,7 +73,7 @@ fn earlier() {
     assert_eq!(sandbox.sh("grep ' /mnt' /proc/mounts"), mounts);
 }
 
-fn earlier_image() {
+fn an_earlier_mount_of_an_image_is_used_again() {
     let volume = dirty(Fs::Ext4);
     let sandbox = Sandbox::new();
     std::fs::copy(volume.copy.path(), sandbox.path("/tmp/image")).unwrap();
@@ -88,7 +88,7 @@ fn earlier_image() {
     assert_eq!(said(&other).last().unwrap(), "mounted /tmp/other at /mnt/restore.1 (ro)");
 }
 
-fn unmount_writable() {
+fn unmount_leaves_a_writable_mount_alone() {
     let sandbox = Sandbox::new();
     sandbox.sh("mkdir /mnt/restore; mount -t tmpfs mine /mnt/restore");
     let outcome = sandbox.program().args(["restore", "--unmount"]).run();
@@ -98,7 +98,7 @@ fn unmount_writable() {
     assert_eq!(sandbox.sh("grep -c ' /mnt/restore ' /proc/mounts"), "1\n");
 }
 
-fn something_else() {
+fn a_mount_of_something_else_is_left_alone() {
     let (image, manifest) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = sandbox(&device);
@@ -119,7 +119,7 @@ fn something_else() {
     assert_eq!(mounts, "/mnt/restore tmpfs\n");
 }
 
-fn mounted_for_writing() {
+fn a_device_mounted_for_writing_is_refused() {
     let (image, _) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = sandbox(&device);
@@ -136,7 +136,7 @@ fn mounted_for_writing() {
     assert!(!has_marker(&sandbox));
 }
 
-fn link() {
+fn a_link_on_the_way_to_the_mount_point_is_not_followed() {
     let (image, manifest) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = sandbox(&device);
@@ -150,7 +150,7 @@ fn link() {
     assert_eq!(sandbox.sh("grep -c ' /tmp ' /proc/mounts || :"), "0\n");
 }
 
-fn read_only_root() {
+fn a_mount_point_that_cannot_be_made_hinders_nothing() {
     let (image, manifest) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = sandbox(&device);
@@ -163,7 +163,7 @@ fn read_only_root() {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
-fn unmount() {
+fn unmount_undoes_it_and_frees_loop_devices() {
     let volume = dirty(Fs::Ext4);
     let device = LoopDevice::of(volume.copy.path(), &["--read-only"]);
     let (sandbox, _) = restore(&device);
@@ -194,7 +194,7 @@ fn on_an_old_kernel(sandbox: &Sandbox) -> crate::support::sandbox::Outcome {
         .run()
 }
 
-fn old_kernel() {
+fn kernels_without_the_new_mount_calls() {
     let (image, manifest) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = sandbox(&device);
@@ -205,7 +205,7 @@ fn old_kernel() {
     assert!(options.starts_with("ro,nosuid,nodev,noexec"), "{options}");
 }
 
-fn old_kernel_stale() {
+fn kernels_without_the_new_mount_calls_and_a_dirty_device() {
     let volume = dirty(Fs::Ext4);
     let device = LoopDevice::of(volume.copy.path(), &["--read-only"]);
     let sandbox = sandbox(&device);

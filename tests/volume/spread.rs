@@ -3,28 +3,28 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::disk::{BTRFS, EXT4, Fs, has_marker, put, said, sandbox};
 use crate::support::sandbox::{Image, LoopDevice, Outcome, Sandbox};
-use crate::support::{Case, Need, case, ok};
+use crate::support::{Case, Need, case, ok, test_case};
+use crate::volume::disk::{BTRFS, EXT4, Fs, has_marker, put, said, sandbox};
 
 pub fn cases() -> Vec<Case> {
     const LUKS: &[Need] =
         &[Need::Root, Need::Loop, Need::Filesystem("ext4"), Need::Program("cryptsetup")];
     vec![
-        case("a_default_subvolume_of_any_name", BTRFS, other_name),
-        case("the_default_subvolume_comes_before_the_top", BTRFS, default_first),
-        case("subvolumes_as_fedora_has_them", BTRFS, fedora),
-        case("subvolumes_as_ubuntu_has_them", BTRFS, ubuntu),
-        case("subvolumes_as_opensuse_has_them", BTRFS, opensuse),
-        case("a_path_that_is_a_subvolume_of_its_own", BTRFS, own_subvolume),
-        case("one_of_several_subvolumes_is_not_guessed", BTRFS, ambiguous),
-        case("a_kept_snapshot_comes_after_what_is_written_to", BTRFS, kept),
-        case("a_link_in_the_first_tree_is_not_passed_over", BTRFS, link),
+        test_case!(a_default_subvolume_of_any_name, BTRFS),
+        test_case!(the_default_subvolume_comes_before_the_top, BTRFS),
+        test_case!(subvolumes_as_fedora_has_them, BTRFS),
+        test_case!(subvolumes_as_ubuntu_has_them, BTRFS),
+        test_case!(subvolumes_as_opensuse_has_them, BTRFS),
+        test_case!(a_path_that_is_a_subvolume_of_its_own, BTRFS),
+        test_case!(one_of_several_subvolumes_is_not_guessed, BTRFS),
+        test_case!(a_kept_snapshot_comes_after_what_is_written_to, BTRFS),
+        test_case!(a_link_in_the_first_tree_is_not_passed_over, BTRFS),
         case("home_on_another_partition", EXT4, || home(64, 96)),
         case("home_on_another_and_smaller_partition", EXT4, || home(96, 64)),
-        case("a_partition_named_after_its_mount_point", EXT4, named),
-        case("a_path_may_be_on_a_partition_that_cannot_be_read", LUKS, locked),
-        case("a_missing_path_on_the_only_file_system_is_absent", EXT4, absent),
+        test_case!(a_partition_named_after_its_mount_point, EXT4),
+        test_case!(a_path_may_be_on_a_partition_that_cannot_be_read, LUKS),
+        test_case!(a_missing_path_on_the_only_file_system_is_absent, EXT4),
     ]
 }
 
@@ -61,7 +61,7 @@ fn is_spread(sandbox: &Sandbox, outcome: &Outcome, sources: [&str; 3]) {
     assert_eq!(sandbox.sh("grep ' /mnt' /proc/mounts | cut -d' ' -f2"), "/mnt/restore\n");
 }
 
-fn other_name() {
+fn a_default_subvolume_of_any_name() {
     let device = btrfs(&format!(
         "btrfs -q subvolume create deep; btrfs -q subvolume create deep/machine; \
          btrfs subvolume set-default deep/machine; cd deep/machine; {}",
@@ -76,7 +76,7 @@ fn other_name() {
     is_spread(&sandbox, &outcome, [&configs, &workspace, &claude]);
 }
 
-fn default_first() {
+fn the_default_subvolume_comes_before_the_top() {
     let device = btrfs(&format!(
         "{all} echo old > workspace/file; btrfs -q subvolume create work; \
          btrfs subvolume set-default work; cd work; {all}",
@@ -86,7 +86,7 @@ fn default_first() {
     assert_eq!(sandbox.sh("cat /workspace/file"), "workspace\n", "{outcome:?}");
 }
 
-fn fedora() {
+fn subvolumes_as_fedora_has_them() {
     let device = btrfs(&format!(
         "btrfs -q subvolume create root; btrfs -q subvolume create home; \
          (cd root; mkdir home; {}) && (cd home; {})",
@@ -105,7 +105,7 @@ fn fedora() {
     );
 }
 
-fn ubuntu() {
+fn subvolumes_as_ubuntu_has_them() {
     let device = btrfs(&format!(
         "btrfs -q subvolume create @; btrfs -q subvolume create @home; \
          (cd @; mkdir home; {}) && (cd @home; {})",
@@ -123,7 +123,7 @@ fn ubuntu() {
 }
 
 /// The root is a snapshot of itself; older ones lie beside it.
-fn opensuse() {
+fn subvolumes_as_opensuse_has_them() {
     let device = btrfs(&format!(
         "btrfs -q subvolume create @; btrfs -q subvolume create @/home; \
          btrfs -q subvolume create @/.snapshots; \
@@ -147,7 +147,7 @@ fn opensuse() {
     assert_eq!(sandbox.sh("cat /workspace/file"), "2\n");
 }
 
-fn own_subvolume() {
+fn a_path_that_is_a_subvolume_of_its_own() {
     let device = btrfs(&format!(
         "{} btrfs -q subvolume create @workspace; echo a > @workspace/file",
         fill(&["configs", "home/agent/.claude"])
@@ -160,7 +160,7 @@ fn own_subvolume() {
     );
 }
 
-fn ambiguous() {
+fn one_of_several_subvolumes_is_not_guessed() {
     let device = btrfs(&format!(
         "for s in one two; do btrfs -q subvolume create $s; (cd $s; {}); done; {}",
         fill(&["workspace"]).trim_end_matches("; "),
@@ -177,7 +177,7 @@ fn ambiguous() {
     assert_eq!(sandbox.sh("ls -A /workspace"), "");
 }
 
-fn kept() {
+fn a_kept_snapshot_comes_after_what_is_written_to() {
     let device = btrfs(&format!(
         "btrfs -q subvolume create live; (cd live; {}; echo old > workspace/file); \
          btrfs -q subvolume snapshot -r live a-monday; btrfs -q subvolume snapshot -r live b-tuesday; \
@@ -190,7 +190,7 @@ fn kept() {
 }
 
 /// The agent of an earlier life could have put it there; what lies below is older.
-fn link() {
+fn a_link_in_the_first_tree_is_not_passed_over() {
     let device = btrfs(&format!(
         "btrfs -q subvolume create live; btrfs subvolume set-default live; \
          (cd live; {}; mkdir -p home/agent; ln -s /etc home/agent/.claude); {}",
@@ -246,7 +246,7 @@ fn home(root: u64, home: u64) {
     assert!(sandbox.path("/mnt/restore/configs").exists());
 }
 
-fn named() {
+fn a_partition_named_after_its_mount_point() {
     let root = ext4(64, &fill(&["configs", "home/agent/.claude"]));
     let work = ext4(96, "echo a > file");
     let other = ext4(32, "echo b > file");
@@ -264,7 +264,7 @@ fn named() {
     assert_eq!(sandbox.sh("cat /workspace/file"), "a\n");
 }
 
-fn locked() {
+fn a_path_may_be_on_a_partition_that_cannot_be_read() {
     use std::io::Write as _;
     let root = ext4(64, &fill(&["configs", "workspace"]));
     let home = Image::new(16 << 20);
@@ -287,7 +287,7 @@ fn locked() {
     assert_eq!(outcome.status, 23, "{outcome:?}");
 }
 
-fn absent() {
+fn a_missing_path_on_the_only_file_system_is_absent() {
     let root = ext4(64, &fill(&["configs", "workspace"]));
     let (_sandbox, outcome) = restore(&disk(&[(root.path(), "root")]));
     let line = "MOLECULE-RESTORE: source /mnt/restore/home/agent/.claude absent — skipping (likely \

@@ -1,25 +1,25 @@
 //! What cannot be looked at is neither there nor absent: the restore fails, and loses nothing.
 
-use crate::disk::{EXT4, Fs, clean, dirty, has_marker, landed, said, sandbox};
-use crate::journals::is_complete;
 use crate::support::sandbox::{Image, LoopDevice, Outcome, PROGRAM_INSIDE, Sandbox};
-use crate::support::{Case, Need, case, ok};
+use crate::support::{Case, Need, ok, test_case};
+use crate::volume::disk::{EXT4, Fs, clean, dirty, has_marker, landed, said, sandbox};
+use crate::volume::journals::is_complete;
 
 pub fn cases() -> Vec<Case> {
     const STRACE: &[Need] =
         &[Need::Root, Need::Loop, Need::Filesystem("ext4"), Need::Program("strace")];
     vec![
-        case("a_device_that_cannot_be_opened_is_not_absent", STRACE, failing_device),
-        case("a_device_that_stumbles_is_asked_again", STRACE, stumbling_device),
-        case("disks_that_cannot_be_listed_are_not_absent", STRACE, failing_list),
-        case("a_list_of_disks_that_stumbles_is_asked_again", STRACE, stumbling_list),
-        case("loop_devices_that_the_container_may_not_use", STRACE, forbidden_loops),
-        case("loop_devices_that_the_kernel_does_not_have", EXT4, no_loops),
-        case("a_shared_mount_without_mountinfo_is_no_good_copy", STRACE, unclear_journal),
-        case("a_use_of_the_device_that_cannot_be_told", STRACE, unclear_use),
-        case("of_two_copies_one_whose_use_cannot_be_told_is_not_passed_over", STRACE, unclear_copy),
-        case("an_earlier_mount_that_cannot_be_told_is_not_used", STRACE, unclear_earlier),
-        case("a_directory_of_the_source_that_cannot_be_opened", STRACE, unclear_path),
+        test_case!(a_device_that_cannot_be_opened_is_not_absent, STRACE),
+        test_case!(a_device_that_stumbles_is_asked_again, STRACE),
+        test_case!(disks_that_cannot_be_listed_are_not_absent, STRACE),
+        test_case!(a_list_of_disks_that_stumbles_is_asked_again, STRACE),
+        test_case!(loop_devices_that_the_container_may_not_use, STRACE),
+        test_case!(loop_devices_that_the_kernel_does_not_have, EXT4),
+        test_case!(a_shared_mount_without_mountinfo_is_no_good_copy, STRACE),
+        test_case!(a_use_of_the_device_that_cannot_be_told, STRACE),
+        test_case!(of_two_copies_one_whose_use_cannot_be_told_is_not_passed_over, STRACE),
+        test_case!(an_earlier_mount_that_cannot_be_told_is_not_used, STRACE),
+        test_case!(a_directory_of_the_source_that_cannot_be_opened, STRACE),
     ]
 }
 
@@ -42,7 +42,7 @@ fn is_untouched(sandbox: &Sandbox, outcome: &Outcome) {
     assert_eq!(sandbox.sh("ls -A /configs /workspace"), "/configs:\n\n/workspace:\n");
 }
 
-fn failing_device() {
+fn a_device_that_cannot_be_opened_is_not_absent() {
     let device = clean(Fs::Ext4).0.attach();
     for errno in ["EIO", "ENOMEM", "EMFILE", "EACCES"] {
         let sandbox = sandbox(&device);
@@ -55,7 +55,7 @@ fn failing_device() {
     }
 }
 
-fn stumbling_device() {
+fn a_device_that_stumbles_is_asked_again() {
     let (image, manifest) = clean(Fs::Ext4);
     let device = image.attach();
     for (errno, count) in [("EIO", 2), ("EINTR", 20)] {
@@ -67,7 +67,7 @@ fn stumbling_device() {
     }
 }
 
-fn failing_list() {
+fn disks_that_cannot_be_listed_are_not_absent() {
     let sandbox = Sandbox::new();
     let outcome = with_faults(&sandbox, "/sys/class/block", "error=EIO", &[]);
     let said = said(&outcome);
@@ -77,7 +77,7 @@ fn failing_list() {
     is_untouched(&sandbox, &outcome);
 }
 
-fn stumbling_list() {
+fn a_list_of_disks_that_stumbles_is_asked_again() {
     let sandbox = Sandbox::new();
     let outcome = with_faults(&sandbox, "/sys/class/block", "error=EIO:when=1..3", &[]);
     let line = "no /dev/xvdb — first-time provision or no backup snapshot, skipping";
@@ -85,7 +85,7 @@ fn stumbling_list() {
     assert_eq!(injected(&sandbox), 3);
 }
 
-fn forbidden_loops() {
+fn loop_devices_that_the_container_may_not_use() {
     let (image, _) = clean(Fs::Ext4);
     let sandbox = Sandbox::new();
     std::fs::copy(image.path(), sandbox.path("/tmp/image")).unwrap();
@@ -101,7 +101,7 @@ fn forbidden_loops() {
     is_untouched(&sandbox, &outcome);
 }
 
-fn no_loops() {
+fn loop_devices_that_the_kernel_does_not_have() {
     let (image, _) = clean(Fs::Ext4);
     let sandbox = Sandbox::with("umount -l sys; mount -t tmpfs empty sys");
     std::fs::copy(image.path(), sandbox.path("/tmp/image")).unwrap();
@@ -128,7 +128,7 @@ fn is_stale(sandbox: &Sandbox, outcome: &Outcome) {
     assert!(outcome.stdout().contains("WARN /workspace was restored from a stale copy"));
 }
 
-fn unclear_journal() {
+fn a_shared_mount_without_mountinfo_is_no_good_copy() {
     let (_device, sandbox, _) = mounted_elsewhere("ro,noload");
     let outcome = with_faults(&sandbox, "mountinfo", "error=EIO", &["--force"]);
     let warning = "WARN the file system at /mnt/restore was mounted before, perhaps without its \
@@ -138,7 +138,7 @@ fn unclear_journal() {
 }
 
 /// The mount that is in use is the device's, and the look at its use fails: mountinfo decides.
-fn unclear_use() {
+fn a_use_of_the_device_that_cannot_be_told() {
     for (options, good) in [("ro", true), ("ro,noload", false)] {
         let (_device, sandbox, manifest) = mounted_elsewhere(options);
         let sandbox_path = "/dev/xvdb";
@@ -157,7 +157,7 @@ fn unclear_use() {
     }
 }
 
-fn unclear_copy() {
+fn of_two_copies_one_whose_use_cannot_be_told_is_not_passed_over() {
     let (image, _) = clean(Fs::Ext4);
     let copy = Image::new(0);
     std::fs::copy(image.path(), copy.path()).unwrap();
@@ -180,7 +180,7 @@ fn unclear_copy() {
 }
 
 /// Mounting the file once more does no harm.
-fn unclear_earlier() {
+fn an_earlier_mount_that_cannot_be_told_is_not_used() {
     let (image, manifest) = clean(Fs::Ext4);
     let sandbox = Sandbox::new();
     std::fs::copy(image.path(), sandbox.path("/tmp/image")).unwrap();
@@ -197,7 +197,7 @@ fn unclear_earlier() {
 }
 
 /// The kernel says EIO for one directory on the way: that path fails, and no other.
-fn unclear_path() {
+fn a_directory_of_the_source_that_cannot_be_opened() {
     let (image, _) = clean(Fs::Ext4);
     let device = image.attach();
     let sandbox = sandbox(&device);

@@ -2,27 +2,27 @@
 
 use std::process::{Command, Stdio};
 
-use crate::disk::{LOOP, has_marker, restore, said, sandbox};
 use crate::support::sandbox::{Image, Outcome, Sandbox};
-use crate::support::{Case, Need, case, ok};
+use crate::support::{Case, Need, ok, test_case};
+use crate::volume::disk::{LOOP, has_marker, restore, said, sandbox};
 
 pub fn cases() -> Vec<Case> {
     const LUKS: &[Need] = &[Need::Root, Need::Loop, Need::Program("cryptsetup")];
     const LVM: &[Need] = &[Need::Root, Need::Loop, Need::Program("pvcreate")];
     vec![
-        case("zeros_are_raw", LOOP, zeros),
-        case("random_bytes_are_raw", LOOP, random),
-        case("a_device_of_one_sector_is_raw", LOOP, tiny),
-        case("luks_is_named", LUKS, luks),
-        case("a_partition_with_luks_is_named", LUKS, luks_partition),
-        case("lvm_is_named", LVM, lvm),
-        case("a_raid_member_is_named", LOOP, raid),
-        case("swap_is_named", LOOP, swap),
-        case("vfat_without_a_driver_fails_to_mount", LOOP, vfat),
-        case("no_device_is_no_error", &[Need::Root], no_device),
-        case("a_regular_file_at_the_default_name_is_no_device", &[Need::Root], regular_file),
-        case("a_character_device_is_no_device", &[Need::Root], character_device),
-        case("without_the_right_to_mount_the_boot_goes_on", LOOP, no_right),
+        test_case!(zeros_are_raw, LOOP),
+        test_case!(random_bytes_are_raw, LOOP),
+        test_case!(a_device_of_one_sector_is_raw, LOOP),
+        test_case!(luks_is_named, LUKS),
+        test_case!(a_partition_with_luks_is_named, LUKS),
+        test_case!(lvm_is_named, LVM),
+        test_case!(a_raid_member_is_named, LOOP),
+        test_case!(swap_is_named, LOOP),
+        test_case!(vfat_without_a_driver_fails_to_mount, LOOP),
+        test_case!(no_device_is_no_error, &[Need::Root]),
+        test_case!(a_regular_file_at_the_default_name_is_no_device, &[Need::Root]),
+        test_case!(a_character_device_is_no_device, &[Need::Root]),
+        test_case!(without_the_right_to_mount_the_boot_goes_on, LOOP),
     ]
 }
 
@@ -43,11 +43,11 @@ fn raw(image: Image) {
     is_untouched(&sandbox, &outcome);
 }
 
-fn zeros() {
+fn zeros_are_raw() {
     raw(Image::new(64 << 20));
 }
 
-fn random() {
+fn random_bytes_are_raw() {
     use std::io::Write as _;
     let image = Image::new(4 << 20);
     // A fixed sequence (xorshift), so that a failure can be repeated.
@@ -65,7 +65,7 @@ fn random() {
     raw(image);
 }
 
-fn tiny() {
+fn a_device_of_one_sector_is_raw() {
     raw(Image::new(512));
 }
 
@@ -98,14 +98,14 @@ fn luks_image(mebibytes: u64) -> Image {
     image
 }
 
-fn luks() {
+fn luks_is_named() {
     named(luks_image(16), "crypto_LUKS", "it is encrypted with LUKS, no key is known");
 }
 
-fn luks_partition() {
+fn a_partition_with_luks_is_named() {
     let disk = Image::new(64 << 20);
     ok(Command::new("sgdisk").args(["-n1:2048:+16M", "-t1:8309"]).arg(disk.path()));
-    crate::disk::put(disk.path(), 1 << 20, luks_image(16).path());
+    crate::volume::disk::put(disk.path(), 1 << 20, luks_image(16).path());
     let (sandbox, outcome) = restore(&disk.attach());
     let said = said(&outcome);
     assert_eq!(said[1], "/dev/xvdb has a gpt partition table with 1 partition(s)");
@@ -116,7 +116,7 @@ fn luks_partition() {
     is_untouched(&sandbox, &outcome);
 }
 
-fn lvm() {
+fn lvm_is_named() {
     let image = Image::new(32 << 20);
     // On the file itself, so that the machine's LVM never sees a device.
     let config = "devices { scan=[\"/dev\"] use_devicesfile=0 }";
@@ -130,7 +130,7 @@ fn lvm() {
 }
 
 /// A version 1.2 superblock as mdadm(8) writes it: the kernel here may have no md driver to make one.
-fn raid() {
+fn a_raid_member_is_named() {
     let image = Image::new(32 << 20);
     let mut block = vec![0_u8; 1024];
     let mut set = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
@@ -161,12 +161,12 @@ fn raid() {
     named(image, "linux_raid_member", "it is a member of a RAID array (md), no file system");
 }
 
-fn swap() {
+fn swap_is_named() {
     let image = Image::new(16 << 20).make("mkswap", ["-q"]);
     named(image, "swap", "it is swap space, no file system");
 }
 
-fn vfat() {
+fn vfat_without_a_driver_fails_to_mount() {
     let image = Image::new(16 << 20).make("mkfs.vfat", ["-n", "DATA"]);
     let (sandbox, outcome) = restore(&image.attach());
     let said = said(&outcome);
@@ -183,7 +183,7 @@ fn vfat() {
 
 const NO_DEVICE: &str = "no /dev/xvdb — first-time provision or no backup snapshot, skipping";
 
-fn no_device() {
+fn no_device_is_no_error() {
     let sandbox = Sandbox::new();
     let outcome = sandbox.program().arg("restore").run();
     assert_eq!(said(&outcome), [NO_DEVICE]);
@@ -191,7 +191,7 @@ fn no_device() {
     is_untouched(&sandbox, &outcome);
 }
 
-fn regular_file() {
+fn a_regular_file_at_the_default_name_is_no_device() {
     let sandbox = Sandbox::new();
     sandbox.sh("dd if=/dev/zero of=/dev/xvdb bs=1M count=1 status=none");
     let outcome = sandbox.program().arg("restore").run();
@@ -199,7 +199,7 @@ fn regular_file() {
     is_untouched(&sandbox, &outcome);
 }
 
-fn character_device() {
+fn a_character_device_is_no_device() {
     let sandbox = Sandbox::new();
     sandbox.sh("mknod /dev/xvdb c 1 3");
     let outcome = sandbox.program().arg("restore").run();
@@ -207,9 +207,9 @@ fn character_device() {
     is_untouched(&sandbox, &outcome);
 }
 
-fn no_right() {
+fn without_the_right_to_mount_the_boot_goes_on() {
     const CAP_SYS_ADMIN: u32 = 21;
-    let (image, _) = crate::disk::clean(crate::disk::Fs::Ext4);
+    let (image, _) = crate::volume::disk::clean(crate::volume::disk::Fs::Ext4);
     let device = image.attach();
     let sandbox = sandbox(&device);
     let outcome = sandbox.program().arg("restore").drop_capability(CAP_SYS_ADMIN).run();

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, escape};
 use molecule_tools::fs::Dir;
-use molecule_tools::volume::device::{Device, Node, Nodes};
-use molecule_tools::volume::discover::{self, Disk, Mounts, Selection, Why};
+use molecule_tools::volume::device::{AcceptedDevice, Device};
+use molecule_tools::volume::discover::{self, DiskSelection, Mounts, SelectionReason, WholeDisk};
 use molecule_tools::volume::look;
+use molecule_tools::volume::nodes::{DeviceNode, DeviceNodes};
 use molecule_tools::volume::probe::{self, Probe};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-use super::DEFAULT_DEVICE;
+use super::request::DEFAULT_DEVICE;
 
 const SYSFS: &str = "/sys";
 
@@ -26,8 +27,8 @@ pub struct Located {
     pub partition: Option<u32>,
     /// In a word, for the report.
     pub why: &'static str,
-    /// Nodes of the partitions the kernel knows: start and size in bytes, name, node.
-    parts: Vec<(u64, u64, String, Node)>,
+    /// DeviceNodes of the partitions the kernel knows: start and size in bytes, name, node.
+    parts: Vec<(u64, u64, String, DeviceNode)>,
     name: String,
 }
 
@@ -37,7 +38,7 @@ pub struct Located {
 /// `mount_point` is where an earlier restore has mounted what it found: that is no use of a disk.
 pub fn locate(
     request: &OsStr,
-    nodes: &Nodes,
+    nodes: &DeviceNodes,
     mount_point: &Path,
 ) -> Result<Option<Located>, String> {
     let text = request.to_string_lossy();
@@ -54,7 +55,11 @@ pub fn locate(
         return select(selection, &text, nodes);
     }
     let path = usual_path(path);
-    match Device::open(&path, path != Path::new(DEFAULT_DEVICE)) {
+    let accepted = match path == Path::new(DEFAULT_DEVICE) {
+        true => AcceptedDevice::Block,
+        false => AcceptedDevice::BlockOrImage,
+    };
+    match Device::open(&path, accepted) {
         Ok(Some(device)) => return Ok(Some(Located::new(device, "name", nodes))),
         Ok(None) => {}
         Err(error) => match error.errno() {
@@ -73,8 +78,8 @@ pub fn locate(
     };
     let mounts = mounts(mount_point);
     let disks = disks(&mounts, |disk| discover::is_relevant(disk, name))?;
-    let identify = |disk: &Disk| identify(disk, nodes);
-    let busy = |disk: &Disk| is_busy(disk, nodes, &mounts);
+    let identify = |disk: &WholeDisk| identify(disk, nodes);
+    let busy = |disk: &WholeDisk| is_busy(disk, nodes, &mounts);
     select(discover::by_name(name, &disks, &identify, &busy), &text, nodes)
 }
 
@@ -91,44 +96,48 @@ fn usual_path(path: &Path) -> PathBuf {
     }
 }
 
-fn select(selection: Selection, request: &str, nodes: &Nodes) -> Result<Option<Located>, String> {
+fn select(
+    selection: DiskSelection,
+    request: &str,
+    nodes: &DeviceNodes,
+) -> Result<Option<Located>, String> {
     let request = escape(request);
     match selection {
-        Selection::None => Ok(None),
-        Selection::Several(disks) => {
+        DiskSelection::None => Ok(None),
+        DiskSelection::Several(disks) => {
             warn!(
                 "{request} could be any of {} disks, taking none; name one with --device or \
                  MOLECULE_RESTORE_DEVICE",
                 disks.len()
             );
             for disk in &disks {
-                info!("candidate {}", discover::describe(disk));
+                info!("candidate {}", discover::describe_disk(disk));
             }
             Err(format!("{request} could be any of {} disks", disks.len()))
         }
-        Selection::Unclear(disks, reason) => {
+        DiskSelection::Unclear(disks, reason) => {
             warn!("{reason}; whether {request} is there cannot be told");
             for disk in &disks {
-                info!("not looked at: {}", discover::describe(disk));
+                info!("not looked at: {}", discover::describe_disk(disk));
             }
             Err(reason)
         }
-        Selection::Taken(disk, why) => {
-            let about = discover::describe(&disk);
+        DiskSelection::Taken(disk, why) => {
+            let about = discover::describe_disk(&disk);
             let word = match &why {
-                Why::KernelName => {
+                SelectionReason::KernelName => {
                     info!("{request} is {about}: the kernel has a disk of that name");
                     "kernel name"
                 }
-                Why::Record(name) => {
+                SelectionReason::Record(name) => {
                     info!("{request} is {about}: its controller says it was attached as {name}");
                     "nvme record"
                 }
-                Why::Serial => {
+                SelectionReason::Serial => {
                     info!("{request} is {about}: its serial number is the volume id");
                     "serial"
                 }
-                Why::OnlySpare(record) => {
+                SelectionReason::OnlySpare(record) => {
                     let record = match record {
                         Some(name) => format!("its controller says it was attached as {name}"),
                         None => "its controller tells no name".into(),
@@ -145,7 +154,11 @@ fn select(selection: Selection, request: &str, nodes: &Nodes) -> Result<Option<L
     }
 }
 
-fn open(disk: &Disk, why: &'static str, nodes: &Nodes) -> Result<Option<Located>, String> {
+fn open(
+    disk: &WholeDisk,
+    why: &'static str,
+    nodes: &DeviceNodes,
+) -> Result<Option<Located>, String> {
     match Device::open_number(nodes, &disk.name, disk.number) {
         Ok(device) => Ok(Some(Located::new(device, why, nodes))),
         Err(error) => {
@@ -157,18 +170,18 @@ fn open(disk: &Disk, why: &'static str, nodes: &Nodes) -> Result<Option<Located>
 
 /// What is on a disk that has the identifier: the whole of it, or a partition.
 struct Match {
-    disk: Disk,
+    disk: WholeDisk,
     partition: Option<u32>,
 }
 
 fn by_identifier(
     key: &str,
     value: &str,
-    nodes: &Nodes,
+    nodes: &DeviceNodes,
     mounts: &Mounts,
 ) -> Result<Option<Located>, String> {
     let mut matches: Vec<Match> = Vec::new();
-    let mut unclear: Vec<Disk> = Vec::new();
+    let mut unclear: Vec<WholeDisk> = Vec::new();
     let mut reason = None;
     for disk in disks(mounts, |_| true)? {
         let found = Device::open_number(nodes, &disk.name, disk.number)
@@ -191,7 +204,7 @@ fn by_identifier(
         matches.extend(hits.into_iter().map(|partition| Match { disk: disk.clone(), partition }));
     }
     if let (true, Some(reason)) = (matches.is_empty(), reason) {
-        return select(Selection::Unclear(unclear, reason), &format!("{key}={value}"), nodes);
+        return select(DiskSelection::Unclear(unclear, reason), &format!("{key}={value}"), nodes);
     }
     // A snapshot has the identifier of the original, which may be in use on the same machine.
     if matches.len() > 1 {
@@ -213,11 +226,11 @@ fn by_identifier(
     let shown = escape(value);
     if matches.len() > 1 {
         let disks = matches.into_iter().map(|it| it.disk).collect();
-        return select(Selection::Several(disks), &format!("{key}={value}"), nodes);
+        return select(DiskSelection::Several(disks), &format!("{key}={value}"), nodes);
     }
     let Some(found) = matches.pop() else { return Ok(None) };
     let part = found.partition.map_or(String::new(), |number| format!(" partition {number} of"));
-    info!("{key}={shown} is{part} {}", discover::describe(&found.disk));
+    info!("{key}={shown} is{part} {}", discover::describe_disk(&found.disk));
     let located = open(&found.disk, "identifier", nodes)?;
     Ok(located.map(|located| Located { partition: found.partition, ..located }))
 }
@@ -251,7 +264,7 @@ fn mounts(mount_point: &Path) -> Mounts {
 }
 
 /// The disks there are; the reason, said, if that cannot be told.
-fn disks(mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, String> {
+fn disks(mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Result<Vec<WholeDisk>, String> {
     match discover::disks(Path::new(SYSFS), mounts, wanted) {
         Ok(disks) => Ok(disks),
         Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => {
@@ -266,9 +279,9 @@ fn disks(mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, St
 }
 
 fn identify(
-    disk: &Disk,
-    nodes: &Nodes,
-) -> molecule_tools::error::Result<Option<discover::Identify>> {
+    disk: &WholeDisk,
+    nodes: &DeviceNodes,
+) -> molecule_tools::error::Result<Option<discover::ControllerRecord>> {
     let device = Device::open_number(nodes, &disk.name, disk.number)?;
     discover::identify(&device).map_err(|errno| Error::os("identify", device.shown(), errno))
 }
@@ -276,17 +289,21 @@ fn identify(
 /// Whether the kernel refuses to lend the disk exclusively: then it or a partition of it is mounted,
 /// in whatever mount namespace, or built upon, or swapped to. The mount of an earlier restore holds it
 /// like any other, and is not what is asked for.
-fn is_busy(disk: &Disk, nodes: &Nodes, mounts: &Mounts) -> molecule_tools::error::Result<bool> {
-    if mounts.has_own(disk) {
+fn is_busy(
+    disk: &WholeDisk,
+    nodes: &DeviceNodes,
+    mounts: &Mounts,
+) -> molecule_tools::error::Result<bool> {
+    if disk.is_mounted_by_restore(mounts) {
         return Ok(false);
     }
     Device::open_number(nodes, &disk.name, disk.number)?.is_claimed()
 }
 
 impl Located {
-    fn new(device: Device, why: &'static str, nodes: &Nodes) -> Self {
+    fn new(device: Device, why: &'static str, nodes: &DeviceNodes) -> Self {
         let sysfs = Path::new(SYSFS);
-        let name = device.number().and_then(|number| discover::name(sysfs, number));
+        let name = device.number().and_then(|number| discover::kernel_name(sysfs, number));
         let name = name.unwrap_or_default();
         let disks = discover::disks(sysfs, &Mounts::default(), |disk| disk == name);
         let known = disks.unwrap_or_default().pop().map(|disk| disk.partitions);
@@ -303,12 +320,12 @@ impl Located {
     }
 
     /// The block device itself, with its kernel name; none for an image file.
-    pub fn whole(&self) -> Option<(String, Node)> {
+    pub fn whole(&self) -> Option<(String, DeviceNode)> {
         Some((self.name.clone(), self.device.node()?.clone()))
     }
 
     /// The kernel's own device of the partition that is exactly there, if it has one.
-    pub fn partition_at(&self, start: u64, size: u64) -> Option<(String, Node)> {
+    pub fn partition_at(&self, start: u64, size: u64) -> Option<(String, DeviceNode)> {
         let part = self.parts.iter().find(|part| (part.0, part.1) == (start, size))?;
         Some((part.2.clone(), part.3.clone()))
     }

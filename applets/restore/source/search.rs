@@ -4,15 +4,17 @@
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, escape};
-use molecule_tools::volume::device::Nodes;
-use molecule_tools::volume::mount::{self, Mounted, Place, Shown};
+use molecule_tools::volume::mount::{self, MountedVolume, ShownMount};
+use molecule_tools::volume::nodes::DeviceNodes;
+use molecule_tools::volume::place::MountPlace;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+use super::candidates::Candidate;
 use super::locate::Located;
+use super::request::Request;
 use super::subvolumes::{Hit, Subvolumes, below};
 use super::trees::{Found, Trees, Where};
-use super::{Candidate, Request};
 
 /// Most file systems that are mounted at once to find the restore set.
 const MOST: usize = 8;
@@ -21,8 +23,8 @@ const MOST: usize = 8;
 pub struct Search<'a> {
     pub request: &'a Request<'a>,
     pub located: &'a Located,
-    pub nodes: &'a Nodes,
-    pub place: Option<&'a Place>,
+    pub nodes: &'a DeviceNodes,
+    pub place: Option<&'a MountPlace>,
     /// The device in log lines.
     pub name: &'a str,
     /// Whether some of the device could not be read: there may be more on it than was found.
@@ -32,7 +34,7 @@ pub struct Search<'a> {
 /// A file system that was mounted.
 struct Volume<'a> {
     candidate: &'a Candidate<'a>,
-    mounted: Mounted,
+    mounted: MountedVolume,
     trees: Subvolumes,
     /// Whether it has one of the paths.
     holds: bool,
@@ -228,7 +230,7 @@ impl<'a> Search<'a> {
     }
 
     /// Puts the mount at the place it is wanted at.
-    fn show(&self, mounted: Mounted) -> Shown {
+    fn show(&self, mounted: MountedVolume) -> ShownMount {
         let shown = match self.place {
             Some(place) => mounted.show_at(place),
             None => mounted.keep(&Path::new("/").join(self.request.mount_point)),
@@ -238,7 +240,7 @@ impl<'a> Search<'a> {
     }
 
     /// For the report.
-    fn describe(&self, candidate: &Candidate<'_>, shown: &Shown) -> Value {
+    fn describe(&self, candidate: &Candidate<'_>, shown: &ShownMount) -> Value {
         json!({
             "requested": self.request.device.to_string_lossy(),
             "device": self.located.device.shown().to_string_lossy(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::Dir;
 use molecule_tools::volume::look::again_of;
-use molecule_tools::volume::mount::Passing;
+use molecule_tools::volume::mount::PassingMount;
 use rustix::io::Errno;
 
 /// The source of a restore: for each path of the restore set, the directory it is restored from.
@@ -15,7 +15,7 @@ pub struct Trees {
     top: PathBuf,
     found: Vec<(PathBuf, Where)>,
     /// Ends the mount, if it does not outlive the restore.
-    _passing: Option<Passing>,
+    _passing: Option<PassingMount>,
 }
 
 /// Where one path of the restore set is.
@@ -41,7 +41,7 @@ pub struct Found {
 }
 
 impl Trees {
-    pub fn new(top: PathBuf, found: Vec<(PathBuf, Where)>, passing: Option<Passing>) -> Self {
+    pub fn new(top: PathBuf, found: Vec<(PathBuf, Where)>, passing: Option<PassingMount>) -> Self {
         Self { top, found, _passing: passing }
     }
 

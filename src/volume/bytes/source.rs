@@ -5,12 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
-
-use crate::error::{Error, Result};
 
 /// Something that can be read at any position without being changed.
 pub trait ReadAt {
@@ -68,35 +65,6 @@ impl ReadAt for OwnedFd {
     fn sector_size(&self) -> u64 {
         self.as_fd().sector_size()
     }
-}
-
-/// Opens a block device or an image file that the operator named, for reading only; links in this
-/// path are the operator's own and are followed. Nothing else is opened: a fifo or a terminal would
-/// have effects.
-pub fn open(path: &Path) -> Result<OwnedFd> {
-    let fail = |errno| Error::os("open", path, errno);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let stat = rustix::fs::stat(path).map_err(|errno| match errno {
-        Errno::NOENT => fail(errno).hint("name the node that the kernel made, see lsblk"),
-        _ => fail(errno),
-    })?;
-    if !is_volume(stat.st_mode) {
-        return Err(not_a_volume(path));
-    }
-    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
-    match is_volume(rustix::fs::fstat(&fd).map_err(fail)?.st_mode) {
-        true => Ok(fd),
-        false => Err(not_a_volume(path)),
-    }
-}
-
-fn is_volume(mode: u32) -> bool {
-    matches!(FileType::from_raw_mode(mode), FileType::BlockDevice | FileType::RegularFile)
-}
-
-fn not_a_volume(path: &Path) -> Error {
-    Error::on("open", path, "it is neither a block device nor a regular file")
-        .hint("name a device node or an image file")
 }
 
 const BLOCK: u64 = 512;

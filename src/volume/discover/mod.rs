@@ -8,6 +8,8 @@ mod select;
 mod sysfs;
 
 pub use mounts::Mounts;
-pub use nvme::{Identify, identify};
-pub use select::{Selection, Why, by_name, by_volume_id, describe, is_relevant, size};
-pub use sysfs::{Disk, Partition, disks, name, number};
+pub use nvme::{ControllerRecord, identify};
+pub use select::{
+    DiskSelection, SelectionReason, by_name, by_volume_id, describe_disk, human_size, is_relevant,
+};
+pub use sysfs::{DiskPartition, WholeDisk, device_number, disks, kernel_name};

@@ -6,12 +6,12 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::super::ioctl::{IDENTIFY_LENGTH, nvme_identify};
-use super::super::look::again;
+use crate::volume::ioctl::{IDENTIFY_LENGTH, nvme_identify};
+use crate::volume::look::again;
 
 /// The part of an Identify Controller page that tells which volume it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identify {
+pub struct ControllerRecord {
     /// Model number, padding removed.
     pub model: String,
     /// Serial number, padding removed; EC2: the volume id without its dash.
@@ -25,7 +25,7 @@ const AMAZON: [u8; 2] = [0x0f, 0x1d];
 /// Model number of EBS volumes.
 pub const EBS_MODEL: &str = "Amazon Elastic Block Store";
 
-impl Identify {
+impl ControllerRecord {
     /// Reads the page; none if it is too short. Any bytes will do.
     pub fn parse(page: &[u8]) -> Option<Self> {
         let serial = text(page.get(4..24)?);
@@ -46,11 +46,13 @@ fn text(field: &[u8]) -> String {
 
 /// Asks the controller of an open NVMe namespace; `None` if it is no NVMe device, or does not answer
 /// this caller (kernels before 6.2 want CAP_SYS_ADMIN). An error if it might at another time.
-pub fn identify(device: impl AsFd) -> Result<Option<Identify>, Errno> {
+pub fn identify(device: impl AsFd) -> Result<Option<ControllerRecord>, Errno> {
     let mut page = Box::new([0_u8; IDENTIFY_LENGTH]);
     match again(|| nvme_identify(&device, &mut page)) {
         // A refused command leaves the page empty.
-        Ok(()) => Ok(Identify::parse(&page[..]).filter(|identify| !identify.model.is_empty())),
+        Ok(()) => {
+            Ok(ControllerRecord::parse(&page[..]).filter(|identify| !identify.model.is_empty()))
+        }
         Err(errno @ (Errno::IO | Errno::NOMEM | Errno::AGAIN | Errno::BUSY)) => Err(errno),
         Err(_) => Ok(None),
     }
@@ -84,7 +86,8 @@ mod tests {
             (b"/dev/", None),
             (b"\xff\xfe", None),
         ] {
-            let identify = Identify::parse(&page(0x1d0f, serial, EBS_MODEL, bytes)).unwrap();
+            let identify =
+                ControllerRecord::parse(&page(0x1d0f, serial, EBS_MODEL, bytes)).unwrap();
             assert_eq!(identify.requested.as_deref(), expected, "{bytes:?}");
             assert_eq!((&*identify.serial, &*identify.model), (serial, EBS_MODEL));
         }
@@ -95,17 +98,17 @@ mod tests {
         let storage = "Amazon EC2 NVMe Instance Storage";
         for page in [page(0x8086, "S1", EBS_MODEL, b"xvdb"), page(0x1d0f, "AWS1", storage, b"xvdb")]
         {
-            assert_eq!(Identify::parse(&page).unwrap().requested, None);
+            assert_eq!(ControllerRecord::parse(&page).unwrap().requested, None);
         }
-        assert_eq!(Identify::parse(&[0; 3103]), None);
+        assert_eq!(ControllerRecord::parse(&[0; 3103]), None);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_parsed(mut bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
-            let _ = Identify::parse(&bytes);
+            let _ = ControllerRecord::parse(&bytes);
             bytes.resize(IDENTIFY_LENGTH, 0xa5);
-            prop_assert!(Identify::parse(&bytes).is_some());
+            prop_assert!(ControllerRecord::parse(&bytes).is_some());
         }
     }
 }

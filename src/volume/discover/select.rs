@@ -1,26 +1,26 @@
 //! Choosing one disk, or saying why none.
 #![forbid(unsafe_code)]
 
-use super::nvme::{EBS_MODEL, Identify};
-use super::sysfs::Disk;
+use super::nvme::{ControllerRecord, EBS_MODEL};
+use super::sysfs::WholeDisk;
 use crate::error::{Result, escape};
 
 /// The outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
+pub enum DiskSelection {
     /// This one.
-    Taken(Disk, Why),
+    Taken(WholeDisk, SelectionReason),
     /// There is none.
     None,
     /// It may be one of these, which could not be looked at; the reason of the first failure.
-    Unclear(Vec<Disk>, String),
+    Unclear(Vec<WholeDisk>, String),
     /// These could be meant; none is taken.
-    Several(Vec<Disk>),
+    Several(Vec<WholeDisk>),
 }
 
-/// Why a disk was taken.
+/// SelectionReason a disk was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum SelectionReason {
     /// The kernel has a disk of that name, though /dev has no node of it.
     KernelName,
     /// Its controller was told that name when the volume was attached.
@@ -47,18 +47,18 @@ fn xen(name: &str) -> Option<String> {
 /// disk cannot be looked at.
 pub fn by_name(
     name: &str,
-    disks: &[Disk],
-    identify: &dyn Fn(&Disk) -> Result<Option<Identify>>,
-    busy: &dyn Fn(&Disk) -> Result<bool>,
-) -> Selection {
+    disks: &[WholeDisk],
+    identify: &dyn Fn(&WholeDisk) -> Result<Option<ControllerRecord>>,
+    busy: &dyn Fn(&WholeDisk) -> Result<bool>,
+) -> DiskSelection {
     let xen = xen(name);
-    let known = |disk: &&Disk| disk.name == name || Some(&disk.name) == xen.as_ref();
+    let known = |disk: &&WholeDisk| disk.name == name || Some(&disk.name) == xen.as_ref();
     if let Some(disk) = disks.iter().find(known) {
-        return Selection::Taken(disk.clone(), Why::KernelName);
+        return DiskSelection::Taken(disk.clone(), SelectionReason::KernelName);
     }
-    let mut unclear: Vec<Disk> = Vec::new();
+    let mut unclear: Vec<WholeDisk> = Vec::new();
     let mut reason = None;
-    let mut asked: Vec<(&Disk, Option<Identify>)> = Vec::new();
+    let mut asked: Vec<(&WholeDisk, Option<ControllerRecord>)> = Vec::new();
     for disk in disks.iter().filter(|disk| disk.name.starts_with("nvme")) {
         let page = identify(disk).unwrap_or_else(|error| {
             // A disk that is in use is not the one, and often not this container's to open; nor is one
@@ -71,20 +71,24 @@ pub fn by_name(
         });
         asked.push((disk, page));
     }
-    let record = |identify: &Option<Identify>| identify.as_ref()?.requested.clone();
-    let named: Vec<&(&Disk, Option<Identify>)> = asked
+    let record = |identify: &Option<ControllerRecord>| identify.as_ref()?.requested.clone();
+    let named: Vec<&(&WholeDisk, Option<ControllerRecord>)> = asked
         .iter()
         .filter(|(_, page)| record(page).is_some_and(|it| canonical(&it) == canonical(name)))
         .collect();
     match named[..] {
         [] => {}
         [(disk, page)] => {
-            let why = Why::Record(record(page).unwrap_or_default());
-            return Selection::Taken(named_by(disk, page), why);
+            let why = SelectionReason::Record(record(page).unwrap_or_default());
+            return DiskSelection::Taken(named_by(disk, page), why);
         }
-        _ => return Selection::Several(named.iter().map(|(d, page)| named_by(d, page)).collect()),
+        _ => {
+            return DiskSelection::Several(
+                named.iter().map(|(d, page)| named_by(d, page)).collect(),
+            );
+        }
     }
-    let mut ebs: Vec<(Disk, Option<String>)> = asked
+    let mut ebs: Vec<(WholeDisk, Option<String>)> = asked
         .iter()
         .map(|(disk, page)| (named_by(disk, page), record(page)))
         .filter(|(disk, _)| disk.model == EBS_MODEL)
@@ -103,26 +107,28 @@ pub fn by_name(
         }
     }
     if let Some(reason) = reason {
-        return Selection::Unclear(unclear, reason);
+        return DiskSelection::Unclear(unclear, reason);
     }
-    let spare: Vec<&(Disk, Option<String>)> =
+    let spare: Vec<&(WholeDisk, Option<String>)> =
         ebs.iter().filter(|(disk, _)| disk.in_use.is_none()).collect();
     match spare[..] {
-        [] => Selection::None,
-        [(disk, record)] => Selection::Taken(disk.clone(), Why::OnlySpare(record.clone())),
-        _ => Selection::Several(ebs.into_iter().map(|(disk, _)| disk).collect()),
+        [] => DiskSelection::None,
+        [(disk, record)] => {
+            DiskSelection::Taken(disk.clone(), SelectionReason::OnlySpare(record.clone()))
+        }
+        _ => DiskSelection::Several(ebs.into_iter().map(|(disk, _)| disk).collect()),
     }
 }
 
 /// Finds the disk whose serial number is `id` (`vol-0abc...`, with or without the dash).
 pub fn by_volume_id(
     id: &str,
-    disks: &[Disk],
-    identify: &dyn Fn(&Disk) -> Result<Option<Identify>>,
-) -> Selection {
+    disks: &[WholeDisk],
+    identify: &dyn Fn(&WholeDisk) -> Result<Option<ControllerRecord>>,
+) -> DiskSelection {
     let plain = |text: &str| text.replace('-', "").to_ascii_lowercase();
-    let mut found: Vec<Disk> = Vec::new();
-    let mut unclear: Vec<Disk> = Vec::new();
+    let mut found: Vec<WholeDisk> = Vec::new();
+    let mut unclear: Vec<WholeDisk> = Vec::new();
     let mut reason = None;
     for disk in disks {
         let mut disk = disk.clone();
@@ -140,15 +146,15 @@ pub fn by_volume_id(
         }
     }
     match (found.len(), reason) {
-        (0, Some(reason)) => Selection::Unclear(unclear, reason),
-        (0, None) => Selection::None,
-        (1, _) => Selection::Taken(found.remove(0), Why::Serial),
-        _ => Selection::Several(found),
+        (0, Some(reason)) => DiskSelection::Unclear(unclear, reason),
+        (0, None) => DiskSelection::None,
+        (1, _) => DiskSelection::Taken(found.remove(0), SelectionReason::Serial),
+        _ => DiskSelection::Several(found),
     }
 }
 
 /// The disk with what its controller says filled in where sysfs is silent.
-fn named_by(disk: &Disk, page: &Option<Identify>) -> Disk {
+fn named_by(disk: &WholeDisk, page: &Option<ControllerRecord>) -> WholeDisk {
     let mut disk = disk.clone();
     if let Some(page) = page {
         if disk.model.is_empty() {
@@ -167,7 +173,7 @@ fn canonical(name: &str) -> &str {
 }
 
 /// One line about a disk: size, model, serial, use.
-pub fn describe(disk: &Disk) -> String {
+pub fn describe_disk(disk: &WholeDisk) -> String {
     let unknown = |text: &str| match text.is_empty() {
         true => "unknown".to_owned(),
         false => escape(text).to_string(),
@@ -175,7 +181,7 @@ pub fn describe(disk: &Disk) -> String {
     format!(
         "/dev/{}: {}, model {}, serial {}, {}",
         escape(&disk.name),
-        size(disk.size_bytes),
+        human_size(disk.size_bytes),
         unknown(&disk.model),
         unknown(&disk.serial),
         disk.in_use.as_deref().unwrap_or("not mounted"),
@@ -183,7 +189,7 @@ pub fn describe(disk: &Disk) -> String {
 }
 
 /// Bytes in the largest binary unit that leaves a number of at least one.
-pub fn size(bytes: u64) -> String {
+pub fn human_size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;

@@ -5,20 +5,21 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::super::device::Number;
-use super::super::look::again_of;
+use rustix::io::Errno;
+
 use super::mounts::Mounts;
 use crate::error::{Result, escape};
 use crate::fs::{Dir, Kind, Listing};
-use rustix::io::Errno;
+use crate::volume::look::again_of;
+use crate::volume::number::{self, DeviceNumber};
 
 /// A whole disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
+pub struct WholeDisk {
     /// Kernel name (`nvme1n1`).
     pub name: String,
     /// Device number.
-    pub number: Number,
+    pub number: DeviceNumber,
     /// Size in bytes.
     pub size_bytes: u64,
     /// Model, empty where the driver tells none.
@@ -28,16 +29,26 @@ pub struct Disk {
     /// What it, or a partition of it, is used for ("mounted at /", "held by dm-0"); none if unused.
     pub in_use: Option<String>,
     /// Partitions the kernel has found on it.
-    pub partitions: Vec<Partition>,
+    pub partitions: Vec<DiskPartition>,
+}
+
+impl WholeDisk {
+    /// Whether an earlier restore has mounted it or a partition of it.
+    pub fn is_mounted_by_restore(&self, mounts: &Mounts) -> bool {
+        let partitions = self.partitions.iter().map(|part| (part.number, &part.name));
+        std::iter::once((self.number, &self.name))
+            .chain(partitions)
+            .any(|(number, name)| mounts.has_own(number, name))
+    }
 }
 
 /// A partition the kernel knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Partition {
+pub struct DiskPartition {
     /// Kernel name (`nvme1n1p1`).
     pub name: String,
     /// Device number.
-    pub number: Number,
+    pub number: DeviceNumber,
     /// Start in bytes from the start of the disk.
     pub start_bytes: u64,
     /// Size in bytes.
@@ -52,7 +63,11 @@ const LIMIT: usize = 4096;
 /// The disks that have a size and a name that is `wanted`, sorted by name; memory disks (ram, zram) are
 /// left out. `sysfs` is where sysfs is mounted. An error if sysfs cannot be read: then it cannot be
 /// told which disks there are.
-pub fn disks(sysfs: &Path, mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>> {
+pub fn disks(
+    sysfs: &Path,
+    mounts: &Mounts,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<WholeDisk>> {
     let class = open(&sysfs.join("class/block"))?;
     let mut disks = Vec::new();
     for entry in again_of(|| Listing::read(&class))? {
@@ -61,12 +76,12 @@ pub fn disks(sysfs: &Path, mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Re
         }
     }
     // nvme2n1 before nvme10n1.
-    disks.sort_by_key(|disk: &Disk| (disk.name.len(), disk.name.clone()));
+    disks.sort_by_key(|disk: &WholeDisk| (disk.name.len(), disk.name.clone()));
     Ok(disks)
 }
 
 /// `None` if `name` is no disk, or has just gone.
-fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Result<Option<Disk>> {
+fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Result<Option<WholeDisk>> {
     if name.starts_with("ram") || name.starts_with("zram") {
         return Ok(None);
     }
@@ -75,7 +90,7 @@ fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Result<Option<Disk>> {
     if attribute(&dir, "partition")?.is_some() {
         return Ok(None);
     }
-    let number = attribute(&dir, "dev")?.and_then(|text| parse_number(text.as_bytes()));
+    let number = attribute(&dir, "dev")?.and_then(|text| number::parse(text.as_bytes()));
     let size = attribute(&dir, "size")?.and_then(|text| units(&text)).filter(|&size| size > 0);
     let (Some(number), Some(size_bytes)) = (number, size) else { return Ok(None) };
     // These are the driver's to answer; a disk without a name is asked in other ways.
@@ -101,7 +116,7 @@ fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Result<Option<Disk>> {
             in_use = used(part.number, &part.name, &dir)?;
         }
     }
-    Ok(Some(Disk {
+    Ok(Some(WholeDisk {
         name: name.to_owned(),
         number,
         size_bytes,
@@ -112,7 +127,7 @@ fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Result<Option<Disk>> {
     }))
 }
 
-fn partitions(disk: &Dir) -> Result<Vec<Partition>> {
+fn partitions(disk: &Dir) -> Result<Vec<DiskPartition>> {
     let mut partitions = Vec::new();
     for entry in again_of(|| Listing::read(disk))? {
         if entry.kind.is_some_and(|kind| kind != Kind::Dir) {
@@ -122,12 +137,12 @@ fn partitions(disk: &Dir) -> Result<Vec<Partition>> {
         if attribute(&dir, "partition")?.is_none() {
             continue;
         }
-        let number = attribute(&dir, "dev")?.and_then(|text| parse_number(text.as_bytes()));
+        let number = attribute(&dir, "dev")?.and_then(|text| number::parse(text.as_bytes()));
         let start = attribute(&dir, "start")?.and_then(|text| units(&text));
         let size = attribute(&dir, "size")?.and_then(|text| units(&text));
         if let (Some(number), Some(start_bytes), Some(size_bytes)) = (number, start, size) {
             let name = entry.name.to_string_lossy().into_owned();
-            partitions.push(Partition { name, number, start_bytes, size_bytes });
+            partitions.push(DiskPartition { name, number, start_bytes, size_bytes });
         }
     }
     partitions.sort_by_key(|partition| partition.start_bytes);
@@ -145,15 +160,15 @@ fn held(dir: &Dir) -> Result<Option<String>> {
 }
 
 /// The number of device `name` of `class` ("block", "misc"); `None` if the kernel has no such device.
-pub fn number(sysfs: &Path, class: &str, name: &str) -> Result<Option<Number>> {
+pub fn device_number(sysfs: &Path, class: &str, name: &str) -> Result<Option<DeviceNumber>> {
     let Some(dir) = there(open(&sysfs.join("class").join(class).join(name)))? else {
         return Ok(None);
     };
-    Ok(attribute(&dir, "dev")?.and_then(|text| parse_number(text.as_bytes())))
+    Ok(attribute(&dir, "dev")?.and_then(|text| number::parse(text.as_bytes())))
 }
 
 /// The kernel's name of block device `number`; `None` if it does not tell.
-pub fn name(sysfs: &Path, number: Number) -> Option<String> {
+pub fn kernel_name(sysfs: &Path, number: DeviceNumber) -> Option<String> {
     let dir = open(&sysfs.join("dev/block")).ok()?;
     let link = CString::new(format!("{}:{}", number.0, number.1)).ok()?;
     let target = dir.read_symlink(&link).ok()?;
@@ -173,12 +188,6 @@ fn there<T>(found: Result<T>) -> Result<Option<T>> {
             _ => Err(error),
         },
     }
-}
-
-/// `MAJOR:MINOR`
-pub(super) fn parse_number(text: &[u8]) -> Option<Number> {
-    let (major, minor) = std::str::from_utf8(text).ok()?.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn units(text: &str) -> Option<u64> {

@@ -10,9 +10,9 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
 
-use super::place::{self, Place};
 use crate::error::Result;
 use crate::fs::Dir;
+use crate::volume::place::{self, MountPlace};
 
 /// A mount option of a file system driver.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ pub enum Mount {
     /// In no mount namespace; it ends with the descriptor unless it is moved to a directory.
     Detached(OwnedFd),
     /// On a directory.
-    Attached(Place),
+    Attached(MountPlace),
 }
 
 impl Mount {
@@ -112,7 +112,7 @@ pub fn mount(
     fstype: &str,
     source: &Path,
     options: &Options<'_>,
-    fallback: Option<&Place>,
+    fallback: Option<&MountPlace>,
 ) -> Result<Mount, Errno> {
     let try_with = |all| match (detached(fstype, source, options, all), fallback) {
         (Err(Errno::NOSYS | Errno::PERM), Some(place)) => {
@@ -161,8 +161,8 @@ fn attached(
     source: &Path,
     options: &Options<'_>,
     all: bool,
-    place: &Place,
-) -> Result<Place, Errno> {
+    place: &MountPlace,
+) -> Result<MountPlace, Errno> {
     let errno = |error: crate::Error| error.errno().unwrap_or(Errno::IO);
     let place = match place.is_free().map_err(errno)? {
         true => place.try_clone().map_err(errno)?,

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fs::Kind;
-use crate::volume::device::Nodes;
+use crate::volume::nodes::DeviceNodes;
 
 /// Records looked at after one attempt, and lines given out of them.
 const RECORDS: usize = 512;
@@ -23,7 +23,7 @@ pub struct KernelLog(Option<File>);
 
 impl KernelLog {
     /// Starts behind the newest record.
-    pub fn from_now(nodes: &Nodes) -> Self {
+    pub fn from_now(nodes: &DeviceNodes) -> Self {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from);
         let file = open(Path::new("/dev/kmsg")).or_else(|| {

@@ -6,46 +6,26 @@ mod api;
 mod asks;
 mod kmsg;
 mod mounted;
-mod mountinfo;
-mod place;
+mod target;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-use super::device::{Device, Node, Nodes};
-use super::look::again;
-use super::loopdev::{LoopDevice, Range};
+use super::loopdev::LoopDevice;
+use super::nodes::{DeviceNode, DeviceNodes};
+use super::place::MountPlace;
 use crate::error::{Error, Result, describe, escape};
 use api::{Guard, MountOption, Options};
 use asks::Asks;
 pub use kmsg::KernelLog;
-pub use mounted::{Mounted, Passing, Shown};
-pub use place::{Place, unmount};
-
-/// One file system to be mounted.
-#[derive(Debug)]
-pub struct Target<'a> {
-    /// What it is on.
-    pub device: &'a Device,
-    /// Where on it.
-    pub range: Range,
-    /// The block device that is exactly this range, with its kernel name, where there is one.
-    pub node: Option<(String, Node)>,
-    /// Type as blkid(8) names it.
-    pub fstype: &'a str,
-    /// Where a sound copy of the superblock is (ext2, ext3, ext4), in units of 1 KiB, if the first one
-    /// is of no use.
-    pub backup_superblock: Option<u64>,
-    /// The name in log lines.
-    pub shown: &'a Path,
-}
+pub use mounted::{MountedVolume, PassingMount, ShownMount};
+pub use target::MountTarget;
 
 /// What one way to mount needs.
-struct Attempt {
+struct MountAttempt {
     options: Vec<MountOption>,
     /// Whether the journal may be replayed, which writes to a device that allows it.
     replay: bool,
@@ -56,7 +36,11 @@ struct Attempt {
 
 /// Mounts `target`, trying each way in turn. `place` is where it will be shown, and where
 /// mount(2) puts it on kernels without detached mounts. Each failure is told as it happens; the error is that of the last attempt.
-pub fn mount(target: &Target<'_>, nodes: &Nodes, place: Option<&Place>) -> Result<Mounted> {
+pub fn mount(
+    target: &MountTarget<'_>,
+    nodes: &DeviceNodes,
+    place: Option<&MountPlace>,
+) -> Result<MountedVolume> {
     if let Some(why) = why_not_mountable(target.fstype) {
         info!("mount: {}: unknown filesystem type '{}'", escape(target.shown), target.fstype);
         warn!("{}: {why}", escape(target.shown));
@@ -75,7 +59,7 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, place: Option<&Place>) -> Resul
     if let Some(why) = &no_replay {
         warn!("{}: {why}", escape(target.shown));
     }
-    let mut earlier = place.and_then(|place| Mounted::earlier(target, place, nodes));
+    let mut earlier = place.and_then(|place| MountedVolume::earlier(target, place, nodes));
     if let Some(mounted) = &mut earlier {
         mounted.replayed &= no_replay.is_none();
     }
@@ -96,7 +80,7 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, place: Option<&Place>) -> Resul
             warn_of_staleness(target, &shown);
             return Ok(mounted);
         }
-        let View { name, node, device, shared } = match view(target, attempt.replay, nodes) {
+        let DeviceView { name, node, device, shared } = match view(target, attempt.replay, nodes) {
             Ok(view) => view,
             Err(error) => {
                 info!("mount: {error}");
@@ -117,7 +101,7 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, place: Option<&Place>) -> Resul
                 if !attempt.replay {
                     warn_of_staleness(target, &shown);
                 }
-                return Ok(Mounted::new(mount, root, attempt.replay, shared, device));
+                return Ok(MountedVolume::new(mount, root, attempt.replay, shared, device));
             }
             Err(errno) => {
                 last = errno;
@@ -140,7 +124,7 @@ pub fn mount(target: &Target<'_>, nodes: &Nodes, place: Option<&Place>) -> Resul
     Err(Error::os("mount", target.shown, last))
 }
 
-fn warn_of_staleness(target: &Target<'_>, options: &str) {
+fn warn_of_staleness(target: &MountTarget<'_>, options: &str) {
     warn!(
         "{} is mounted without its journal ({options}): changes made shortly before the snapshot may \
          be missing or damaged, nothing will be deleted",
@@ -148,21 +132,11 @@ fn warn_of_staleness(target: &Target<'_>, options: &str) {
     );
 }
 
-impl Target<'_> {
-    /// Length in bytes; 0 if it cannot be told.
-    fn length(&self) -> u64 {
-        match self.range.length {
-            0 => self.device.size().unwrap_or(0).saturating_sub(self.range.offset),
-            length => length,
-        }
-    }
-}
-
 /// The block device to mount.
-struct View {
+struct DeviceView {
     /// Kernel name.
     name: String,
-    node: Node,
+    node: DeviceNode,
     /// Where the node is that of a loop device made for this.
     device: Option<LoopDevice>,
     /// Whether the device may be mounted already: a second mount shares the options of the first.
@@ -171,12 +145,12 @@ struct View {
 
 /// The device's own node, or a loop device over the range. Without replay always a read-only loop
 /// device, as the kernel writes to a writable device even when told not to replay.
-fn view(target: &Target<'_>, replay: bool, nodes: &Nodes) -> Result<View> {
+fn view(target: &MountTarget<'_>, replay: bool, nodes: &DeviceNodes) -> Result<DeviceView> {
     if let (Some((name, node)), true) = (&target.node, replay) {
         let (name, node) = (name.clone(), node.clone());
         // Where it cannot be told, the mount must prove that it replays the journal.
         let shared = node.is_claimed().unwrap_or(true);
-        return Ok(View { name, node, device: None, shared });
+        return Ok(DeviceView { name, node, device: None, shared });
     }
     let writable = match target.device.node() {
         Some(node) if replay && !target.device.read_only() => open_for_replay(target, node)?,
@@ -187,13 +161,13 @@ fn view(target: &Target<'_>, replay: bool, nodes: &Nodes) -> Result<View> {
         None => LoopDevice::attach(target.device, target.range, false, nodes)?,
     };
     let (name, node) = (device.name().to_owned(), device.node().clone());
-    Ok(View { name, node, device: Some(device), shared: false })
+    Ok(DeviceView { name, node, device: Some(device), shared: false })
 }
 
 /// Opens the disk of a range that has no device of its own for writing; `None`, and a line, if that is
 /// not possible. What is mounted for writing elsewhere must not be replayed, nor be taken for a clean
 /// copy, and here the kernel does not know that it is the same: an error if the disk is in use.
-fn open_for_replay(target: &Target<'_>, node: &Node) -> Result<Option<OwnedFd>> {
+fn open_for_replay(target: &MountTarget<'_>, node: &DeviceNode) -> Result<Option<OwnedFd>> {
     let has_journal = matches!(target.fstype, "ext2" | "ext3" | "ext4" | "xfs" | "btrfs");
     let in_use = match node.is_claimed() {
         Ok(false) => None,
@@ -208,8 +182,7 @@ fn open_for_replay(target: &Target<'_>, node: &Node) -> Result<Option<OwnedFd>> 
             false => Ok(None),
         };
     }
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match again(|| rustix::fs::open(&node.path, flags, Mode::empty())) {
+    match node.open(OFlags::RDWR) {
         Ok(fd) => Ok(Some(fd)),
         Err(errno) => {
             info!("mount: {}", Error::os("open for writing", target.shown, errno));
@@ -250,7 +223,7 @@ fn guards(fstype: &str) -> &'static [Guard] {
     }
 }
 
-fn attempts(target: &Target<'_>) -> Vec<Attempt> {
+fn attempts(target: &MountTarget<'_>) -> Vec<MountAttempt> {
     let flag = |name: &'static str| MountOption::flag(name);
     let (first, second) = match target.fstype {
         "ext2" | "ext3" | "ext4" => (vec![], Some(vec![flag("noload")])),
@@ -265,8 +238,8 @@ fn attempts(target: &Target<'_>) -> Vec<Attempt> {
     let mut attempts = Vec::new();
     if target.backup_superblock.is_none() {
         let only_if_corrupted = false;
-        attempts.push(Attempt { options: first, replay: true, only_if_corrupted });
-        attempts.extend(second.map(|options| Attempt {
+        attempts.push(MountAttempt { options: first, replay: true, only_if_corrupted });
+        attempts.extend(second.map(|options| MountAttempt {
             options,
             replay: false,
             only_if_corrupted,
@@ -279,7 +252,7 @@ fn attempts(target: &Target<'_>) -> Vec<Attempt> {
                 FIRST_COPIES.into_iter().filter(|copy| *copy < target.length() / 1024).collect()
             }
         };
-        attempts.extend(copies.into_iter().map(|copy| Attempt {
+        attempts.extend(copies.into_iter().map(|copy| MountAttempt {
             options: vec![flag("noload"), MountOption::value("sb", copy.to_string())],
             replay: false,
             only_if_corrupted: target.backup_superblock.is_none(),
@@ -313,7 +286,7 @@ pub fn why_not_mountable(fstype: &str) -> Option<&'static str> {
     })
 }
 
-fn reason(errno: Errno, target: &Target<'_>) -> String {
+fn reason(errno: Errno, target: &MountTarget<'_>) -> String {
     match errno {
         Errno::NODEV => format!("unknown filesystem type '{}'", escape(target.fstype)),
         Errno::PERM | Errno::ACCESS => {

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use super::Target;
 use super::api::Mount;
-use super::mountinfo::Record;
-use super::place::{self, Place};
+use super::target::MountTarget;
 use crate::error::{Result, escape};
 use crate::fs::Dir;
 use crate::volume::btrfs;
-use crate::volume::device::Nodes;
-use crate::volume::loopdev::{self, Backing, LoopDevice};
+use crate::volume::loopdev::{self, LoopBacking, LoopDevice};
+use crate::volume::mountinfo::MountRecord;
+use crate::volume::nodes::DeviceNodes;
+use crate::volume::place::{self, MountPlace};
 
 /// A mounted file system.
 #[derive(Debug)]
-pub struct Mounted {
+pub struct MountedVolume {
     hold: Hold,
     /// Its root.
     pub root: Dir,
@@ -35,33 +35,33 @@ enum Hold {
     /// Made now.
     Own(Mount),
     /// Found where an earlier restore or the operator put it; it stays.
-    Found(Place),
+    Found(MountPlace),
 }
 
 /// A mount that others can see.
 #[derive(Debug)]
-pub struct Shown {
+pub struct ShownMount {
     /// The root, under the path where it is shown. It keeps a mount that is shown nowhere.
     pub root: Dir,
     /// Where it is shown.
     pub point: PathBuf,
-    /// See [`Mounted::replayed`].
+    /// See [`MountedVolume::replayed`].
     pub replayed: bool,
     /// Ends the mount if it is not to outlive this restore.
-    pub passing: Option<Passing>,
+    pub passing: Option<PassingMount>,
 }
 
 /// Takes a mount out of the file tree when it is dropped.
 #[derive(Debug)]
-pub struct Passing(Place);
+pub struct PassingMount(MountPlace);
 
-impl Drop for Passing {
+impl Drop for PassingMount {
     fn drop(&mut self) {
         self.0.detach();
     }
 }
 
-impl Mounted {
+impl MountedVolume {
     pub(super) fn new(
         mount: Mount,
         root: Dir,
@@ -74,7 +74,11 @@ impl Mounted {
 
     /// A mount of the same range of the same device or file, whole and read-only, at `place` or one of
     /// its siblings.
-    pub(super) fn earlier(target: &Target<'_>, place: &Place, nodes: &Nodes) -> Option<Self> {
+    pub(super) fn earlier(
+        target: &MountTarget<'_>,
+        place: &MountPlace,
+        nodes: &DeviceNodes,
+    ) -> Option<Self> {
         let places = place.try_clone().and_then(|first| {
             let siblings = place.siblings()?;
             Ok(std::iter::once(first).chain(siblings))
@@ -100,7 +104,7 @@ impl Mounted {
     /// Puts the mount where others can see it. If `place` is taken by the same file system mounted
     /// read-only, that mount is used; if by anything else, the next free directory, until the restore
     /// ends. Where that fails, the volume is shown nowhere, under the name of the place.
-    pub fn show_at(mut self, place: &Place) -> Shown {
+    pub fn show_at(mut self, place: &MountPlace) -> ShownMount {
         match self.put(place) {
             Ok((point, passing)) => self.seen(&point, passing),
             Err(error) => {
@@ -110,7 +114,7 @@ impl Mounted {
         }
     }
 
-    fn put(&mut self, place: &Place) -> Result<(PathBuf, Option<Passing>)> {
+    fn put(&mut self, place: &MountPlace) -> Result<(PathBuf, Option<PassingMount>)> {
         let here = || (place.shown().to_owned(), None);
         let fd = match &self.hold {
             Hold::Found(found) => return Ok((found.shown().to_owned(), None)),
@@ -119,7 +123,7 @@ impl Mounted {
                 if place.is_free()? && place.take(at).is_ok() {
                     return Ok(here());
                 }
-                return Ok((at.shown().to_owned(), Some(Passing(at.try_clone()?))));
+                return Ok((at.shown().to_owned(), Some(PassingMount(at.try_clone()?))));
             }
             Hold::Own(Mount::Detached(fd)) => fd,
         };
@@ -143,23 +147,23 @@ impl Mounted {
             escape(next.shown())
         );
         next.attach(fd)?;
-        Ok((next.shown().to_owned(), Some(Passing(next))))
+        Ok((next.shown().to_owned(), Some(PassingMount(next))))
     }
 
-    fn seen(self, point: &Path, passing: Option<Passing>) -> Shown {
+    fn seen(self, point: &Path, passing: Option<PassingMount>) -> ShownMount {
         let replayed = self.has_replayed(point);
-        Shown { root: self.root.shown_as(point), point: point.to_owned(), replayed, passing }
+        ShownMount { root: self.root.shown_as(point), point: point.to_owned(), replayed, passing }
     }
 
     /// A mount that is shown nowhere, under a name for log lines: it ends with the last directory that
     /// is open in it.
-    pub fn keep(self, shown: &Path) -> Shown {
+    pub fn keep(self, shown: &Path) -> ShownMount {
         let replayed = self.has_replayed(shown);
         let Self { hold, root, .. } = self;
         if let Hold::Own(mount) = hold {
             mount.end();
         }
-        Shown { root: root.shown_as(shown), point: shown.to_owned(), replayed, passing: None }
+        ShownMount { root: root.shown_as(shown), point: shown.to_owned(), replayed, passing: None }
     }
 
     /// Whether the journal was replayed. Mounts of one device share their options: an older one may
@@ -170,7 +174,7 @@ impl Mounted {
         }
         let consequence = "changes made shortly before the snapshot may be missing or damaged, \
                            nothing will be deleted";
-        match Record::of(&self.root) {
+        match MountRecord::of(&self.root) {
             Ok(record) if record.skips_journal() => {
                 warn!(
                     "the file system at {} was mounted before without its journal: {consequence}",
@@ -207,7 +211,11 @@ impl Mounted {
 }
 
 /// The root of what is mounted at `place`, and whether its journal was replayed, if it is `target`.
-fn shows(target: &Target<'_>, place: &Place, nodes: &Nodes) -> Result<Option<(Dir, bool)>> {
+fn shows(
+    target: &MountTarget<'_>,
+    place: &MountPlace,
+    nodes: &DeviceNodes,
+) -> Result<Option<(Dir, bool)>> {
     if place.is_free()? {
         return Ok(None);
     }
@@ -221,11 +229,11 @@ fn shows(target: &Target<'_>, place: &Place, nodes: &Nodes) -> Result<Option<(Di
     };
     let Some(number) = number else { return Ok(None) };
     let own = target.node.as_ref().is_some_and(|(_, node)| node.number == number);
-    let same =
-        own || loopdev::backing(number, nodes)? == Some(Backing::of(target.device, target.range)?);
+    let same = own
+        || loopdev::backing(number, nodes)? == Some(LoopBacking::of(target.device, target.range)?);
     if !same {
         return Ok(None);
     }
-    let record = Record::of(&root)?;
+    let record = MountRecord::of(&root)?;
     Ok(record.is_whole.then(|| (root, !record.skips_journal())))
 }

@@ -2,7 +2,8 @@
 //! first one or its entries do not match their checksums.
 #![forbid(unsafe_code)]
 
-use super::{Entry, Kind, Layout, Table};
+use super::kind::Kind;
+use super::table::{Entry, Layout, Table};
 use crate::volume::bytes::checksum::{crc32, crc32_without, holds};
 use crate::volume::bytes::fields::{guid, has, le32, le64, utf16_le};
 use crate::volume::bytes::source::Source;

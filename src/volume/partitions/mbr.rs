@@ -2,7 +2,8 @@
 //! signature, the boot indicators and the bounds are all that tells a table from other boot code.
 #![forbid(unsafe_code)]
 
-use super::{Entry, Kind, Layout, Table};
+use super::kind::Kind;
+use super::table::{Entry, Layout, Table};
 use crate::volume::bytes::fields::{field, has, le32};
 use crate::volume::bytes::source::Source;
 

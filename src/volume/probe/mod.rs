@@ -16,7 +16,7 @@ mod windows;
 mod xfs;
 mod zfs;
 
-pub use super::bytes::source::{ReadAt, open};
+pub use super::bytes::source::ReadAt;
 pub use ext::ExtBackup;
 
 use super::bytes::source::{Extent, Source};

@@ -20,13 +20,13 @@ const CANDIDATES: u32 = 10;
 
 /// A directory to mount on, and what is mounted there already.
 #[derive(Debug)]
-pub struct Place {
+pub struct MountPlace {
     parent: Dir,
     name: CString,
     shown: PathBuf,
 }
 
-impl Place {
+impl MountPlace {
     /// Makes the directory `path` beneath `root` (0755 narrowed by the umask, as mkdir -p does).
     pub fn prepare(root: &Dir, path: &Path) -> Result<Self> {
         let place = Self::find(root, path, true)?;
@@ -167,7 +167,7 @@ impl Place {
 }
 
 /// Unmounts what is mounted at `path` beneath `root` and at the numbered siblings that
-/// [`Place::next_free`] makes; gives the paths that were unmounted.
+/// [`MountPlace::next_free`] makes; gives the paths that were unmounted.
 pub fn unmount(root: &Dir, path: &Path) -> Result<Vec<PathBuf>> {
     let mut done = Vec::new();
     for number in 0..CANDIDATES {
@@ -175,7 +175,7 @@ pub fn unmount(root: &Dir, path: &Path) -> Result<Vec<PathBuf>> {
         if number > 0 {
             candidate.push(format!(".{number}"));
         }
-        let Some(place) = Place::find(root, Path::new(&candidate), false)? else { continue };
+        let Some(place) = MountPlace::find(root, Path::new(&candidate), false)? else { continue };
         if place.is_free()? {
             continue;
         }
