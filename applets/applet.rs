@@ -1,4 +1,4 @@
-//! What every applet is to `main`, and what it is given.
+//! The row of an applet in the table of `main`, and its arguments.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -11,11 +11,11 @@ use tracing::Level;
 
 use crate::exit::{Exit, Status};
 
-/// What an applet is given.
+/// The input of an applet.
 pub struct Context {
     /// The name of the applet.
     pub name: &'static str,
-    /// What the process inherited; argv included.
+    /// The inherited state of the process; argv included.
     pub inherited: Inherited,
     /// The arguments after the applet's name.
     pub arguments: Vec<OsString>,

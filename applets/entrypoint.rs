@@ -1,5 +1,5 @@
 //! `entrypoint [ARG]...`: the boot of a workspace container. Everything that may fail is attempted and
-//! told; only a missing user or a missing runtime ends it.
+//! logged; only a missing user or a missing runtime ends it.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsStr, OsString};
@@ -173,7 +173,7 @@ fn assume(context: &Context, identity: Identity) -> Result<Identity> {
     Ok(identity)
 }
 
-/// Goes on as whoever started this process, without rights beyond that user's.
+/// Goes on as the user who started this process, without rights beyond that user's.
 fn stay() -> Result<()> {
     if identity::give_up_capabilities()? {
         warn("started with capabilities, which are given up");

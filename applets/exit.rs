@@ -45,7 +45,7 @@ impl Status {
 /// Why an applet ended before its work was done.
 #[derive(Debug)]
 pub enum Exit {
-    /// What there was to say has been printed.
+    /// The message has been printed.
     Said(Status),
     /// To be printed as one line after the applet's name; the status is 1.
     Error(String),

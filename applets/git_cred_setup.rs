@@ -78,8 +78,8 @@ pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
     set_up(root, user, helper.unwrap_or(OsStr::new(HELPER)), Some(heart));
 }
 
-/// Removes the copies of .gitconfig files that a killed run has left, at a boot that sets nothing up. Gives the
-/// number of those that stay; each has been told.
+/// Removes the copies of .gitconfig files that a killed run has left, at a boot that sets nothing up. Returns the
+/// number of those that stay; each has been logged.
 pub fn clear_leftovers() -> usize {
     log::section("MOLECULE-GIT", Stream::Stdout);
     let failures = gitconfig::clear_leftovers();
@@ -89,8 +89,8 @@ pub fn clear_leftovers() -> usize {
     failures.len()
 }
 
-/// Gives the number of failures; each has been told. At boot somebody watches `heart`, and what is
-/// right already is not told.
+/// Returns the number of failures; each has been logged. At boot somebody watches `heart`, and what is
+/// right already is not logged.
 fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, heart: Option<&Heartbeat>) -> usize {
     let environment = process::environment();
     let settings: [Setting<'_>; 2] = [

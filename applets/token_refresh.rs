@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 const LOG_LIMIT: u64 = 1 << 20;
 
 /// Runs the command that refreshes the GitHub token, and again 30 seconds after each end of it, with
-/// a line on standard error that gives its status (128 plus the number for a signal).
+/// a line on standard error with its status (128 plus the number for a signal).
 #[derive(Parser)]
 #[command(after_help = "SIGTERM, SIGINT, SIGHUP and SIGQUIT end it: the command and all its \
 descendants get SIGTERM, what is left of them 5 seconds later or at a second such signal gets \
@@ -47,7 +47,7 @@ struct Options {
 
 fn run(context: &Context) -> Result<Status, Exit> {
     let options: Options = context.parse()?;
-    // The kernel gives no argument with a NUL byte.
+    // No argument from the kernel has a NUL byte.
     let program = CString::new(options.command.into_vec()).unwrap_or_default();
     let prepared = Prepared::new(None)?;
     Ok(supervise(&program, &process::environment(), prepared, options.once)?)
@@ -64,8 +64,8 @@ pub fn mirror_credentials(environment: &[CString]) -> bool {
     process::lookup(environment, "ENABLE_GITHUB_MIRROR_CREDENTIALS") == Some(OsStr::new("true"))
 }
 
-/// Whether this process may execute `path`, as `test -x` says it. Where that cannot be told it is taken
-/// for granted, with a warning: a command that is not there is told when it is run, and tried again.
+/// Whether this process may execute `path`, as `test -x` says it. After an error it is taken
+/// for granted, with a warning: a command that is not there is reported when it is run, and tried again.
 pub fn executable(path: &OsStr) -> bool {
     let look = || match rustix::fs::access(path, rustix::fs::Access::EXEC_OK) {
         Ok(()) => Ok(true),
@@ -126,7 +126,7 @@ fn be_daemon(prepared: Prepared, environment: &[CString]) -> u8 {
     }
 }
 
-/// An error that ends it has been told where the command's output goes, unless it is run once.
+/// An error that ends it has been printed where the command's output goes, unless it is run once.
 fn supervise(
     program: &CString,
     environment: &[CString],

@@ -182,7 +182,7 @@ pub fn shorten(path: &Path) -> Cow<'_, Path> {
     PathBuf::from(OsString::from_vec(shown)).into()
 }
 
-/// What stands in place of `count` bytes of a path.
+/// The replacement for `count` bytes of a path.
 pub fn left_out(count: usize) -> String {
     format!("[... {count} bytes ...]")
 }

@@ -20,7 +20,7 @@ pub const LIMIT: usize = 1 << 20;
 /// Largest file that git may write, what it prints included: LIMIT, and what a change adds to it.
 const WRITTEN: u64 = LIMIT as u64 + (64 << 10);
 const NAME: &CStr = c"config";
-/// What git writes the changed file to before it takes its place.
+/// The file to which git writes the changed content before it takes its place.
 const LOCK: &CStr = c"config.lock";
 /// Where a private directory is made: the first in which nobody else can rename it.
 const PLACES: [&str; 4] = ["/run", "/tmp", "/var/tmp", "/dev/shm"];
@@ -102,7 +102,7 @@ impl Git {
         }
     }
 
-    /// Runs `git config`; gives its status, 0 or 1, and what it printed. Where it complains, the first
+    /// Runs `git config`; returns its status, 0 or 1, and what it printed. Where it complains, the first
     /// line of that is an error.
     fn run(&self, directory: &Dir, input: &[u8], words: &[&OsStr]) -> Result<(u8, Vec<u8>)> {
         let command = Command {
@@ -171,7 +171,7 @@ impl Private {
     }
 }
 
-/// Removes what runs have left that were killed: copies of .gitconfig files. Gives what failed.
+/// Removes what runs have left that were killed: copies of .gitconfig files. Returns the failures.
 pub fn clear_leftovers() -> Vec<Error> {
     let mut failures = Vec::new();
     for place in PLACES {
@@ -200,7 +200,7 @@ fn clear(parent: &Dir, failures: &mut Vec<Error>) -> Result<()> {
     Ok(())
 }
 
-/// The private directory `name` of a run that is over; none if it is something else, or is in use. It is
+/// The private directory `name` of a run that is over; `None` if it is something else, or is in use. It is
 /// this user's own, so nobody else can have put it there or can exchange it.
 fn leftover(parent: &Dir, name: &CStr) -> Result<Option<Dir>> {
     let user = rustix::process::geteuid().as_raw();

@@ -60,7 +60,7 @@ pub fn section(prefix: &'static str, stream: Stream) {
 }
 
 /// `value` as JSON text (RFC 8259), on one line or indented. Strings keep their true characters, but
-/// those that a terminal would act on ([`is_interpreted`]) stand as `\uXXXX`: whoever names a file may
+/// those that a terminal would act on ([`is_interpreted`]) stand as `\uXXXX`: a user who names a file may
 /// be hostile, and reports are read with cat.
 pub fn json_text(value: &Value, pretty: bool) -> String {
     let text = if pretty { format!("{value:#}") } else { value.to_string() };
@@ -210,7 +210,7 @@ impl Fields {
     }
 }
 
-/// The last guard of "one event, one line": a message is escaped by whoever puts foreign text into
+/// The last guard of "one event, one line": a message is escaped by the code that puts foreign text into
 /// it, so only what a terminal interprets is treated here and backslashes stay.
 struct OneLine<'a>(&'a str);
 

@@ -1,7 +1,7 @@
 //! Work that several threads share.
 //!
 //! Last in, first out, so that what is in flight stays little. Urgent tasks are taken before all others,
-//! and whoever finds too many of them waiting does the task itself.
+//! and a thread that finds too many of them waiting does the task itself.
 #![forbid(unsafe_code)]
 
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -69,7 +69,7 @@ impl<T> WorkQueue<T> {
         lock(&self.state).urgent.len() < self.bound
     }
 
-    /// Adds an urgent task that cannot be done by whoever found it.
+    /// Adds an urgent task that the thread that found it cannot do itself.
     pub fn push_urgent(&self, task: T) {
         let mut state = lock(&self.state);
         state.urgent.push(task);

@@ -30,13 +30,13 @@ pub const FILE: &CStr = c".molecule-started";
 /// Longest record that is read, in bytes.
 const LIMIT: usize = 64;
 
-/// Seconds since 1970 and nanoseconds, as statx(2) gives them.
+/// Seconds since 1970 and nanoseconds, as statx(2) returns them.
 pub type Time = (i64, u32);
 
-/// What a tree remembers.
+/// The record of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// What has a time of last change before this one was there before the runtime.
+    /// An entry with a time of last change before this one was there before the runtime.
     pub since: Time,
     /// The boot that left it had not come to its runtime yet.
     pub pending: bool,
@@ -46,7 +46,7 @@ pub struct Record {
 ///
 /// # Errors
 ///
-/// When it cannot be told whether there is one.
+/// When the lookup fails for another reason than its absence.
 pub fn look(tree: &Dir) -> Result<Option<Record>> {
     if let Some(value) = patiently(|| attribute(tree))? {
         return Ok(Some(parse(&value)));
@@ -117,7 +117,7 @@ pub fn renew(tree: &Dir) -> Result<()> {
 
 /// A time before every change.
 pub const ALWAYS: Time = (i64::MIN, 0);
-/// What a record that is no time of the past is read as. Later work would seem older than a time to come.
+/// The reading of a record that is no time of the past. Later work would seem older than a time to come.
 const UNREADABLE: Record = Record { since: ALWAYS, pending: true };
 
 fn put_present(tree: &Dir, pending: bool) -> Result<()> {

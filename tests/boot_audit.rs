@@ -9,6 +9,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
+use pretty_assertions::assert_eq;
+
 use crate::support::sandbox::{PROGRAM_INSIDE, Run, Sandbox};
 use crate::support::{Case, Need, test_case};
 
@@ -54,6 +56,7 @@ fn agent(run: Run) -> Run {
 }
 
 /// The program's block in `sandbox`, which must be the reference's but for the time of day.
+#[track_caller]
 fn same(sandbox: &Sandbox, who: Who, variables: &[(&str, &str)]) -> String {
     let variables = || variables.iter().copied().map(|(name, value)| (name, value.to_owned()));
     let run = |run: Run| {
@@ -327,6 +330,7 @@ fn another_root_has_its_own_names_and_volumes() {
 
 /// An audit whose calls strace(1) answers in the kernel's place, as its `options` say. The directory
 /// is one where strace cannot look up the relative paths that `-P` gives.
+#[track_caller]
 fn injected(sandbox: &Sandbox, options: &[&str], form: &[&str]) -> String {
     let strace =
         sandbox.command("/usr/bin/strace").args(["-qq", "-o", "/tmp/trace"]).directory("/tmp");

@@ -32,6 +32,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Runs the steps of the boot; the exit status must be `status`. Gives the log.
+#[track_caller]
 fn boot(sandbox: &Sandbox, status: i32) -> String {
     let outcome = sandbox.program().arg("fix-perms").run();
     assert_eq!(outcome.status, status, "{}", said(&outcome));
@@ -44,6 +45,7 @@ fn said(outcome: &Outcome) -> String {
 }
 
 /// The only warning in `log` that has `words`; there must be exactly one.
+#[track_caller]
 fn warning<'a>(log: &'a str, words: &str) -> &'a str {
     let mut found = log
         .lines()

@@ -67,17 +67,20 @@ fn values(sandbox: &Sandbox, home: &str, key: &str) -> Vec<String> {
     stdout.split_terminator('\0').map(str::to_owned).collect()
 }
 
+#[track_caller]
 fn is_set(sandbox: &Sandbox, home: &str) {
     assert_eq!(values(sandbox, home, HELPER), [format!("!{SCRIPT}")], "{home}");
     assert_eq!(values(sandbox, home, USE_PATH), ["true"], "{home}");
 }
 
+#[track_caller]
 fn succeeded(outcome: &Outcome) {
     assert_eq!((outcome.status, outcome.stderr()), (0, String::new()), "{outcome:?}");
     assert!(!outcome.stdout().contains("WARN"), "{outcome:?}");
 }
 
 /// The only warning of a run that failed.
+#[track_caller]
 fn warning(outcome: &Outcome) -> String {
     assert_eq!((outcome.status, outcome.stderr()), (1, String::new()), "{outcome:?}");
     let stdout = outcome.stdout();

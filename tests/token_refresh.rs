@@ -39,6 +39,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Waits until `condition` holds; a generous limit guards against hangs.
+#[track_caller]
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -71,6 +72,7 @@ fn send(started: &Started, signal: Signal) {
     kill(Pid::from_raw(started.child.id().cast_signed()), signal).unwrap();
 }
 
+#[track_caller]
 fn nothing_left(sandbox: &Sandbox) {
     let left = sandbox.processes();
     let shown = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));

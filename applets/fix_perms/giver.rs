@@ -22,7 +22,7 @@ pub enum ReadyDir {
 pub struct PermsGiver<'a> {
     pub root: &'a Dir,
     pub mode: Mode,
-    /// Where the steps are, for whoever watches.
+    /// Where the steps are, for the process that watches.
     pub heart: &'a Heartbeat,
     /// None: nothing is given to anybody.
     pub owner: Option<Owner>,

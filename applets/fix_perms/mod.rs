@@ -55,7 +55,7 @@ fn run(context: &Context) -> Result<Status, Exit> {
     log::section("MOLECULE-PERMS", stream);
     let mode = if options.dry_run { Mode::DryRun } else { Mode::Apply };
     let root = Dir::open_operator_path(&options.root)?;
-    // By hand, whoever waits sees that it hangs.
+    // By hand, the operator sees that it hangs.
     let heart = Heartbeat::new();
     let mut giver = prepare(&root, &options.user, mode, &heart);
     match options.paths.is_empty() {

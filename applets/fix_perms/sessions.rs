@@ -99,7 +99,7 @@ pub(super) fn belong_elsewhere(claude: &Dir, volume: &Dir) -> Result<bool> {
     }
 }
 
-/// What has to go before the link can be made.
+/// The object that has to go before the link can be made.
 enum Obstacle {
     Nothing,
     Link,

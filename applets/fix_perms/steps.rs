@@ -14,7 +14,7 @@ use tracing::info;
 use super::giver::{PermsGiver, ReadyDir};
 use super::sessions;
 
-/// Tells whoever looks which mode the agent works in; the SDK's executor sets it again itself.
+/// Shows the reader which mode the agent works in; the SDK's executor sets it again itself.
 const SETTINGS: &[u8] = br#"{
 "permissions": {"defaultMode": "bypassPermissions"},
 "_note": "Mode is also set programmatically by claude_sdk_executor.py (permission_mode='bypassPermissions'); this file is informational and lets `cat ~/.claude/settings.json` succeed."
@@ -107,7 +107,7 @@ fn open_home(giver: &mut PermsGiver<'_>) -> Option<ReadyDir> {
         giver.failed(&error);
         return None;
     };
-    // What leads to it is not the user's.
+    // The directories that lead to it are not the user's.
     let owner = giver.owner.take();
     let above = giver.directory(giver.root, home.parent().unwrap_or(Path::new("")), 0o777);
     giver.owner = owner;
@@ -122,7 +122,7 @@ fn open_home(giver: &mut PermsGiver<'_>) -> Option<ReadyDir> {
 
 /// ~/.claude with the directories and the settings file that the SDK expects.
 fn claude(giver: &mut PermsGiver<'_>, home: &Dir) {
-    // Where it cannot be told, sessions stay where they are: a directory in the place of the link would
+    // After an error sessions stay where they are: a directory in the place of the link would
     // keep them off their volume for good.
     let volume = sessions_volume(giver);
     match giver.directory(home, Path::new(".claude"), 0o777) {

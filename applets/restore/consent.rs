@@ -22,7 +22,7 @@ const NAMED: u64 = 10;
 /// How long an answer is waited for. The trees are locked meanwhile, and a boot may wait for them.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the operator says to it.
+/// The operator's answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Consent {
     Given,

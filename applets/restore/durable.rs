@@ -36,7 +36,7 @@ pub fn finish_in_background(root: &Dir, paths: &[PathBuf]) {
         keep.extend(trees.iter().map(AsFd::as_fd));
         process::start_in_background(c"restore-sync", &keep, || {
             let done = trees.iter().all(|tree| rustix::fs::syncfs(tree).is_ok());
-            // In place and of the same length: whoever reads it finds the old word or the new one.
+            // In place and of the same length: a reader finds the old word or the new one.
             let said = done && rustix::io::pwrite(&marker, b"true ", offset) == Ok(5);
             u8::from(!(said && rustix::fs::fsync(&marker).is_ok()))
         })

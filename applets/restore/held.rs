@@ -66,7 +66,7 @@ pub fn lock_trees(
             _ if life.interruption.seen().is_some() => Wait::NoMore,
             Caller::Hand if Instant::now() >= deadline => Wait::NoMore,
             Caller::Boot if silent => {
-                // Whoever has the locks next shall see that a runtime is about to start.
+                // The next holder of the locks shall see that a runtime is about to start.
                 records::leave(&paths, root, record::announce, life.heart);
                 Wait::Overtake
             }

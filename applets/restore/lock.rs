@@ -1,7 +1,7 @@
-//! What keeps two restores of one tree apart: a file in the tree that nobody but its owner can open, so that
+//! The lock that keeps two restores of one tree apart: a file in the tree that nobody but its owner can open, so that
 //! the tree's user cannot hold up a boot.
 //!
-//! A process can be stuck in a system call that not even SIGKILL ends, and has its locks until then. So whoever
+//! A process can be stuck in a system call that not even SIGKILL ends, and has its locks until then. So the process that
 //! holds one shows signs of life, the file's modification time, and a boot that sees none for long goes on without
 //! a restore. It leaves word with the file: a holder that was only stopped must not go on restoring over what has
 //! been made meanwhile. Permission bits say both, which needs no space on the disk.
@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::descent::Id;
+use molecule_tools::fs::InodeId;
 use molecule_tools::fs::{Dir, Kind, Stat, TempName, at, patiently, pause};
 use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
@@ -32,20 +32,20 @@ const OVERTAKEN: u32 = 0o1700;
 /// The pauses of a whole container stop the holder and not the clock: between two looks no more than this counts.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What whoever waits for a lock does.
+/// The action of a process that waits for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     On,
     /// Gives up.
     NoMore,
-    /// Goes on as if there were none, which the holder is told.
+    /// Goes on as if there were none, and says so to the holder.
     Overtake,
 }
 
 /// How long the holder of a lock has shown no sign of life.
 #[derive(Debug)]
 pub struct Silence {
-    seen: Option<(Id, (i64, u32))>,
+    seen: Option<(InodeId, (i64, u32))>,
     looked: Instant,
     time: Duration,
 }
@@ -104,7 +104,7 @@ impl Lock {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => match patiently(|| leads_to(tree, &stat)) {
                     Ok(true) => return Ok(Some(Self::held(file))),
-                    // Whoever had it before may have taken its name away.
+                    // The holder before may have taken its name away.
                     Ok(false) => {}
                     Err(error) => {
                         info!("{}", error.hint("the lock is taken all the same"));
@@ -200,7 +200,7 @@ fn set_mode(file: &OwnedFd, mode: u32) -> Result<(), Errno> {
     at::again(|| rustix::fs::fchmod(file, Mode::from_raw_mode(mode)))
 }
 
-/// Whether nobody but this user can have opened the file.
+/// Whether only this user can have opened the file.
 fn is_ours(stat: &Stat) -> bool {
     stat.kind == Kind::File
         && stat.uid == rustix::process::geteuid().as_raw()

@@ -23,14 +23,14 @@ const ATTRIBUTE: &CStr = c"user.molecule.boot";
 /// How much of a marker is looked at, in bytes: its first lines.
 const HEAD: usize = 4096;
 
-/// The number that the kernel gives each of its boots (random(4)); `None` where it cannot be read.
+/// The kernel's number of this boot (random(4));  `None` where it cannot be read.
 pub fn boot_id() -> Option<String> {
     let directory = Dir::open_operator_path("/proc/sys/kernel/random").ok()?;
     let bytes = directory.read_file(c"boot_id", 64).ok()??;
     Some(String::from_utf8_lossy(&bytes).trim_end().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// What stands in its place.
+/// The object in its place.
 pub enum Marker {
     /// Nothing.
     Absent,
@@ -48,7 +48,7 @@ pub enum Marker {
 ///
 /// # Errors
 ///
-/// When it cannot be told whether there is one.
+/// When the lookup fails for another reason than its absence.
 pub fn look(root: &Dir) -> Result<Marker> {
     let Some(configs) = directory(root)? else { return Ok(Marker::Absent) };
     let Some(stat) = patiently(|| configs.stat_entry(NAME))? else { return Ok(Marker::Absent) };
@@ -79,7 +79,7 @@ fn is_cut_off(configs: &Dir) -> bool {
     let Ok(length) = rustix::io::pread(&file, &mut head, 0) else { return false };
     let written_in = match pending(&head[..length]) {
         Some(Pending { boot_id, .. }) => boot_id,
-        // Complete, or not a report: the attribute tells whether it was to be one.
+        // Complete, or not a report: the attribute shows whether it was to be one.
         None if head[..length].starts_with(b"{") => return false,
         None => match Target::fd(&file).get(ATTRIBUTE) {
             Ok(Some(boot_id)) => String::from_utf8_lossy(&boot_id).into_owned(),
@@ -89,7 +89,7 @@ fn is_cut_off(configs: &Dir) -> bool {
     written_in != now
 }
 
-/// What a marker says that is not durable yet.
+/// The content of a marker that is not durable yet.
 pub struct Pending {
     /// In which boot of the kernel it was written.
     pub boot_id: String,

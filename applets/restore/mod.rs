@@ -75,7 +75,7 @@ fn run(context: &Context) -> Result<Status, Exit> {
         return Ok(Status::Done);
     }
     let interruption = Interruption::watch();
-    // By hand, whoever waits sees that it hangs.
+    // By hand, the operator sees that it hangs.
     let life =
         Life { interruption: &interruption, heart: &Heartbeat::new(), silence: Duration::MAX };
     let (status, report) = match restore(&options, &root, life, Caller::Hand) {
@@ -95,7 +95,7 @@ fn run(context: &Context) -> Result<Status, Exit> {
     Ok(status)
 }
 
-/// At boot: whatever happens is told and the boot goes on, unless a signal asked for its end; then
+/// At boot: whatever happens is logged and the boot goes on, unless a signal asked for its end; then
 /// returns the status to end with. Another restore that shows no sign of life for `silence` is not waited for.
 #[must_use]
 pub fn boot(heart: &Heartbeat, silence: Duration) -> Option<Status> {
@@ -186,7 +186,7 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
         warn!("{error}");
         return Outcome::Failed(error.to_string());
     }
-    // Whoever had a lock before may have restored everything meanwhile.
+    // The holder of a lock before may have restored everything meanwhile.
     if let Some(outcome) = settled(options, root, &paths, life, caller) {
         return outcome;
     }
@@ -205,7 +205,7 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
     outcome
 }
 
-/// How a restore ends for which there is nothing to do, or of which that cannot be told. At boot a tree without
+/// How a restore ends for which there is nothing to do, or of which that is not known. At boot a tree without
 /// a record gets one then: the old script, or an earlier version, may have started a runtime over it.
 fn settled(
     options: &Options,

@@ -12,7 +12,7 @@ use super::{set, source};
 
 /// Restores the workspace from a snapshot volume or a directory.
 ///
-/// What rsync -aHAX --delete --numeric-ids would leave, once: the marker /configs/.restore-completed
+/// Leaves the result of rsync -aHAX --delete --numeric-ids, once: the marker /configs/.restore-completed
 /// says that it was done and holds the report. Exit status: 0 restored or nothing to do, 23 partially
 /// restored, 20 ended by SIGTERM or SIGINT, 1 nothing could be restored or --force was not confirmed, 2 usage.
 #[derive(Parser)]
@@ -89,7 +89,7 @@ pub enum Show {
 }
 
 impl Options {
-    /// What the boot goes by. A value that is none is left out, not the restore: whether privileges are
+    /// The options of the boot. A value that is invalid is left out, not the restore: whether privileges are
     /// wanted is then taken for a no.
     pub fn from_environment() -> clap::error::Result<Self> {
         let parse =
@@ -111,12 +111,12 @@ impl Options {
             .unwrap_or_else(|| source::DEFAULT_DEVICE.into())
     }
 
-    /// What is restored from, for messages.
+    /// The source of the restore, for messages.
     pub fn source_name(&self) -> OsString {
         self.source.clone().map_or_else(|| self.device(), OsString::from)
     }
 
-    /// What is to be restored, relative to the root.
+    /// The paths to be restored, relative to the root.
     pub fn restore_set(&self) -> Vec<PathBuf> {
         if self.paths.is_empty() { set::whole() } else { self.paths.clone() }
     }

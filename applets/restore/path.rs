@@ -19,13 +19,13 @@ use super::set::shown_below;
 use super::source::{Found, Trees};
 use super::{lock, marker};
 
-/// What is ours at the top of a tree: neither copied nor removed.
+/// Our own files at the top of a tree: neither copied nor removed.
 const EXCEPT: &[&CStr] = &[lock::NAME, record::FILE];
 /// The same in the tree of the marker. That of a snapshot would say that everything was restored, should
 /// this restore be cut off.
 const EXCEPT_WITH_MARKER: &[&CStr] = &[lock::NAME, record::FILE, marker::NAME];
 
-/// What all paths have in common.
+/// The arguments that all paths have in common.
 pub struct Job<'a> {
     pub options: &'a Options,
     pub root: &'a Dir,
@@ -45,10 +45,10 @@ pub enum Restored {
     Mirrored(Box<PathReport>),
 }
 
-/// What the mirror and the verification found.
+/// The results of the mirror and the verification.
 pub struct PathReport {
     pub mirror: mirror::Report,
-    /// Differences that the verification found; none if it was not asked for.
+    /// Differences that the verification found; `None` if it was not asked for.
     pub mismatches: Option<u64>,
 }
 
@@ -189,7 +189,7 @@ impl Job<'_> {
         }
     }
 
-    /// Reads both sides again; gives the number of differences.
+    /// Reads both sides again; returns the number of differences.
     fn verify(
         &self,
         source: &Dir,
@@ -214,7 +214,7 @@ fn exited(to: &Path, status: u8) {
     warn!("rsync to {} exited {status} — workspace may be partially restored", escape(to));
 }
 
-/// What the snapshot brought that gives whoever uses it more rights than they have.
+/// Reports files of the snapshot that grant their users more rights than they have.
 fn say_privileges(report: &mirror::Report, to: &Path) {
     let (files, devices) = (report.privileged_files, report.devices);
     if files + devices > 0 {

@@ -56,7 +56,7 @@ impl Plan {
                 };
                 careful(Keep::ChangedSince(since), format!("a runtime has run there {words}"))
             }
-            // What is there already may be of a restore that a power cut ended before its marker. A file of its
+            // An entry that is there already may be of a restore that a power cut ended before its marker. A file of its
             // can have size and time and no content: ext4 writes the size to its journal before the data is there.
             (Ok(None), None) => full(true),
             (Ok(None), Some(Doubt::OddMarker(noun))) => {

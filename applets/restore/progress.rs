@@ -38,9 +38,9 @@ struct State {
     next: Instant,
 }
 
-/// What those who wait for the locks are shown, and say.
+/// The signs of life for processes that wait for the locks, and their answers.
 struct Signs {
-    /// What [`Progress::life`] was.
+    /// The last [`Progress::life`].
     seen: u64,
     /// Something was done since the last sign.
     any: bool,
@@ -58,7 +58,7 @@ impl<'a> Watch<'a> {
         Self { show, live, life, trees, state, signs: Mutex::new(signs) }
     }
 
-    /// Notes how far a run is, for whoever watches.
+    /// Notes how far a run is, for the process that watches.
     pub fn note_life(&self, progress: &Progress) {
         let mut signs = lock(&self.signs);
         if progress.life != signs.seen {

@@ -16,7 +16,7 @@ use super::Unclear;
 use crate::error::escape;
 use crate::fs::{Dir, at};
 
-/// Most names that are kept. Whoever can write to the directory decides how many there are.
+/// Most names that are kept. A user who can write to the directory decides how many there are.
 pub const MOST_NAMES: usize = 200;
 /// Most bytes of the kept names in their escaped form, each with the space after it.
 pub const MOST_BYTES: usize = 4096;

@@ -24,7 +24,7 @@ const MONTHS: [&str; 12] =
 pub trait Names {
     /// Name of a user id.
     fn user(&self, uid: u32) -> Look<OsString>;
-    /// Name of a group id; none if there is none or it cannot be found out.
+    /// Name of a group id; `None` if there is none or it cannot be found out.
     fn group(&self, gid: u32) -> Option<OsString>;
 }
 

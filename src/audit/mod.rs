@@ -1,4 +1,4 @@
-//! What an operator wants to know of a container that does not start: who it runs as, what its two
+//! The facts that an operator needs of a container that does not start: who it runs as, what its two
 //! volumes look like, which variables are present. Names of variables only, never a value.
 #![forbid(unsafe_code)]
 
@@ -28,19 +28,19 @@ pub struct Facts {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
-    /// The user's name; none if the user database has none for the id.
+    /// The user's name; `None` if the user database has none for the id.
     pub user: Look<OsString>,
     /// Node name (uname(2)).
     pub hostname: Look<OsString>,
-    /// WORKSPACE_ID; none if unset or empty.
+    /// WORKSPACE_ID; `None` if unset or empty.
     pub workspace_id: Option<OsString>,
-    /// PLATFORM_URL; none if unset or empty.
+    /// PLATFORM_URL; `None` if unset or empty.
     pub platform_url: Option<OsString>,
-    /// `/configs` as `ls -ld` shows it, escaped; none if missing.
+    /// `/configs` as `ls -ld` shows it, escaped; `None` if missing.
     pub configs: Look<String>,
     /// The names that `ls /configs` lists, a screenful at most.
     pub configs_contents: Contents,
-    /// `/workspace` as `ls -ld` shows it, escaped; none if missing.
+    /// `/workspace` as `ls -ld` shows it, escaped; `None` if missing.
     pub workspace: Look<String>,
     /// Names of variables, and whether each is set to something that is not empty.
     pub variables: Vec<(String, bool)>,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, describe};
 
-/// What was found, or nothing because it is not there.
+/// The fact, or nothing because it is not there.
 pub type Look<T> = Result<Option<T>, Unclear>;
 
 /// Why something could not be found out; shown as `?(Input/output error)`, which no fact looks like.

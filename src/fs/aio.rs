@@ -2,7 +2,7 @@
 //!
 //! io_submit(2) hands the kernel a batch of reads and holds the device's queue back until all of
 //! them are in it, so that blocks which lie side by side are fetched with one request though they
-//! belong to different files. Each read is made with RWF_NOWAIT (preadv2(2)): it gives what the page
+//! belong to different files. Each read is made with RWF_NOWAIT (preadv2(2)): it returns what the page
 //! cache holds, has the rest fetched, and does not wait; a later pread(2) finds it there.
 //!
 //! No crate binds these calls; the structures are those of `linux/aio_abi.h`.
@@ -135,7 +135,7 @@ impl Context {
         Ok(())
     }
 
-    /// Waits for as many events as `events` has places; gives how many there were.
+    /// Waits for as many events as `events` has places; returns how many there were.
     fn wait(&self, events: &mut [Event]) -> Result<usize, Errno> {
         let (count, place) = (events.len() as libc::c_long, events.as_mut_ptr());
         let forever = std::ptr::null::<libc::timespec>();

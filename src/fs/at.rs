@@ -1,7 +1,7 @@
 //! System calls on one component relative to a descriptor, or on a descriptor itself, that follow no
 //! link. Errors are bare numbers, for callers that build their own messages; [`super::Dir`] is the
 //! form with messages. None changes owner, mode or attributes by a name: between the look at a name
-//! and the change, whoever can write in the directory may link something of root's there.
+//! and the change, a user who can write in the directory may link something of root's there.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -112,12 +112,12 @@ pub fn rename(dir: impl AsFd, from: &CStr, to: &CStr) -> Result<()> {
     again(|| rustix::fs::renameat(&dir, from, &dir, to))
 }
 
-/// What the symbolic link that the handle (O_PATH) stands for holds.
+/// The target of the symbolic link that the handle (O_PATH) stands for.
 pub fn read_link_fd(handle: impl AsFd) -> Result<CString> {
     again(|| rustix::fs::readlinkat(&handle, c"", Vec::new()))
 }
 
-/// What the symbolic link `name` holds.
+/// The target of the symbolic link `name`.
 pub fn read_link(dir: impl AsFd, name: &CStr) -> Result<CString> {
     again(|| rustix::fs::readlinkat(&dir, name, Vec::new()))
 }
@@ -157,7 +157,7 @@ pub(super) fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
-/// Calls `each` with name, recorded type (none where the file system records none) and recorded
+/// Calls `each` with name, recorded type (`None` if the file system records none) and recorded
 /// inode number of every entry but "." and ".."; `buffer` is what one getdents64(2) may fill.
 /// Entries seen before an error have been handed over.
 pub fn list(
@@ -182,7 +182,7 @@ pub fn list_until(
     Ok(())
 }
 
-/// The same for what one getdents64(2) gives from where the descriptor stands; breaks off at the end too.
+/// The same for the result of one getdents64(2) at the descriptor's position; breaks off at the end too.
 pub fn list_portion(
     dir: impl AsFd,
     buffer: &mut [MaybeUninit<u8>],
@@ -218,7 +218,7 @@ pub fn position(dir: impl AsFd) -> Result<u64> {
     again(|| rustix::fs::seek(&dir, rustix::fs::SeekFrom::Current(0)))
 }
 
-/// Lets it stand where [`position`] has told, of this descriptor or of another of the same directory.
+/// Sets its position to one that [`position`] has returned, of this descriptor or of another of the same directory.
 pub fn set_position(dir: impl AsFd, position: u64) -> Result<()> {
     again(|| rustix::fs::seek(&dir, rustix::fs::SeekFrom::Start(position))).map(drop)
 }

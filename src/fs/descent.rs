@@ -3,24 +3,28 @@
 //!
 //! Only the deepest [`HELD`] directories of the way are open. Each remembers its name and its inode, so
 //! that it is found again through ".." of the one below, or from the start by the names, and taken only
-//! if it is the same inode: whoever moves a directory of the way can cut it off, not lead it elsewhere.
+//! if it is the same inode: a user who moves a directory of the way can cut it off, not lead it elsewhere.
 //! The names that wait to be entered lie back to back between the names of the way.
 #![forbid(unsafe_code)]
 
+mod level;
+mod way;
+
 use std::collections::VecDeque;
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{RawDir, SeekFrom};
 use rustix::io::Errno;
 
+use level::{Level, Unread};
+pub use way::Way;
+use way::name_at;
+
 use super::at::{self, kind};
-use super::{Kind, Stat};
-use crate::error::{LONGEST_SHOWN, SHOWN_END, left_out};
+use super::{InodeId, Kind, Stat};
 
 /// Directories of a way that are open at a time, at most.
 pub const HELD: usize = 6;
@@ -30,12 +34,9 @@ const WAY: usize = 8 << 20;
 const PORTION: usize = 64 << 10;
 /// Bytes of names beyond which a directory is read in the smallest portions.
 const MANY_NAMES: usize = 1 << 20;
-/// What one getdents64(2) may fill, of few names and of many. One entry takes at most 280.
+/// Bytes that one getdents64(2) may fill, of few names and of many. One entry takes at most 280.
 const BUFFER: usize = 32 << 10;
 const SMALL_BUFFER: usize = 1 << 10;
-
-/// Device and number of an inode.
-pub type Id = ((u32, u32), u64);
 
 /// See the module.
 #[derive(Debug)]
@@ -54,27 +55,7 @@ pub struct Descent {
     searches: u64,
 }
 
-#[derive(Debug)]
-struct Level {
-    id: Id,
-    name: u32,
-    waiting: u32,
-    /// Bytes of the path to here, with a slash for each level.
-    length: u32,
-    unread: Unread,
-}
-
-/// What of a directory has not been listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unread {
-    Nothing,
-    /// From where its descriptor stands.
-    Here,
-    /// From this position.
-    From(u64),
-}
-
-/// What comes after the work on a directory.
+/// The next step after the work on a directory.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// A name is in turn, see [`Descent::name`].
@@ -170,7 +151,7 @@ impl Descent {
         self.names.len() + self.levels.len() * size_of::<Level>() > WAY
     }
 
-    /// Enters the directory of the name in turn, opened as `fd`, of which `stat` tells. Nothing of it
+    /// Enters the directory of the name in turn, opened as `fd`, with the attributes `stat`. Nothing of it
     /// has been listed.
     pub fn enter(&mut self, fd: OwnedFd, stat: &Stat) {
         self.searches += 1;
@@ -188,7 +169,7 @@ impl Descent {
         }
         let length = self.way().length_to(self.levels.len()) + self.names.len() - self.turn;
         self.levels.push(Level {
-            id: (stat.dev, stat.ino),
+            id: stat.id(),
             name: self.turn as u32,
             waiting: self.names.len() as u32,
             length: length as u32,
@@ -197,7 +178,7 @@ impl Descent {
         self.held.push_back(Arc::new(fd));
     }
 
-    /// Lists some of the deepest directory: what one getdents64(2) gives. `each` gets where it is, name
+    /// Lists some of the deepest directory: the result of one getdents64(2). `each` gets where it is, name
     /// and recorded type (see [`at::list`]); a name for which it says true will be in turn later. True
     /// if there is more to list.
     pub fn list(
@@ -306,7 +287,7 @@ impl Descent {
         count
     }
 
-    /// Gives up all of the way; what waited in it, at least.
+    /// Gives up all of the way; returns how many names waited in it, at least.
     pub fn abandon(&mut self) -> u64 {
         let waiting = self.count_waiting(0);
         self.levels.clear();
@@ -317,100 +298,11 @@ impl Descent {
     }
 }
 
-/// A look at a way.
-#[derive(Debug, Clone, Copy)]
-pub struct Way<'a> {
-    levels: &'a [Level],
-    names: &'a [u8],
-    fd: &'a OwnedFd,
-}
-
-impl<'a> Way<'a> {
-    /// The deepest directory; the start if nothing was entered.
-    pub fn fd(&self) -> &'a OwnedFd {
-        self.fd
-    }
-
-    /// Its inode; none for the start.
-    pub fn id(&self) -> Option<Id> {
-        self.levels.last().map(|level| level.id)
-    }
-
-    /// The name of the deepest directory; empty for the start.
-    pub fn last_name(&self) -> &'a CStr {
-        self.levels.last().map_or(c"", |level| name_at(self.names, level.name))
-    }
-
-    fn name(&self, level: &Level) -> &'a OsStr {
-        OsStr::from_bytes(name_at(self.names, level.name).to_bytes())
-    }
-
-    /// Bytes of the path of the first `count` levels.
-    fn length_to(&self, count: usize) -> usize {
-        let last = count.checked_sub(1).and_then(|index| self.levels.get(index));
-        last.map_or(0, |level| level.length as usize)
-    }
-
-    /// The path of the deepest directory, `base` being the start's, for messages: of a long one both
-    /// ends.
-    pub fn path(&self, base: &Path) -> PathBuf {
-        let mut path = base.to_owned();
-        if path.as_os_str().len() + self.length_to(self.levels.len()) <= LONGEST_SHOWN {
-            path.extend(self.levels.iter().map(|level| self.name(level)));
-            return path;
-        }
-        let mut first = 0;
-        while let Some(level) = self.levels.get(first)
-            && path.as_os_str().len() < SHOWN_END
-        {
-            path.push(self.name(level));
-            first += 1;
-        }
-        let last = self.last_levels(SHOWN_END).max(first);
-        if last > first {
-            path.push(left_out(self.length_to(last) - self.length_to(first)));
-        }
-        path.extend(self.levels[last..].iter().map(|level| self.name(level)));
-        path
-    }
-
-    /// The first of the deepest levels whose names are `length` bytes or more together.
-    fn last_levels(&self, length: usize) -> usize {
-        let (mut first, mut have) = (self.levels.len(), 0);
-        while first > 0 && have < length {
-            first -= 1;
-            have += self.name(&self.levels[first]).len() + 1;
-        }
-        first
-    }
-
-    /// Writes the end of the path of entry `name` there, about 256 bytes.
-    pub fn write_end(&self, base: &Path, name: &CStr, path: &mut Vec<u8>) {
-        let first = self.last_levels(SHOWN_END);
-        path.clear();
-        if first == 0 {
-            path.extend_from_slice(base.as_os_str().as_bytes());
-        }
-        let names = self.levels[first..].iter().map(|level| self.name(level).as_bytes());
-        for name in names.chain([name.to_bytes()]) {
-            if path.last() != Some(&b'/') {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
-        }
-    }
-}
-
-/// The name that begins at `start`.
-fn name_at(names: &[u8], start: u32) -> &CStr {
-    CStr::from_bytes_until_nul(&names[start as usize..]).unwrap_or_default()
-}
-
 /// Opens directory `name`, which must be that inode.
-fn open(from: &OwnedFd, name: &CStr, id: Id) -> Result<OwnedFd, Errno> {
+fn open(from: &OwnedFd, name: &CStr, id: InodeId) -> Result<OwnedFd, Errno> {
     let fd = at::open_dir(from, name)?;
     let stat = at::stat_fd(&fd)?;
-    if (stat.dev, stat.ino) == id { Ok(fd) } else { Err(Errno::STALE) }
+    if stat.id() == id { Ok(fd) } else { Err(Errno::STALE) }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl Dir {
         at::stat_fd(&self.fd).map_err(|errno| self.error("stat", errno))
     }
 
-    /// Attributes of entry `name`, not of what it points to; none if it does not exist.
+    /// Attributes of entry `name`, not of what it points to; `None` if it does not exist.
     pub fn stat_entry(&self, name: &CStr) -> Result<Option<Stat>> {
         match at::stat(&self.fd, name) {
             Ok(stat) => Ok(Some(stat)),
@@ -98,7 +98,7 @@ impl Dir {
         Ok(Self { fd, path: self.join(name) })
     }
 
-    /// Opens `path` (relative, no "..") component by component; none if a component is absent.
+    /// Opens `path` (relative, no "..") component by component; `None` if a component is absent.
     pub fn open_beneath(&self, path: &Path) -> Result<Option<Self>> {
         let mut dir = self.try_clone()?;
         for name in components(path)? {
@@ -143,7 +143,7 @@ impl Dir {
         }
     }
 
-    /// Reads the regular file `name` whole, at most `limit` bytes; none if it does not exist.
+    /// Reads the regular file `name` whole, at most `limit` bytes; `None` if it does not exist.
     pub fn read_file(&self, name: &CStr, limit: usize) -> Result<Option<Vec<u8>>> {
         use std::io::Read as _;
         let fd = match self.open_file(name) {
@@ -190,7 +190,7 @@ impl Dir {
             .map_err(|errno| self.entry_error("make symbolic link", name, errno))
     }
 
-    /// What the symbolic link `name` holds.
+    /// The target of the symbolic link `name`.
     pub fn read_symlink(&self, name: &CStr) -> Result<CString> {
         at::read_link(&self.fd, name)
             .map_err(|errno| self.entry_error("read symbolic link", name, errno))
@@ -313,14 +313,14 @@ fn components(path: &Path) -> Result<Vec<CString>> {
         .collect()
 }
 
-/// A name for a file under construction: `.molecule-tools.RANDOM.N`, recognisable to whoever finds one
+/// A name for a file under construction: `.molecule-tools.RANDOM.N`, recognisable to anybody who finds one
 /// after a crash. The random part, one per process, keeps it apart from what earlier processes left
 /// (in a container they have the same number) and from what others can foresee.
 #[derive(Debug)]
 pub struct TempName(CString);
 
 impl TempName {
-    /// What every temporary name starts with.
+    /// The start of every temporary name.
     pub const PREFIX: &'static str = ".molecule-tools.";
 
     /// The next name.

@@ -1,4 +1,4 @@
-//! What a run that was killed has left of [`Dir::replace_file`].
+//! Leftovers of a [`Dir::replace_file`] in a run that was killed.
 #![forbid(unsafe_code)]
 
 use std::ffi::CStr;
@@ -17,7 +17,7 @@ const AGE: i64 = 600;
 
 /// Removes the half-made files in `dir` that were left more than 10 minutes ago; only for root, whom nobody can
 /// foist one on. Nothing else is root's, has one name of this form and permissions 0600: what is put aside under such
-/// a name is somebody else's, or a directory. Whoever can write in `dir` may put another file in its place at the
+/// a name is somebody else's, or a directory. A user who can write in `dir` may put another file in its place at the
 /// last moment, but only one that they could remove as well.
 ///
 /// # Errors

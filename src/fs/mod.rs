@@ -1,5 +1,5 @@
 //! Directories held by descriptor. Every step is one component, opened relative to a held
-//! descriptor, and follows no link; so whoever can rename entries below a directory can make an
+//! descriptor, and follows no link; so a user who can rename entries below a directory can make an
 //! operation fail, but not make it land elsewhere.
 
 pub mod aio;
@@ -18,8 +18,8 @@ pub use half_made::clear_half_made;
 pub use ids::{FsIds, KeepDumpable};
 pub use listing::{Entry, Listing};
 pub use patience::{patiently, pause};
-pub use stat::{Kind, Stat};
+pub use stat::{InodeId, Kind, Stat};
 
-/// Permission bits of a directory that a restore is making. The sticky bit tells those that a killed run has
+/// Permission bits of a directory that a restore is making. The sticky bit distinguishes those that a killed run has
 /// left from private directories of root's.
 pub const MAKING: u32 = 0o1700;

@@ -1,4 +1,4 @@
-//! What statx(2) says of one object, in the form the mechanisms compare.
+//! The attributes that statx(2) returns of one object, in the form the mechanisms compare.
 #![forbid(unsafe_code)]
 
 use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, Timestamps};
@@ -64,6 +64,9 @@ impl Kind {
     }
 }
 
+/// Device (major, minor) and number of an inode.
+pub type InodeId = ((u32, u32), u64);
+
 /// The attributes of one object; never those of what a link points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -108,6 +111,11 @@ impl Stat {
     /// Whether the file is known to have holes.
     pub fn is_sparse(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size
+    }
+
+    /// The inode.
+    pub fn id(&self) -> InodeId {
+        (self.dev, self.ino)
     }
 
     /// True when both are the same inode of the same file system.

@@ -27,7 +27,7 @@ pub const CAPABILITY: &CStr = c"security.capability";
 #[derive(Debug, Default)]
 pub struct Buffer(Vec<u8>);
 
-/// What an attribute belongs to.
+/// The object of an attribute.
 #[derive(Debug, Clone)]
 pub enum Target<'a> {
     /// An open file or directory.
@@ -174,7 +174,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Gives the calling thread a working directory that it does not share with the rest of the process
+/// Unshares the working directory of the calling thread, so that it is not shared with the rest of the process
 /// (unshare(2), CLONE_FS). False where the kernel or a container's system call filter refuses.
 fn own_working_directory() -> bool {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_ok()

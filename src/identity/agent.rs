@@ -21,7 +21,7 @@ pub struct AgentSpec<'a> {
 }
 
 impl<'a> AgentSpec<'a> {
-    /// What a variable or an option says; empty is [`DEFAULT_AGENT`].
+    /// The value of a variable or an option; an empty one is [`DEFAULT_AGENT`].
     pub fn new(text: &'a OsStr) -> Self {
         let text = if text.is_empty() { OsStr::new(DEFAULT_AGENT) } else { text };
         let mut parts = text.as_bytes().split(|&byte| byte == b':');

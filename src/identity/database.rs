@@ -40,7 +40,7 @@ impl Database {
         }
     }
 
-    /// The same for whoever can do without groups: a group file that cannot be read is an empty one,
+    /// The same for a caller who can do without groups: a group file that cannot be read is an empty one,
     /// and the reason is returned.
     pub fn read_users(root: &Dir) -> Result<(Self, Option<Error>)> {
         let read = |path| read_within(root, path).or_else(|_| read_within(root, path));
@@ -131,7 +131,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 
 /// One line of the passwd file: `name:password:uid:gid:gecos:home:shell`; fields after the gid may be
 /// missing. A line whose ids or home cannot be used counts as well, because the first line of a name
-/// or uid decides: whoever asks for it must be refused, not be given a later line or a default of 0.
+/// or uid decides: a caller who asks for it must be refused, not be given a later line or a default of 0.
 pub(super) struct UserEntry<'a> {
     /// Counted from 1.
     pub(super) line: usize,
@@ -228,7 +228,7 @@ fn read_within(root: &Dir, path: &CStr) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file below `root` component by component, where a link is refused; none if absent.
+/// Opens a file below `root` component by component, where a link is refused; `None` if absent.
 fn open_without_links(root: &Dir, path: &CStr) -> Result<Option<OwnedFd>> {
     let path = Path::new(OsStr::from_bytes(path.to_bytes()));
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };

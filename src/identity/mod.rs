@@ -20,10 +20,10 @@ pub use database::Database;
 pub use privileges::{UnsetGroups, give_up_capabilities, refuse_set_id};
 pub use spec::UserSpec;
 
-/// What a process becomes: ids, exactly these supplementary groups, and a home directory.
+/// The identity that a process takes: ids, exactly these supplementary groups, and a home directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Login name; none for a uid without a passwd entry.
+    /// Login name; `None` for a uid without a passwd entry.
     pub name: Option<OsString>,
     /// Real, effective and saved user id.
     pub uid: u32,

@@ -15,12 +15,12 @@ const NAMED: usize = 32;
 impl Identity {
     /// Gives the whole process these ids and exactly these groups, then verifies that it has them
     /// and, unless the uid is 0, that it holds no capability and cannot become root again. Whether it
-    /// may is the kernel's to say: root may, and whoever holds CAP_SETUID and CAP_SETGID. After an
+    /// may is the kernel's to say: root may, and a holder of CAP_SETUID and CAP_SETGID. After an
     /// error the process must not go on to run anything.
     ///
     /// A process that has the ids already but may not set groups, as in a container without
     /// capabilities, keeps the groups it has. They are returned where they differ. It is refused
-    /// where root's group (0) is among them and was not asked for; other groups were given by whoever
+    /// where root's group (0) is among them and was not asked for; other groups come from the user who
     /// started the process, which could run the command with them itself.
     pub fn assume(&self) -> Result<Option<UnsetGroups>> {
         let before = Ids::of_this_process()?;
@@ -161,7 +161,7 @@ pub fn give_up_capabilities() -> Result<bool> {
 /// is both permitted and inheritable (capabilities(7)). True if one was not.
 ///
 /// The kernel takes the capabilities of a process that was root (`was_root`) with its uid, unless it
-/// was told otherwise (SECBIT_NO_SETUID_FIXUP). A command must not inherit that: its own programs
+/// was set otherwise (SECBIT_NO_SETUID_FIXUP). A command must not inherit that: its own programs
 /// that drop root, like sudo(8), would not lose theirs.
 fn give_up_all_capabilities(was_root: bool) -> Result<bool> {
     let read = || {
@@ -204,7 +204,7 @@ fn verify_root_is_out_of_reach() -> Result<()> {
 }
 
 /// Fails if this program runs, or is installed, with the set-user-ID or set-group-ID bit: it would
-/// give its owner's rights to whoever starts it.
+/// give its owner's rights to any user who starts it.
 pub fn refuse_set_id() -> Result<()> {
     let uids = getresuid().map_err(|errno| failed("read uids", errno))?;
     let gids = getresgid().map_err(|errno| failed("read gids", errno))?;

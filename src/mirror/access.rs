@@ -15,7 +15,7 @@ use super::times::same_time;
 use super::tree::DirNode;
 use crate::fs::{Kind, MAKING, Stat, at};
 
-/// Whether nobody but ourselves can reach what is in the directory.
+/// Whether only this user can reach the content of the directory.
 pub(super) fn is_private(stat: &Stat) -> bool {
     stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o077 == 0
 }
@@ -45,7 +45,7 @@ pub(super) fn widen(engine: &Engine<'_>, dir: impl AsFd, name: &CStr) -> Option<
     at::chmod_handle(&handle, now.mode | 0o700).ok().map(|()| now.mode)
 }
 
-/// Gives the directory of `node` the permission bits `mode` again.
+/// Sets the permission bits of the directory of `node` to `mode` again.
 pub(super) fn narrow(engine: &Engine<'_>, node: &Arc<DirNode>, dst: &OwnedFd, mode: u32) {
     if let Err(errno) = at::again(|| fchmod(dst, Mode::from_raw_mode(mode))) {
         let fault = Fault::Attribute { operation: "change mode of", errno };

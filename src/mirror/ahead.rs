@@ -19,7 +19,7 @@ use crate::fs::aio::{Context, Read};
 /// Bytes of the files of a batch, and of the largest single one.
 const BYTES: usize = 128 * 1024;
 
-/// What a thread needs to read ahead.
+/// The state of a thread that reads ahead.
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     files: usize,

@@ -1,4 +1,4 @@
-//! What the log, the report and the observer are told of a run.
+//! Lines for the log, counts for the report and changes for the observer.
 #![forbid(unsafe_code)]
 
 use std::ffi::CStr;
@@ -146,7 +146,7 @@ fn is_on_the_top_s_fs(engine: &Engine<'_>, node: &DirNode) -> bool {
 
 /// Whether room that `node`'s destination directory does not have is missing everywhere. Not so in
 /// another file system, nor below a limit of its own (project quotas), which statfs(2) shows as the
-/// size; where it cannot be told, the others are tried.
+/// size; if that is not known, the others are tried.
 fn is_in_the_top_s_room(engine: &Engine<'_>, node: &Arc<DirNode>) -> bool {
     let size = |fd: BorrowedFd<'_>| at::again(|| fstatfs(fd)).map(|fs| fs.f_blocks);
     let same_size = || {

@@ -11,12 +11,12 @@ use super::limits::buffer;
 use super::tree::Pending;
 use crate::lock::lock;
 
-/// What one thread takes at a time; through the page cache it is asked for in one go, so that all its
+/// Bytes that one thread takes at a time; through the page cache it is asked for in one go, so that all its
 /// requests are under way at once.
 const CHUNK: u64 = 2 * 1024 * 1024;
 /// Bytes of one read. The buffer is the thread's own, so this times the number of threads is memory.
 const READ: usize = 512 * 1024;
-/// What O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.
+/// The alignment that O_DIRECT may ask of addresses and offsets: the largest logical block of a disk.
 const ALIGNMENT: usize = 4096;
 
 /// Where copied bytes go.
@@ -109,7 +109,7 @@ impl LargeCopy {
 pub(super) struct LargeBuffer(Vec<u8>);
 
 impl LargeBuffer {
-    /// None where there is no memory for it.
+    /// `None` if there is no memory for it.
     pub fn aligned(&mut self) -> Option<&mut [u8]> {
         if self.0.is_empty() {
             self.0 = buffer(READ + ALIGNMENT)?;

@@ -19,7 +19,7 @@ use super::limits::BUFFER;
 use crate::fs::{FsIds, Stat, at};
 use crate::lock::lock;
 
-/// What is known of the file after a look for holes, which blocks allocated behind its end make up for in
+/// The attributes of the file after a look for holes, which blocks allocated behind its end make up for in
 /// their number. One of a single read is written in full: the look would cost more.
 pub(super) fn with_holes_known(stat: Stat, file: impl AsFd) -> Stat {
     let look = stat.size > BUFFER as u64 && !stat.is_sparse();
@@ -37,7 +37,7 @@ pub(super) fn fill(w: &mut Worker<'_>, file: &NewFile, src: &SourceFile) -> Step
     write(w.engine, &mut w.ids, sink, &w.ahead.bytes[src.read.clone()], 0)
 }
 
-/// Gives a sparse file the hole at its end, which no write of data reaches. By a written zero, for
+/// Makes the hole at the end of a sparse file, which no write of data reaches. By a written zero, for
 /// ftruncate(2) makes the new length durable before the data, and after a power cut the file
 /// would look complete with nothing but zeros in it. One without data may.
 pub(super) fn extend(ids: &mut FsIds, file: &NewFile) -> Result<(), Errno> {
@@ -146,7 +146,7 @@ pub(super) fn same_bytes(
         if w.engine.stopped() {
             return Err(Fault::Stopped);
         }
-        // What is a hole in both is equal.
+        // A hole in both is equal.
         offset = next_data(&src, offset, size).min(next_data(&dst, offset, size));
         let want = usize::try_from(size - offset).unwrap_or(usize::MAX).min(BUFFER);
         let left = read_full(&src, &mut w.buffer[..want], offset).map_err(Fault::source("read"))?;

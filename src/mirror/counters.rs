@@ -1,4 +1,4 @@
-//! What a run does, counted by many threads while it runs.
+//! The counts of a run, added up by many threads while it runs.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;

@@ -131,7 +131,7 @@ struct TreeRemoval<'a> {
     purpose: RemovalPurpose,
     /// Begins with the top of the tree.
     descent: Descent,
-    /// What is known of each directory of the way.
+    /// The state of each directory of the way.
     levels: Vec<RemovalLevel>,
 }
 
@@ -270,7 +270,7 @@ impl TreeRemoval<'_> {
                 return Some(false);
             }
         }
-        // What takes the place of the top is a change of its own.
+        // The object that takes the place of the top is a change of its own.
         if self.purpose == RemovalPurpose::Surplus || !self.levels.is_empty() {
             announce::change_at(self.engine, || self.path(&name), Change::Delete(Kind::Dir));
         }

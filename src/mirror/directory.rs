@@ -24,7 +24,7 @@ use super::xattrs::Xattrs;
 use crate::fs::xattr::Target;
 use crate::fs::{Kind, MAKING, Stat, at};
 
-/// What stands ready in the destination for a source directory.
+/// The destination directory for a source directory, ready for its entries.
 pub(super) struct ReadyDir {
     pub dst: Option<OwnedFd>,
     pub standing: Standing,
@@ -98,7 +98,7 @@ pub(super) fn make(
         mend(engine, node, name, stat, xattrs, &dst)?;
         return Ok(Some(ReadyDir::shared(dst)));
     }
-    // What it has of a default ACL.
+    // It may have inherited a default ACL.
     let found = Xattrs::read(&Target::fd(&dst)).map_err(destination("read xattrs of"))?;
     let (none, nothing) = (Xattrs::default(), Differences::default());
     let faults = Object::Open(dst.as_fd()).apply_differences(&nothing, &made, &none, &found);
@@ -128,7 +128,7 @@ fn take_up(
             false => Standing::Shared,
         };
     }
-    // What its owner may not do in it as the source has it waits for the end as well.
+    // Permissions that its owner does not have in it as the source has it wait for the end as well.
     if standing == Standing::Shared && (is_narrow(engine, new) || is_narrow(engine, old)) {
         standing = Standing::Private;
     }
@@ -175,7 +175,7 @@ pub(super) fn mend(
     });
     let mut differences = compare(stat, &old, xattrs, &found, dst);
     if engine.protects(stat, &old) {
-        // Its time of last change tells only that something in it was made or removed.
+        // Its time of last change shows only that something in it was made or removed.
         differences.time = false;
         if differences.any() {
             announce::kept(engine, parent, name);
@@ -234,7 +234,7 @@ pub(super) fn finish(engine: &Engine<'_>, node: &Arc<DirNode>) -> Option<OpenDir
     Some(dir)
 }
 
-/// Gives a directory the metadata that has waited for the end.
+/// Sets the metadata of a directory that has waited for the end.
 fn complete(engine: &Engine<'_>, dir: &OpenDir, dst: &OwnedFd) -> Step {
     let node = &dir.node;
     let xattrs =
@@ -263,7 +263,7 @@ fn take_back(engine: &Engine<'_>, dir: &OpenDir, dst: &OwnedFd) {
             // Not of this source's making; its owner keeps it.
             Err(Errno::NOENT) => return Ok(()),
             Ok(new) if new.size == old.size && same_time(&new, &old, dst) => return Ok(()),
-            // Where it cannot be told it is taken: the directory says that it is ours.
+            // After an error it is taken: the mode of the directory says that it is ours.
             Ok(_) | Err(_) => {}
         }
         at::chown_fd(&handle, own, old.gid).map_err(|errno| ("change owner of", errno))

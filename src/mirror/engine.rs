@@ -1,4 +1,4 @@
-//! What the threads of one pass share, and what each of them owns.
+//! State that the threads of one pass share, and state that each of them owns.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -14,7 +14,6 @@ use super::fault::Step;
 use super::file::BornFile;
 use super::found::ListedName;
 use super::held::HeldDirs;
-use super::inode::InodeId;
 use super::ledger::{GroupShare, LinkLedger};
 use super::limits::{BUFFER, LISTING, TICK};
 use super::links::{GroupLeader, LinkGroups};
@@ -23,13 +22,13 @@ use super::report::Stop;
 use super::threads::ThreadPace;
 use super::tree::{DirNode, FileSystem, KeptNodes, OpenDir, Pending};
 use crate::fs::xattr::XattrReach;
-use crate::fs::{FsIds, Stat};
+use crate::fs::{FsIds, InodeId, Stat};
 use crate::queue::WorkQueue;
 
 /// If the observer was not heard for so long, the whole process may have been stopped.
 pub(super) const STOPPED: Duration = Duration::from_millis(250);
 
-/// What one pass over the trees is for.
+/// The purpose of one pass over the trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
     Copy,
@@ -90,7 +89,7 @@ pub(super) struct Engine<'a> {
     pub started: Instant,
 }
 
-/// What each thread owns.
+/// The state of one thread.
 pub(super) struct Worker<'e> {
     pub engine: &'e Engine<'e>,
     /// Of [`BUFFER`] bytes.
@@ -178,7 +177,7 @@ impl Engine<'_> {
         self.counters.stopped()
     }
 
-    /// Hears the observer, and tells it how far the run is.
+    /// Asks the observer whether to end, and reports the progress to it.
     pub fn tick(&self) -> Progress {
         let next = if self.alone.load(Ordering::Relaxed) { TICK } else { STOPPED };
         let next = self.started.elapsed() + next;

@@ -15,7 +15,6 @@ use super::engine::{Engine, Pass, Worker};
 use super::fault::{Fault, Side, Step};
 use super::file::NewName;
 use super::found::{FoundEntry, ListedName, SourceFile};
-use super::inode::{InodeId, id_of};
 use super::itemize::{Change, Differences};
 use super::links::{GroupLeader, GroupRole};
 use super::make::{self, EntryJob, EntryOutcome, is_device};
@@ -23,14 +22,14 @@ use super::metadata::{Object, compare, raises};
 use super::times::same_time;
 use super::tree::{OpenDir, Pending};
 use super::xattrs::Xattrs;
-use crate::fs::{Kind, Stat, at};
+use crate::fs::{InodeId, Kind, Stat, at};
 
 /// Between two looks whether a leader is finished.
 const BUSY: Duration = Duration::from_millis(1);
 
 /// The hard-link group of a source entry.
 fn group_of(stat: &Stat) -> Option<InodeId> {
-    (stat.nlink > 1).then(|| id_of(stat))
+    (stat.nlink > 1).then(|| stat.id())
 }
 
 /// Mirrors one listed name.
@@ -61,7 +60,7 @@ pub(super) fn mirror(w: &mut Worker<'_>, dir: &OpenDir, found: FoundEntry) {
     let role = loop {
         match group.map(|group| engine.links.join(group, stat.nlink, &dir.node, &name)) {
             Some(GroupRole::Busy) if engine.counters.stopped() => return,
-            // Whoever has the lead needs nobody who waits here.
+            // The thread that has the lead needs nobody who waits here.
             Some(GroupRole::Busy) => std::thread::sleep(BUSY),
             role => break role,
         }
@@ -107,7 +106,7 @@ pub(super) fn settle(engine: &Engine<'_>, job: &EntryJob<'_>, done: Step<EntryOu
     }
 }
 
-/// Gives a large file that other threads have filled its metadata and its name, and returns what it was in its
+/// Sets metadata and name of a large file that other threads have filled, and returns what it was in its
 /// directory.
 pub(super) fn finish_large(w: &mut Worker<'_>, filled: FilledFile) -> Pending {
     let FilledFile { file, pending, result } = filled;
@@ -127,7 +126,7 @@ fn check_readable(w: &mut Worker<'_>, job: &EntryJob<'_>) -> Step {
     content::read_through(w, &src, &job.stat)
 }
 
-/// What stands in the destination under the name, without a look where nothing can.
+/// The object in the destination under the name; no look where there can be none.
 fn standing(job: &EntryJob<'_>) -> Step<Option<Stat>> {
     match &job.dir.pair.dst {
         Some(dst) if !job.dir.node.is_new() => match at::stat(dst, job.name) {
@@ -166,7 +165,7 @@ fn ensure(w: &mut Worker<'_>, job: &EntryJob<'_>, src: Option<SourceFile>) -> St
             if compared.differences.any() {
                 mend(engine, job, old, &compared)?;
             }
-            return Ok(EntryOutcome::There(Some(id_of(old))));
+            return Ok(EntryOutcome::There(Some(old.id())));
         }
         change = Change::Replace(stat.kind, compared.of_replacement(stat, old));
     } else if protected {
@@ -199,7 +198,7 @@ struct EntryComparison {
     differences: Differences,
     wanted: Xattrs,
     found: Xattrs,
-    /// What is there could be read.
+    /// The xattrs that are there could be read.
     known: bool,
     /// File capabilities of the source's are left out.
     capability: bool,
@@ -220,7 +219,7 @@ impl EntryComparison {
         };
         let src = job.dir.pair.src.as_fd();
         let mut wanted = read(src).map_err(Fault::source("read xattrs of"))?;
-        // What cannot be compared differs.
+        // An object that cannot be compared differs.
         let (found, known) = match read(dst.as_fd()) {
             Ok(found) => (found, true),
             Err(_) => (Xattrs::default(), false),
@@ -236,7 +235,7 @@ impl EntryComparison {
     /// become a program of its owner: its content may be another, of equal size and time, or still be
     /// mapped by who wrote it.
     fn allows_keeping(&self, engine: &Engine<'_>, job: &EntryJob<'_>, old: &Stat) -> bool {
-        let claim = |group| engine.ledger.claim(id_of(old), group);
+        let claim = |group| engine.ledger.claim(old.id(), group);
         self.same
             && self.known
             && !engine.links.is_remade(job.group)
@@ -244,7 +243,7 @@ impl EntryComparison {
             && (old.nlink == 1 || (!self.differences.any() && job.group.is_some_and(claim)))
     }
 
-    /// What differs where it is made anew.
+    /// The differences of a file that is made anew.
     fn of_replacement(&self, stat: &Stat, old: &Stat) -> Differences {
         let size = stat.kind == Kind::File && stat.size != old.size;
         Differences { size, ..self.differences }
@@ -317,7 +316,7 @@ fn follow(w: &mut Worker<'_>, job: &EntryJob<'_>, leader: &GroupLeader) {
     let EntryJob { dir, name, stat, .. } = job;
     let old = standing(job);
     let Some(old) = announce::value(engine, &dir.node, name, old) else { return };
-    if leader.dst.is_some() && old.as_ref().map(id_of) == leader.dst {
+    if leader.dst.is_some() && old.as_ref().map(Stat::id) == leader.dst {
         return;
     }
     if old.is_some_and(|old| engine.protects(stat, &old)) {
@@ -350,13 +349,13 @@ fn link(engine: &Engine<'_>, job: &EntryJob<'_>, leader: &GroupLeader, old: Opti
             .map_err(Fault::destination("make hard link"))?;
     let mut put = || {
         let made = at::stat(dst, new.current()).map_err(Fault::destination("stat"))?;
-        if Some(id_of(&made)) != leader.dst {
-            // A copy-up (overlayfs) gives the leader another inode; otherwise it is another file.
+        if Some(made.id()) != leader.dst {
+            // A copy-up (overlayfs) changes the leader's inode; otherwise it is another file.
             let now = at::stat(from, &leader.name).map_err(Fault::destination("stat"))?;
             let same = (now.kind, now.size) == (stat.kind, stat.size);
             match group_of(stat) {
                 Some(group) if same && now.same_inode(&made) => {
-                    engine.links.tear(group, id_of(&made));
+                    engine.links.tear(group, made.id());
                 }
                 _ => return Err(Fault::destination("make hard link")(Errno::STALE)),
             }

@@ -26,9 +26,9 @@ pub(super) enum Fault {
     Attribute { operation: &'static str, errno: Errno },
     /// Something at the destination could not be removed.
     Removal { operation: &'static str, errno: Errno },
-    /// What was to be removed at the destination has something mounted on it.
+    /// A directory that was to be removed at the destination has something mounted on it.
     MountedOver,
-    /// What was to be removed at the destination lies too deep in other directories.
+    /// A directory that was to be removed at the destination lies too deep in others.
     TooDeep,
     /// The source entry is gone since it was listed.
     Vanished,
@@ -149,7 +149,7 @@ impl Fault {
     }
 }
 
-/// What of several attributes of one object could not be changed. The others are still changed, for content
+/// The attributes of one object that could not be changed. The others are still changed, for content
 /// with a wrong attribute is worth more than none.
 #[derive(Debug, Default)]
 #[must_use]

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::libc::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC};
 use rustix::fs::{Mode, OFlags, fstatfs};
 
-/// What a look keeps of all before it, so that the last tenths of a second decide.
+/// The share that a look keeps of all before it, so that the last tenths of a second decide.
 const KEPT: f64 = 0.9;
 /// Least share of what is done that comes from a disk where a disk is waited for. A hot run has read
 /// less than a hundredth of it, inode tables of the destination.
@@ -20,7 +20,7 @@ const LEAST: f64 = 1.0 / 32.0;
 /// alone, 128 bytes and more from a disk, are above [`LEAST`].
 const ENTRY: u64 = 1024;
 
-/// What this process has had read from disks beside what it has done with it: entries dealt with and
+/// Bytes that this process has had read from disks beside those that it has dealt with: entries dealt with and
 /// bytes written. What is only read or removed counts nothing there, which makes a disk more likely.
 #[derive(Debug)]
 pub(super) struct DiskShare {
@@ -75,7 +75,7 @@ impl DiskShare {
     }
 }
 
-/// Bytes read from disks for this process (`read_bytes`); none where the kernel does not count
+/// Bytes read from disks for this process (`read_bytes`); `None` if the kernel does not count
 /// (CONFIG_TASK_IO_ACCOUNTING).
 fn fetched(counts: &OwnedFd) -> Option<u64> {
     let mut text = [0; 512];
@@ -97,7 +97,7 @@ mod tests {
         DiskShare::starting(0)
     }
 
-    /// What `looks` looks find where each time so much more has been fetched and done.
+    /// The answer of the last of `looks` looks where each time so much more has been fetched and done.
     fn looks(fetching: &mut DiskShare, looks: usize, fetched: u64, done: u64) -> bool {
         let mut last = false;
         for _ in 0..looks {

@@ -12,10 +12,9 @@ use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
 
-use super::inode::InodeId;
 use super::tree::{DirNode, OpenDir};
 use super::xattrs::Xattrs;
-use crate::fs::{Stat, TempName, at};
+use crate::fs::{InodeId, Stat, TempName, at};
 
 /// Attempts to find a temporary name that is not taken.
 const TEMP_ATTEMPTS: usize = 100;
@@ -25,7 +24,7 @@ const TEMP_ATTEMPTS: usize = 100;
 pub(super) struct NewName {
     dir: OpenDir,
     name: CString,
-    /// The name it has until it is kept; none when that is `name` itself.
+    /// The name it has until it is kept; `None` when that is `name` itself.
     temp: Option<TempName>,
     settled: bool,
 }
@@ -65,7 +64,7 @@ impl NewName {
         self.temp.is_some()
     }
 
-    /// Gives it its final name, in place of what has that.
+    /// Renames it to its final name, in place of the object that has that.
     pub fn keep(&mut self) -> Result<(), Errno> {
         if let Some(temp) = &self.temp {
             at::rename(self.dir.pair.destination()?, temp.as_cstr(), &self.name)?;
@@ -92,7 +91,7 @@ impl NewName {
 
 impl Drop for NewName {
     fn drop(&mut self) {
-        // Whoever wants to hear of an error calls `discard`.
+        // A caller who wants to hear of an error calls `discard`.
         let _ = self.remove();
     }
 }
@@ -115,10 +114,10 @@ fn with_temp_name<T>(
 pub(super) struct NewFile {
     pub name: NewName,
     pub dst: OwnedFd,
-    /// What it shall become.
+    /// Its attributes when it is complete.
     pub stat: Stat,
     pub xattrs: Xattrs,
-    /// What stands under the final name.
+    /// The object under the final name.
     pub old: Option<Stat>,
     /// The hard-link group it leads.
     pub group: Option<InodeId>,
@@ -126,7 +125,7 @@ pub(super) struct NewFile {
     pub born: bool,
 }
 
-/// What a file became that was made with its owner's ids. Whether all of that directory and owner
+/// The attributes of a file that was made with its owner's ids. Whether all of that directory and owner
 /// become the same is a matter of the directory and its mount.
 #[derive(Debug)]
 pub(super) struct BornFile {
@@ -141,7 +140,7 @@ impl BornFile {
         Self { node: Arc::downgrade(&file.name.dir.node), made }
     }
 
-    /// What `file` has become, if it was made as this one was.
+    /// The attributes of `file`, if it was made as this one was.
     pub fn tells_of(&self, file: &NewFile) -> Option<Stat> {
         let same = file.born
             && (self.made.uid, self.made.gid) == (file.stat.uid, file.stat.gid)

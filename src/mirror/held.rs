@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, Weak};
 use rustix::io::Errno;
 
 use super::fault::{Fault, Side, Step};
-use super::inode::id_of;
 use super::tree::{DirNode, DirPair, OpenDir};
 use crate::fs::at;
 use crate::lock::lock;
@@ -31,7 +30,7 @@ impl HeldDirs {
     }
 
     /// Notes that `node` holds its descriptors, and has the oldest beyond the limit let go of theirs.
-    /// Whoever works with those right now keeps them open until it is done.
+    /// A thread that works with those right now keeps them open until it is done.
     pub fn note(&self, node: &Arc<DirNode>) {
         let mut order = lock(&self.order);
         order.push_back(Arc::downgrade(node));
@@ -90,7 +89,7 @@ fn reopen(from: &DirPair, name: &CStr, node: &DirNode) -> Step<DirPair> {
     let dst = match (&from.dst, node.dst_id) {
         (Some(from), Some(id)) => {
             let dst = at::open_dir(from, name).map_err(&destination)?;
-            if id_of(&at::stat_fd(&dst).map_err(&destination)?) != id {
+            if at::stat_fd(&dst).map_err(&destination)?.id() != id {
                 return Err(destination(Errno::STALE));
             }
             Some(dst)

@@ -3,15 +3,8 @@
 
 use std::sync::Mutex;
 
-use crate::fs::Stat;
+use crate::fs::InodeId;
 use crate::lock::lock;
-
-/// Device and inode number.
-pub(super) type InodeId = ((u32, u32), u64);
-
-pub(super) fn id_of(stat: &Stat) -> InodeId {
-    (stat.dev, stat.ino)
-}
 
 /// An [`InodeId`] with the device as its place in a [`DeviceList`].
 pub(super) type InodeKey = (u32, u64);

@@ -4,7 +4,7 @@
 
 use crate::fs::Kind;
 
-/// What differs between source and destination object.
+/// The differences between source and destination object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Differences {
     /// Content (of a regular file), target (of a link) or device number.

@@ -1,4 +1,4 @@
-//! What stays as it is when a tree is restored over which a runtime has run already.
+//! Entries that stay as they are when a tree is restored over which a runtime has run already.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use crate::lock::lock;
 /// Bytes of the paths that are kept for the report.
 const LISTED_BYTES: usize = 512 * 1024;
 
-/// What at the destination counts as somebody's newer work. Where it differs from the source it is left,
+/// The rule for somebody's newer work at the destination. Where that differs from the source it is left,
 /// whatever the source has. A directory never gives way to something else, nor something else to a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// What was changed at or after this time (ctime of statx(2): seconds, nanoseconds).
+    /// An entry that was changed at or after this time (ctime of statx(2): seconds, nanoseconds).
     ChangedSince((i64, u32)),
-    /// What has a later modification time than the source's, for want of such a time.
+    /// An entry with a later modification time than the source's, for want of such a time.
     NewerThanSource,
-    /// What has this modification time or a later one, where the time of last change tells too little.
+    /// An entry with this modification time or a later one, where the time of last change shows too little.
     ModifiedSince((i64, u32)),
 }
 

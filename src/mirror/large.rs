@@ -1,7 +1,7 @@
 //! Large files: cut into chunks that several threads copy at once, for a slow volume answers one reader
 //! at the pace of one request.
 //!
-//! What is not in the page cache is read past it (O_DIRECT, open(2)), and so leaves the memory to
+//! Data that is not in the page cache is read past it (O_DIRECT, open(2)), and so leaves the memory to
 //! those who have use for it. Measured with two packs of 400 MiB, cold, on a local disk: a tenth
 //! less time and processor time for the whole run than reading through the page cache and dropping
 //! the pages afterwards.
@@ -41,7 +41,7 @@ const EXTENT: u64 = 128 * 1024 * 1024;
 /// Blocks that ext4 keeps for itself, about a fiftieth of all up to this; statfs(2) counts them as free.
 const EXT4_KEPT: u64 = 4096;
 
-/// Fills `file` from `src` together with whoever is free; the file, unless others are still at it. One of
+/// Fills `file` from `src` together with free threads; returns the file, unless others are still at it. One of
 /// them gets it then from [`help`].
 pub(super) fn copy(w: &mut Worker<'_>, file: NewFile, src: OwnedFd) -> Option<FilledFile> {
     let engine = w.engine;
@@ -97,7 +97,7 @@ fn allocate(engine: &Engine<'_>, file: &NewFile) -> Step {
         return Err(Fault::TooLarge(Errno::NOSPC));
     }
     if file.old.is_some() {
-        // What a rename replaces, ext4 keeps until the new content is on its way to the disk, but
+        // A file that a rename replaces, ext4 keeps until the new content is on its way to the disk, but
         // only where its blocks were not allocated before (auto_da_alloc of ext4(5)).
         return Ok(());
     }

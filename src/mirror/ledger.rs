@@ -10,7 +10,8 @@ use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use super::inode::{DeviceList, InodeId};
+use super::inode::DeviceList;
+use crate::fs::InodeId;
 use crate::lock::lock;
 
 /// The claims are cut into parts, so that only one of them is moved when it grows.
@@ -94,7 +95,7 @@ impl Bits {
     }
 }
 
-/// What the passes that share groups out know of each other.
+/// Facts that the passes that share groups out know of each other.
 #[derive(Debug)]
 pub(super) struct LinkLedger {
     /// Which group has which inode of the destination.

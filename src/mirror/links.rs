@@ -13,8 +13,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::inode::{DeviceList, InodeId, InodeKey};
+use super::inode::{DeviceList, InodeKey};
 use super::tree::{DirNode, KeptNodes, Pending};
+use crate::fs::InodeId;
 use crate::lock::lock;
 
 /// The table is cut into parts, so that only one of them is moved when it grows.
@@ -37,12 +38,12 @@ pub(super) struct GroupLeader {
     pub dst: Option<InodeId>,
 }
 
-/// What the caller of [`LinkGroups::join`] has to do.
+/// The task of the caller of [`LinkGroups::join`].
 #[derive(Debug)]
 pub(super) enum GroupRole {
     /// Mirror the entry, then call [`LinkGroups::finish`].
     Lead,
-    /// Nothing: whoever leads gets this name back from [`LinkGroups::finish`].
+    /// Nothing: the thread that leads gets this name back from [`LinkGroups::finish`].
     Wait,
     /// Link to this one.
     Follow(GroupLeader),
@@ -57,7 +58,7 @@ const NO_DEVICE: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Group {
-    /// The leader's directory; none while it is not finished.
+    /// The leader's directory; `None` while it is not finished.
     node: Option<Arc<DirNode>>,
     dst_ino: u64,
     dst_dev: u32,
@@ -240,10 +241,10 @@ fn name_at(names: &[u8], start: u32) -> CString {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ledger::{GroupShare, LinkLedger};
-    use super::super::tree::{DirPair, Standing};
     use super::*;
     use crate::fs::Dir;
+    use crate::mirror::ledger::{GroupShare, LinkLedger};
+    use crate::mirror::tree::{DirPair, Standing};
 
     fn node() -> Arc<DirNode> {
         let dir = Dir::open_operator_path("/").unwrap();
@@ -294,7 +295,7 @@ mod tests {
         }
         assert!((50_000..60_000).contains(&unlinked.len()), "{}", unlinked.len());
         assert_eq!(links.most_held() + unlinked.len(), groups as usize);
-        // What is there is still followed.
+        // A leader that is there is still followed.
         let held = (0..groups).find(|ino| !unlinked.contains(ino)).unwrap();
         assert!(matches!(links.join(key(held), 3, &node, &name), GroupRole::Follow(_)));
         let (mut seen, mut again) = (0, 0);

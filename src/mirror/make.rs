@@ -15,7 +15,6 @@ use super::engine::{Engine, Worker};
 use super::fault::{Fault, Step};
 use super::file::{BornFile, NewFile, NewName};
 use super::found::SourceFile;
-use super::inode::{InodeId, id_of};
 use super::large;
 use super::limits::{BUFFER, LARGE};
 use super::metadata::{Object, is_privileged, without_set_id};
@@ -23,9 +22,9 @@ use super::times::same_time;
 use super::tree::OpenDir;
 use super::xattrs::Xattrs;
 use crate::fs::xattr::Target;
-use crate::fs::{Kind, Stat, at};
+use crate::fs::{InodeId, Kind, Stat, at};
 
-/// What an entry is about, handed from step to step.
+/// An entry in work, handed from step to step.
 #[derive(Clone, Copy)]
 pub(super) struct EntryJob<'a> {
     pub dir: &'a OpenDir,
@@ -36,7 +35,7 @@ pub(super) struct EntryJob<'a> {
     pub group: Option<InodeId>,
 }
 
-/// What has become of an entry.
+/// The outcome of the work on an entry.
 #[derive(Debug)]
 pub(super) enum EntryOutcome {
     /// It is there, as this inode: none in a dry run that would make it, and where nobody asks for it.
@@ -106,7 +105,7 @@ fn begin(
     Ok((NewFile { name, dst, stat, xattrs, old, group: job.group, born }, src))
 }
 
-/// Gives a file that is filled its metadata and its final name, and returns its inode where somebody may ask
+/// Sets metadata and final name of a file that is filled, and returns its inode where somebody may ask
 /// for it. One that is not, or cannot be completed, is removed; what stood under the final name stays.
 pub(super) fn finish(w: &mut Worker<'_>, mut file: NewFile, filled: Step) -> Step<Option<InodeId>> {
     let engine = w.engine;
@@ -133,7 +132,7 @@ fn complete(w: &mut Worker<'_>, file: &mut NewFile) -> Step<Option<InodeId>> {
     }
     let new_dir = file.name.dir().node.is_new();
     let like = w.born.as_ref().and_then(|born| born.tells_of(file));
-    // What nobody could change is not set again, and followers of a link group need to know what their
+    // Attributes that nobody could change are not set again, and followers of a link group need to know what their
     // leader became.
     let needless = match file.group {
         None => file.name.is_temporary() || like.is_some(),
@@ -152,7 +151,7 @@ fn complete(w: &mut Worker<'_>, file: &mut NewFile) -> Step<Option<InodeId>> {
     announce::attributes(engine, &file.name.dir().node, file.name.wanted(), faults);
     check_times(engine, file)?;
     put_in_place(engine, &mut file.name, file.old.as_ref())?;
-    Ok(made.as_ref().map(id_of))
+    Ok(made.as_ref().map(Stat::id))
 }
 
 /// Looks once whether the destination keeps times; where it does not, everything is copied again by
@@ -228,10 +227,10 @@ fn complete_special(
     let faults = Object::Handle(handle.as_fd()).apply_new(stat, xattrs, known, !new_dir);
     announce::attributes(engine, &dir.node, name, faults);
     put_in_place(engine, new, old)?;
-    Ok(Some(id_of(&made)))
+    Ok(Some(made.id()))
 }
 
-/// Gives a complete object its final name; a directory that stands there goes first.
+/// Renames a complete object to its final name; a directory that stands there goes first.
 pub(super) fn put_in_place(engine: &Engine<'_>, new: &mut NewName, old: Option<&Stat>) -> Step {
     if new.is_temporary() && old.is_some_and(|old| old.kind == Kind::Dir) {
         let OpenDir { node, pair } = new.dir();
@@ -250,7 +249,7 @@ pub(super) fn discard(engine: &Engine<'_>, new: NewName) {
     }
 }
 
-/// What of the source's attributes may be given, and whether that is without its set-id bits.
+/// The source's attributes as far as they may be set, and whether that is without its set-id bits.
 pub(super) fn permitted(engine: &Engine<'_>, stat: Stat) -> (Stat, bool) {
     let without = engine.request.options.no_privileged;
     let permitted = if without { without_set_id(stat) } else { stat };

@@ -70,7 +70,7 @@ impl Object<'_> {
         }
     }
 
-    /// Gives a new object all metadata of the source object. `made`: what it has already, where that
+    /// Sets all metadata of the source object on a new object. `made`: what it has already, where that
     /// is known and nobody else can have a hand in it. `inherited`: the directory it was made in may
     /// have a default ACL, which somebody else can give it at any time. Returns the steps that failed; the
     /// others were still taken.
@@ -126,7 +126,7 @@ impl Object<'_> {
     }
 
     /// Does `change`. The user name space goes by the permission to write (xattr(7)), which an owner
-    /// who is refused gives himself for that long.
+    /// who is refused grants himself for that long.
     fn change_xattrs(&self, change: impl Fn() -> AttributeFaults) -> AttributeFaults {
         let faults = change();
         if !faults.has_refusal() {
@@ -154,7 +154,7 @@ impl Object<'_> {
     }
 }
 
-/// The set-id bits of a regular file that give its owner's or group's rights to whoever runs it. Without
+/// The set-id bits of a regular file that give its owner's or group's rights to any user who runs it. Without
 /// execution by the group, set-group-ID is none of them (inode(7)).
 fn set_id_bits(stat: &Stat) -> u32 {
     let group = if stat.mode & 0o010 == 0 { 0 } else { 0o2000 };

@@ -14,7 +14,7 @@
 //! - `large`: large files, by several threads
 //! - `content`: bytes, holes, comparison
 //! - `access`: who may work in a directory meanwhile
-//! - `announce`: what the log, the report and the observer are told
+//! - `announce`: lines for the log, counts for the report, changes for the observer
 //! - `engine`: what the threads share, what each of them owns, and their tasks
 //!
 //! and below the engine, which these know nothing of:

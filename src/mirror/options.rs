@@ -1,4 +1,4 @@
-//! What is wanted of a run, and who watches it.
+//! Options of a run, and its observer.
 #![forbid(unsafe_code)]
 
 use std::ffi::CStr;
@@ -9,7 +9,7 @@ use super::itemize::Change;
 use super::keep::Keep;
 use crate::fs::Dir;
 
-/// What to do.
+/// The options of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Compare content where size and time agree.
@@ -25,7 +25,7 @@ pub struct Options {
     pub no_privileged: bool,
     /// Names in the top directories that are neither copied nor removed.
     pub except: &'static [&'static CStr],
-    /// What stays as it is; `None` to make everything as the source has it. With it, `delete` removes nothing.
+    /// The entries that stay as they are; `None` to make everything as the source has it. With it, `delete` removes nothing.
     pub keep: Option<Keep>,
 }
 
@@ -62,7 +62,7 @@ pub trait Observer: Sync {
     }
 }
 
-/// What all passes of one mirroring have in common.
+/// The arguments that all passes of one mirroring have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     pub src: &'a Dir,

@@ -74,7 +74,7 @@ fn has_surplus(engine: &Engine<'_>, node: &Arc<DirNode>) -> bool {
             && matches!(at::stat(&dir.pair.src, name), Err(Errno::NOENT));
         if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    // Where it cannot be told, no more is removed than otherwise.
+    // If it cannot be listed, no more is removed than otherwise.
     listed.is_ok() && found
 }
 

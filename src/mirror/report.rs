@@ -1,4 +1,4 @@
-//! What a run did, and the failures it met.
+//! The result of a run, and the failures it met.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;

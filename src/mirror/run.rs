@@ -20,7 +20,6 @@ use super::engine::{Engine, Pass, STOPPED, Task, Worker};
 use super::entry;
 use super::fetching::DiskShare;
 use super::held::HeldDirs;
-use super::inode::InodeId;
 use super::large;
 use super::ledger::LinkLedger;
 use super::limits::{ENTRY_LISTS, MoreDescriptors, RunLimits};
@@ -34,7 +33,7 @@ use super::walk;
 use super::xattrs::Xattrs;
 use crate::error::{Error, Result, describe};
 use crate::fs::xattr::Target;
-use crate::fs::{Dir, KeepDumpable};
+use crate::fs::{Dir, InodeId, KeepDumpable};
 use crate::queue::WorkQueue;
 
 /// Does one pass. The hard-link groups `groups` are made anew; afterwards those that it has torn are in it.
@@ -157,7 +156,7 @@ fn work(engine: &Engine<'_>, root: Pending, most: usize) {
         engine.queue.close();
         for worker in workers.into_inner() {
             // The scope waits for their work only. One that is still about to end has capabilities
-            // (`FsIds`) when the process gives up its own, and ends it with what setresuid(2) tells it.
+            // (`FsIds`) when the process gives up its own, and ends it by the signal of setresuid(2).
             let _ = worker.join();
         }
     });

@@ -130,7 +130,7 @@ struct PaceLook {
     writers: usize,
 }
 
-/// What keeps a run from going faster.
+/// The limit of a run's speed.
 #[derive(Debug, PartialEq, Eq)]
 enum PaceLimit {
     /// The processor, or there is nothing to do for one more thread.

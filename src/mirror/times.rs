@@ -49,7 +49,7 @@ pub(super) fn same_time(src: &Stat, dst: &Stat, fd: impl AsFd) -> bool {
     same
 }
 
-/// Whether a file system makes `found` of `wanted` when it gives `changed` as a time of its own.
+/// Whether a file system makes `found` of `wanted` when it sets `changed` as a time of its own.
 fn is_kept(wanted: Time, found: Time, changed: Time, is_fat: impl Fn() -> bool) -> bool {
     let step = step(found.1).min(step(changed.1));
     let cut = (wanted.0, wanted.1 - wanted.1 % step);

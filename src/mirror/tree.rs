@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use super::inode::{InodeId, id_of};
 use crate::error::SHOWN_END;
-use crate::fs::{Stat, at};
+use crate::fs::{InodeId, Stat, at};
 use crate::lock::lock;
 
 /// The open descriptors of one directory in both trees.
@@ -108,7 +107,7 @@ impl DirNode {
             parent,
             name,
             stat,
-            dst_id: dst.as_ref().map(id_of),
+            dst_id: dst.as_ref().map(Stat::id),
             dst_fs: dst.as_ref().map(FileSystem::of),
             standing,
             widened: None,
@@ -229,7 +228,7 @@ impl Pending {
         Self(Arc::new(node))
     }
 
-    /// What `node`, which is finished, was in its parent; once for each node.
+    /// The thing that `node`, which is finished, was in its parent; once for each node.
     pub fn above(node: &DirNode) -> Option<Self> {
         node.parent.clone().map(Self)
     }

@@ -43,7 +43,7 @@ pub(super) fn directory(w: &mut Worker<'_>, parent: &Arc<DirNode>, name: CString
     if dir.node.stat.mount_id == engine.src_mount {
         list(w, &dir, 0);
     } else {
-        // What is mounted there belongs to another file system; its mount point is ours.
+        // Entries of a mount there belong to another file system; its mount point is ours.
         dir.node.set_incomplete();
         announce::left_out(engine, parent, &dir.node.name);
     }
@@ -151,7 +151,7 @@ fn hand_out(w: &mut Worker<'_>, dir: &OpenDir, mut batch: Vec<ListedName>) {
 
 /// Mirrors a list of entries. Looks at them a batch at a time; where their content will be wanted,
 /// the small files of a batch are read ahead when that helps, and the large ones are left to
-/// whoever is free.
+/// free threads.
 pub(super) fn entries(w: &mut Worker<'_>, dir: &OpenDir, list: Vec<ListedName>) {
     let engine = w.engine;
     let open = dir.node.is_new() && engine.pass == Pass::Copy;
@@ -187,7 +187,7 @@ fn wants_ahead(engine: &Engine<'_>) -> bool {
     engine.pace.is_slow() && !engine.no_ahead.load(Ordering::Relaxed)
 }
 
-/// Leaves a list to whoever is free; it is done here only when the queue is full.
+/// Leaves a list to a free thread; it is done here only when the queue is full.
 fn pass_on(w: &mut Worker<'_>, dir: &OpenDir, list: Vec<ListedName>) {
     let task = Task::Entries(Pending::more(&dir.node), list);
     if let Err(Task::Entries(pending, list)) = w.engine.queue.offer(task) {

@@ -27,7 +27,7 @@ pub(super) struct Xattrs {
     others: Vec<(CString, Option<Vec<u8>>)>,
     /// A handle of the object, where there are such values.
     object: Option<OwnedFd>,
-    /// The list of names is longer than the kernel hands out, so only what gives or takes rights is here.
+    /// The list of names is longer than the kernel hands out, so only attributes that grant or take rights are here.
     unlisted: bool,
 }
 
@@ -41,8 +41,8 @@ impl Xattrs {
             }
             listed => listed?,
         };
-        // What is held must be the same of equal objects, in whatever order they list it. The one that
-        // gives rights is held in any case.
+        // Equal objects must have the same values held, in whatever order they list them. The one that
+        // grants rights is held in any case.
         names.sort_by(|a, b| (a.as_c_str() != CAPABILITY, a).cmp(&(b.as_c_str() != CAPABILITY, b)));
         let mut held = 0;
         for name in names {
@@ -157,7 +157,7 @@ impl Xattrs {
         ];
         let acls =
             acls.into_iter().filter(|(_, wanted, found)| wanted.is_none() && found.is_some());
-        // Of a list that is not known nothing is known to be surplus but what gives or takes rights.
+        // Of a list that is not known nothing is known to be surplus but attributes that grant or take rights.
         let others =
             found.others.iter().map(|(name, _)| name.as_c_str()).filter(|name| {
                 self.find(name).is_none() && (!self.unlisted || *name == CAPABILITY)
@@ -168,7 +168,7 @@ impl Xattrs {
         faults
     }
 
-    /// Gives them to `target`. `found`: what is there already and need not be set, and whether a
+    /// Sets them on `target`. `found`: those that are there already and need not be set, and whether a
     /// change of owner has just dropped the file capabilities. Those are withheld from a file that could
     /// not be given to its owner (`owned`).
     pub fn set(
@@ -238,7 +238,7 @@ fn is_of_btrfs(name: &CStr) -> bool {
     name.to_bytes().starts_with(b"btrfs.")
 }
 
-/// Where it cannot be told, the properties are tried: one that cannot be set is reported.
+/// If the file system is not known, the properties are tried: one that cannot be set is reported.
 fn is_btrfs(fd: impl AsFd) -> bool {
     fstatfs(fd).map_or(true, |fs| fs.f_type == BTRFS_SUPER_MAGIC)
 }

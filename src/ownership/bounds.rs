@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::fs::descent::Id;
-use crate::fs::{Kind, Stat};
+use crate::fs::{InodeId, Kind, Stat};
 
 /// Seconds and nanoseconds since 1970.
 pub(super) type Time = (i64, u32);
@@ -39,7 +38,7 @@ pub(super) struct Bounds {
     hasher: RandomState,
 }
 
-/// What one thread has seen since it last told.
+/// Counts of one thread since it last added them up.
 #[derive(Default)]
 pub(super) struct Seen {
     total: u64,
@@ -64,7 +63,13 @@ impl Bounds {
 
     /// Notes entry `name` of `directory` (not needed at the top). A time that has not come yet is no
     /// change of these minutes.
-    pub(super) fn note(&self, seen: &mut Seen, directory: Option<Id>, name: &CStr, stat: &Stat) {
+    pub(super) fn note(
+        &self,
+        seen: &mut Seen,
+        directory: Option<InodeId>,
+        name: &CStr,
+        stat: &Stat,
+    ) {
         seen.total += 1;
         let Some(map) = self.map.get() else { return };
         let one_name = stat.kind == Kind::Dir || stat.nlink == 1;
@@ -93,7 +98,7 @@ impl Bounds {
     }
 }
 
-/// What `clock` says. File systems stamp inodes by CLOCK_REALTIME_COARSE, which lags behind
+/// The time of `clock`. File systems stamp inodes by CLOCK_REALTIME_COARSE, which lags behind
 /// CLOCK_REALTIME by up to 10 ms, and some of them (since Linux 6.13) by the latter.
 pub(super) fn now(clock: ClockId) -> Time {
     let now = clock_gettime(clock);

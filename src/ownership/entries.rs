@@ -17,7 +17,7 @@ use crate::fs::descent::Way;
 use crate::fs::xattr::{CAPABILITY, Target, XattrReach};
 use crate::fs::{Kind, Stat, at};
 
-/// What a thread needs at any place.
+/// The state of a thread that does not depend on its place in the tree.
 pub(super) struct EntryHands<'a> {
     pub(super) shared: &'a SharedWalk<'a>,
     pub(super) number: usize,
@@ -135,7 +135,7 @@ impl EntryHands<'_> {
     }
 
     /// Whether chown(2) would take something from the file: set-user-ID, set-group-ID with
-    /// group-execute, file capabilities. Where that cannot be told it may: `chown -R` asks no file.
+    /// group-execute, file capabilities. If the answer is an error, true: `chown -R` asks no file.
     fn privileged(&mut self, way: Way<'_>, name: &CStr, stat: &Stat) -> bool {
         const SET_USER_ID: u32 = 0o4000;
         const SET_GROUP_ID_AND_EXECUTE: u32 = 0o2010;

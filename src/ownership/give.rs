@@ -19,7 +19,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// What becomes of the privileges of regular files that have the right owner already: set-user-ID,
+/// The treatment of privileges of regular files that have the right owner already: set-user-ID,
 /// set-group-ID with group-execute, file capabilities. A change of the owner takes them in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privileges {
@@ -30,7 +30,7 @@ pub enum Privileges {
     Leave,
 }
 
-/// What to do where something differs.
+/// The action where something differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Change it.
@@ -42,7 +42,7 @@ pub enum Mode {
     DryRun,
 }
 
-/// What was seen and done.
+/// Counts of the entries that were seen and changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Entries looked at.

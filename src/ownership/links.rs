@@ -24,8 +24,7 @@ use std::time::Duration;
 use rustix::time::ClockId;
 
 use super::bounds::{Time, now};
-use crate::fs::Stat;
-use crate::fs::descent::Id;
+use crate::fs::{InodeId, Stat};
 use crate::lock::lock;
 
 /// Files that are counted, at most: 22 MB.
@@ -43,7 +42,7 @@ pub(super) struct LinkCounts {
 
 #[derive(Default)]
 struct Counts {
-    files: HashMap<Id, LinkedFile>,
+    files: HashMap<InodeId, LinkedFile>,
     names: HashSet<u64>,
     /// Some names had no place here.
     overflowed: bool,
@@ -75,7 +74,7 @@ enum NameState {
     Refused,
 }
 
-/// What to do with a name in the second walk.
+/// The decision about a name in the second walk.
 pub(super) enum LinkVerdict {
     /// Give it; `first` if the file was given by no other name yet.
     Give { first: bool },
@@ -114,7 +113,7 @@ impl LinkCounts {
     }
 
     /// Counts entry `name` of `directory`, seen as `stat` after [`LinkCounts::wait_past`] of `begin`.
-    pub(super) fn count(&self, stat: &Stat, directory: Id, name: &CStr, begin: Time) {
+    pub(super) fn count(&self, stat: &Stat, directory: InodeId, name: &CStr, begin: Time) {
         let id = (stat.dev, stat.ino);
         let number = self.hasher.hash_one((id, directory, name));
         let time = match stat.ctime {

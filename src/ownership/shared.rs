@@ -1,4 +1,4 @@
-//! What the threads of a walk share.
+//! The state that the threads of a walk share.
 #![forbid(unsafe_code)]
 
 use std::ffi::CString;
@@ -22,7 +22,7 @@ const WAITING: usize = 8;
 /// fill the log.
 const WARNINGS: u64 = 100;
 
-/// What is wanted of a walk.
+/// The task of a walk.
 #[derive(Clone, Copy)]
 pub(super) struct WalkPlan<'a> {
     pub(super) owner: Owner,
@@ -50,13 +50,13 @@ pub(super) struct SubTree {
 
 /// One piece of work.
 pub(super) enum WalkTask {
-    /// What the calling thread has left of the tree.
+    /// The rest of the tree that the calling thread has left.
     Rest,
     /// A directory that another thread hands over.
     Tree(SubTree),
 }
 
-/// What both walks of a tree share.
+/// The state that both walks of a tree share.
 pub(super) struct TreeWalk<'a> {
     pub(super) plan: WalkPlan<'a>,
     top: PathBuf,
@@ -99,7 +99,7 @@ impl<'a> TreeWalk<'a> {
         self.warnings.load(Ordering::Relaxed).saturating_sub(WARNINGS)
     }
 
-    /// Warns of the first file of which it cannot be told whether it has capabilities what becomes of all.
+    /// Warns once, for the first file whose capabilities cannot be read, of what happens to all such files.
     pub(super) fn warn_unclear(&self, error: impl FnOnce() -> Error) {
         if !self.unclear.swap(true, Ordering::Relaxed) {
             let all = format!("such files below {} lose any that they have", self.shown());
@@ -108,7 +108,7 @@ impl<'a> TreeWalk<'a> {
     }
 }
 
-/// What the threads of one walk share.
+/// The state that the threads of one walk share.
 pub(super) struct SharedWalk<'a> {
     pub(super) walk: &'a TreeWalk<'a>,
     pub(super) pass: WalkPass,

@@ -3,7 +3,7 @@
 //! A tree is walked once, and a second time where it has files that belong to somebody else and have
 //! several names: those are counted by the first walk and given by the second, see `links`.
 //!
-//! Whoever can write the tree while it is walked could keep the walk from its end, by moving what was
+//! A user who can write the tree while it is walked could keep the walk from its end, by moving what was
 //! seen to where it is seen again. So of what changes during a walk only so much is looked at, see
 //! `bounds`.
 #![forbid(unsafe_code)]

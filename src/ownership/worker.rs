@@ -81,7 +81,7 @@ impl<'a> Worker<'a> {
                 }
                 Next::Unread => self.list(),
                 Next::Done => {
-                    // What did not wait any more is done.
+                    // A directory in which nothing waited is done.
                     if let Err(CutOff { waiting: waiting @ 1.. }) = self.descent.leave() {
                         self.cut_off(waiting);
                     }

@@ -23,7 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::sys::{self, Disposition, set_disposition};
 use crate::error::{Error, Result, errno_of, os_errno};
 
-/// What to run, and what it gets. It sees nothing else of the caller's environment.
+/// The program to run, and its environment. It sees nothing else of the caller's environment.
 #[derive(Debug)]
 pub struct Command<'a> {
     /// The program, absolute; its `argv[0]` as well.
@@ -40,7 +40,7 @@ pub struct Command<'a> {
     pub limit: u64,
 }
 
-/// What a program has printed, and how it ended.
+/// The output of a program, and how it ended.
 #[derive(Debug)]
 pub struct Printed {
     /// Exit status, or 128 and the signal's number.

@@ -31,7 +31,7 @@ pub fn fork_child(work: impl FnOnce() -> u8) -> Result<()> {
     }
 }
 
-/// Gives this process a session of its own and the `name` that ps(1) shows; ignores SIGHUP, SIGINT
+/// Starts a session for this process and sets the `name` that ps(1) shows; ignores SIGHUP, SIGINT
 /// and SIGQUIT; standard streams become /dev/null; every other descriptor but those in `keep` is
 /// closed, so that nobody waits for this process to close a pipe.
 pub fn become_daemon(name: &CStr, keep: &[BorrowedFd<'_>]) -> Result<()> {

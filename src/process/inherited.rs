@@ -1,4 +1,4 @@
-//! What this process inherited and changes for itself, and exec with all of it as it was.
+//! The state that this process inherited and changes for itself, and exec with all of it restored.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::limits::RaisedLimits;
 use super::sys::{Disposition, set_disposition};
 
-/// Inherited state that this program changes for itself and gives back at exec.
+/// Inherited state that this program changes for itself and restores at exec.
 #[derive(Debug)]
 pub struct Inherited {
     dispositions: [(Signal, Disposition); 3],
@@ -42,7 +42,7 @@ impl Inherited {
             let _ = set_disposition(*signal, inherited);
         }
         let Err(errno) = nix::unistd::execve(program, arguments, environment);
-        // What is said about the failure must not be lost to a reader that went away.
+        // The message about the failure must not be lost to a reader that went away.
         self.limits.raise_again();
         for signal in SPARED {
             ignore(signal);

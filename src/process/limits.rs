@@ -3,7 +3,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a boot can do its work with. Of addresses and data that is few threads, but enough of them.
+/// The limits with which a boot can do its work. Of addresses and data that is few threads, but enough of them.
 const ENOUGH: [(Resource, u64); 4] = [
     (Resource::Nofile, 64),
     (Resource::Stack, 8 << 20),

@@ -1,4 +1,4 @@
-//! What this process inherited, and handing it on through exec(3) as it was.
+//! The state that this process inherited, and handing it on through exec(3) as it was.
 
 mod bounded_log;
 mod command;

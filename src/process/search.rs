@@ -75,7 +75,7 @@ fn c_string(bytes: &[u8]) -> Result<CString> {
 pub struct NotStarted {
     /// 126 or 127.
     pub status: u8,
-    /// What went wrong.
+    /// The error.
     pub error: Error,
 }
 
@@ -136,7 +136,7 @@ impl NotStarted {
             Errno::LOOP | Errno::NAMETOOLONG => {
                 Self { status: 127, error: Error::os("run", shown, errno) }
             }
-            // What setresuid(2) leaves to exec to say.
+            // setresuid(2) leaves this error to exec.
             Errno::AGAIN => {
                 let error = Error::os("run", shown, errno)
                     .hint("its user has too many processes; raise the limit (ulimit -u)");

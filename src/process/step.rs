@@ -7,10 +7,10 @@
 //! exec(3) nor setuid(2), which wait for all threads, would return. In a child it is sent SIGKILL and
 //! left behind: it never runs a line of its program again, and nobody waits for it.
 //!
-//! What the parent has stays as it was: dispositions, signal mask (SIGTERM and SIGINT are blocked while
+//! The parent keeps its state: dispositions, signal mask (SIGTERM and SIGINT are blocked while
 //! the child runs), descriptors (all of the watch's own are close-on-exec and closed afterwards). A
 //! caller that ignores SIGCHLD is served as well, where wait(2) knows no exit status: it comes through
-//! shared memory, and the end of a pipe tells of the child's.
+//! shared memory, and the end of a pipe shows the child's.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -89,7 +89,7 @@ pub fn run(limit: Duration, work: impl FnOnce(&Heartbeat) -> u8) -> StepEnd {
         Ok(watch) => watch,
         Err(error) => return unwatched(&error, work),
     };
-    // What is buffered would be written by both.
+    // Both processes would write buffered output.
     let _ = std::io::stdout().flush();
     let parent = nix::unistd::getpid();
     match sys::fork() {
@@ -107,7 +107,7 @@ fn unwatched(error: &Error, work: impl FnOnce(&Heartbeat) -> u8) -> StepEnd {
     StepEnd::Returned(work(&Heartbeat::new()))
 }
 
-/// What there is before the child.
+/// The state before the child exists.
 struct Watch {
     memory: SharedMemory,
     reader: OwnedFd,
@@ -155,7 +155,7 @@ impl Watch {
     }
 }
 
-/// What a wait saw.
+/// The result of a wait.
 enum Seen {
     /// The child has closed its files: it ends, all its threads included.
     End,

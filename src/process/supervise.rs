@@ -43,7 +43,7 @@ pub enum End {
     Stopped(Signal),
 }
 
-/// What there is to collect of the children.
+/// The result of one look for ended children.
 enum Reaped {
     /// One has ended: its id and status.
     Ended(Pid, u8),
@@ -53,7 +53,7 @@ enum Reaped {
     Childless,
 }
 
-/// What a supervisor cannot do without and may not be given, out of memory or descriptors: to be had
+/// The resources that a supervisor needs and may be refused, out of memory or descriptors: to be had
 /// before there is nobody left to tell.
 #[derive(Debug)]
 pub struct Prepared {
@@ -245,7 +245,7 @@ impl Supervisor {
         }
     }
 
-    /// One ended child, and its status as the shell gives it.
+    /// One ended child, and its status as the shell reports it.
     fn reap(&mut self) -> Result<Reaped> {
         let (pid, status) = loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {

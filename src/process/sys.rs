@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::heartbeat::Heartbeat;
 
-/// What the kernel does with a signal (sigaction(2)). There is none that runs code of a caller's choice.
+/// The kernel's action for a signal (sigaction(2)). There is none that runs code of a caller's choice.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Disposition(SigAction);
 
@@ -135,7 +135,7 @@ pub fn environment() -> Vec<CString> {
     entries
 }
 
-/// What a step's parent and its child share. Zero bytes are a valid one, and all of it is atomic: the
+/// The memory that a step's parent and its child share. Zero bytes are a valid one, and all of it is atomic: the
 /// mapping below depends on both.
 pub(super) struct StepMemory {
     pub(super) heart: Heartbeat,

@@ -12,7 +12,7 @@ use crate::fs::{Dir, Kind, Stat};
 /// Links followed on the way, as the kernel's own limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Resolves `path` (absolute) and gives the path without links, if every directory and link on the
+/// Resolves `path` (absolute) and returns the path without links, if every directory and link on the
 /// way and the program itself belong to root and nobody else may write to them. PATH of an image
 /// often begins with a directory of its user.
 pub fn only_root_can_change(path: &Path) -> Result<PathBuf> {

@@ -1,4 +1,4 @@
-//! What only btrfs itself tells of a mounted file system: its device, and its default subvolume
+//! Facts of a mounted file system that only btrfs itself has: its device, and its default subvolume
 //! (btrfs-ioctl(2), linux/btrfs.h, linux/btrfs_tree.h).
 #![forbid(unsafe_code)]
 

@@ -24,7 +24,7 @@ pub struct Device {
     node: Option<DeviceNode>,
 }
 
-/// What may be opened as a device.
+/// The kinds of file that may be opened as a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptedDevice {
     /// A block device.
@@ -97,17 +97,17 @@ impl Device {
         &self.shown
     }
 
-    /// The block device; none for an image file.
+    /// The block device; `None` for an image file.
     pub fn node(&self) -> Option<&DeviceNode> {
         self.node.as_ref()
     }
 
-    /// Device number; none for an image file.
+    /// Device number; `None` for an image file.
     pub fn number(&self) -> Option<DeviceNumber> {
         self.node.as_ref().map(|node| node.number)
     }
 
-    /// Size in bytes; `None` if it cannot be told.
+    /// Size in bytes; `None` if it is not known.
     pub fn size(&self) -> Option<u64> {
         self.file.as_fd().size().ok()
     }
@@ -117,7 +117,7 @@ impl Device {
         self.node.as_ref().map_or(Ok(false), DeviceNode::is_claimed)
     }
 
-    /// Whether the kernel refuses writes to the block device (BLKROGET), as far as it tells. Always
+    /// Whether the kernel refuses writes to the block device (BLKROGET), as far as it answers. Always
     /// so for an image file, which is never opened for writing.
     pub fn read_only(&self) -> bool {
         match self.node {

@@ -95,7 +95,7 @@ impl LoopDevice {
     }
 }
 
-/// What a loop device shows: a device or file, and which range of it.
+/// The backing of a loop device: a device or file, and which range of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoopBacking {
     /// DeviceNumber of the block device; (0, 0) for a file.
@@ -118,7 +118,7 @@ impl LoopBacking {
     }
 }
 
-/// What loop device `number` shows; `None` if it is no loop device in use.
+/// The backing of loop device `number`; `None` if it is no loop device in use.
 pub fn backing(number: DeviceNumber, nodes: &DeviceNodes) -> Result<Option<LoopBacking>> {
     const LOOP_MAJOR: u32 = 7;
     if number.0 != LOOP_MAJOR {

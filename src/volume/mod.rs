@@ -3,14 +3,14 @@
 //!
 //! - [`mount`]: the attempts to mount, what the kernel says, and where the mount is shown
 //! - [`loopdev`]: loop devices over a device or a part of it
-//! - [`btrfs`]: what only btrfs itself tells of a mounted file system
+//! - [`btrfs`]: facts of a mounted file system that only btrfs itself has
 //! - [`discover`]: which disk is meant: sysfs, the NVMe controller's own record, identifiers
 //! - [`device`]: one open block device or image file
 //! - [`nodes`]: device nodes, also where /dev has none
 //! - [`place`]: a directory to mount on
 //! - [`mountinfo`]: what is mounted where
 //! - [`number`]: device numbers
-//! - [`probe`]: file system types, told from a device's bytes
+//! - [`probe`]: file system types, read from a device's bytes
 //! - [`partitions`]: GPT and MBR, read from a disk's bytes
 //! - `bytes`: bounded reads, fields and checksums of a device's bytes
 //! - `ioctl`: calls that have no other form; the only unsafe code here

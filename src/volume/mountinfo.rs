@@ -1,4 +1,4 @@
-//! What is mounted where, as the kernel tells it (proc_pid_mountinfo(5)).
+//! The mounts of this mount namespace, as the kernel lists them (proc_pid_mountinfo(5)).
 #![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsString};
@@ -24,7 +24,7 @@ pub struct MountRecord {
     pub is_whole: bool,
     /// Where it is mounted.
     pub point: PathBuf,
-    /// What the file system says that it is on, for most a device node.
+    /// The source that the file system shows, for most a device node.
     pub source: Vec<u8>,
     /// Options of the file system, comma-separated.
     options: Vec<u8>,
@@ -36,7 +36,7 @@ impl MountRecord {
         mountinfo.split(|&byte| byte == b'\n').filter_map(Self::parse)
     }
 
-    /// The mount that `dir` is on. An error if it cannot be told: /proc is not mounted, or the mount
+    /// The mount that `dir` is on. An error if it is not found: /proc is not mounted, or the mount
     /// is on no directory of this mount namespace.
     pub fn of(dir: &Dir) -> Result<Self> {
         let process = Dir::open_operator_path("/proc/self")?;
@@ -45,7 +45,7 @@ impl MountRecord {
         let descriptors = process.open_dir(c"fdinfo")?;
         let about = descriptors.read_file(&number, 1 << 16)?;
         let about = about.ok_or_else(|| unclear("/proc does not tell its number"))?;
-        // statx(2) tells it too, but only since Linux 5.8.
+        // statx(2) returns it too, but only since Linux 5.8.
         let id = about.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:"));
         let id = id.and_then(|id| std::str::from_utf8(id.trim_ascii()).ok()?.parse().ok());
         let id: u64 = id.ok_or_else(|| unclear("/proc does not tell its number"))?;

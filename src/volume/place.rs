@@ -72,7 +72,7 @@ impl MountPlace {
         &self.shown
     }
 
-    /// What stands at the place; the root of a mount if something is mounted there.
+    /// The object at the place; the root of a mount if something is mounted there.
     pub fn stat(&self) -> Result<Option<Stat>> {
         self.parent.stat_entry(&self.name)
     }
@@ -167,7 +167,7 @@ impl MountPlace {
 }
 
 /// Unmounts what is mounted at `path` beneath `root` and at the numbered siblings that
-/// [`MountPlace::next_free`] makes; gives the paths that were unmounted.
+/// [`MountPlace::next_free`] makes; returns the paths that were unmounted.
 pub fn unmount(root: &Dir, path: &Path) -> Result<Vec<PathBuf>> {
     let mut done = Vec::new();
     for number in 0..CANDIDATES {

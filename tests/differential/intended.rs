@@ -130,6 +130,7 @@ pub const TABLE: &[Row] = &[
 
 /// Fails if something differs that is not in the table for this scenario, or if something in the table
 /// for this scenario does not differ.
+#[track_caller]
 pub fn judge(scenario: &str, reference: &Observed, differences: &[Difference]) {
     let restored = reference.log.iter().any(|line| line.starts_with("MOLECULE-RESTORE: complete "));
     let applies = |row: &&Row| match row.scenarios {

@@ -48,6 +48,7 @@ enum Bound {
 use Bound::{Hard, Soft};
 
 /// Boots with `resource` limited; the runtime must find the limit as it was given.
+#[track_caller]
 fn limited(sandbox: &Sandbox, resource: Resource, name: &str, bound: Bound, value: u64) -> Outcome {
     sandbox.sh("rm -rf /configs /workspace; mkdir /configs /workspace");
     let run = entrypoint(sandbox);
@@ -68,6 +69,7 @@ fn limited(sandbox: &Sandbox, resource: Resource, name: &str, bound: Bound, valu
 }
 
 /// Everything of the snapshot is there.
+#[track_caller]
 fn restored(sandbox: &Sandbox, outcome: &Outcome) {
     let text = outcome.stdout();
     assert!(text.contains("MOLECULE-RESTORE: ok /workspace"), "{outcome:?}");

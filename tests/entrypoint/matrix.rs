@@ -65,6 +65,7 @@ fn the_matrix_has_one_row_for_each_combination() {
 }
 
 /// All boots with one state of the device. Each has another record with each tree.
+#[track_caller]
 fn column(device: &str) {
     let scene = Scene::new();
     for marker in MARKERS {
@@ -115,6 +116,7 @@ impl Scene {
     }
 
     /// The log of a boot over fresh trees in this state.
+    #[track_caller]
     fn boot(&self, marker: &str, records: [&str; 3], device: &str) -> String {
         self.sandbox.sh(&format!(
             "rm -f /dev/xvdb; umount -l /mnt/restore 2>/dev/null || :

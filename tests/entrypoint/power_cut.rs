@@ -57,6 +57,7 @@ fn log_of(sandbox: &Sandbox) -> String {
 }
 
 /// Waits until nobody of the sandbox runs any more, and gives the marker.
+#[track_caller]
 fn settled_marker(sandbox: &Sandbox) -> String {
     let end = Instant::now() + Duration::from_secs(60);
     while !sandbox.processes().is_empty() {
@@ -212,6 +213,7 @@ fn a_power_cut_at_20_moments_of_a_boot_loses_nothing() {
 }
 
 /// Boots over what the disk had; says how the boot took it.
+#[track_caller]
 fn judge_cut(image: &Path, volume: &LoopDevice) -> &'static str {
     let disk = LoopDevice::of(image, &[]);
     let sandbox = another_boot(&format!(

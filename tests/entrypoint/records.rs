@@ -71,6 +71,7 @@ fn agent_works(sandbox: &Sandbox) {
     sandbox.sh(&format!("for d in {TREES}; do echo agent > $d/work; echo agent > $d/made; done"));
 }
 
+#[track_caller]
 fn nothing_is_lost(sandbox: &Sandbox, log: &str) {
     for name in ["work", "made"] {
         let found = sandbox.sh(&format!("for d in {TREES}; do cat $d/{name}; done"));
@@ -127,6 +128,7 @@ fn a_variable_that_is_no_text_costs_nothing() {
     }
 }
 
+#[track_caller]
 fn late_volume(filesystem: Filesystem) {
     for unusable in [false, true] {
         let sandbox = workspace_on(filesystem);
@@ -150,6 +152,7 @@ fn late_volume(filesystem: Filesystem) {
     }
 }
 
+#[track_caller]
 fn new_configs(filesystem: Filesystem) {
     let sandbox = workspace_on(filesystem);
     let volume = volume();
@@ -166,6 +169,7 @@ fn new_configs(filesystem: Filesystem) {
     );
 }
 
+#[track_caller]
 fn another_try(filesystem: Filesystem) {
     let sandbox = workspace_on(filesystem);
     let volume = volume();
@@ -181,6 +185,7 @@ fn another_try(filesystem: Filesystem) {
 }
 
 /// The old script, or a version without records, has restored and started the runtime.
+#[track_caller]
 fn upgraded(filesystem: Filesystem) {
     let sandbox = workspace_on(filesystem);
     sandbox.sh(": > /configs/.restore-completed");
@@ -227,6 +232,7 @@ fn in_doubt(filesystem: Filesystem) {
 }
 
 /// A boot whose look at the marker, which is `call` with `word` in it, fails with `errno`.
+#[track_caller]
 fn look_fails(filesystem: Filesystem, call: &str, word: &str, errno: &str) {
     let sandbox = workspace_on(filesystem);
     let volume = volume();
@@ -281,6 +287,7 @@ fn look_fails(filesystem: Filesystem, call: &str, word: &str, errno: &str) {
 }
 
 /// The first error at the source comes late, in one directory of many.
+#[track_caller]
 fn failing_source(filesystem: Filesystem) {
     let sandbox = workspace_on(filesystem);
     let surplus = "/workspace/surplus /workspace/d1/surplus /workspace/d9/surplus";
@@ -305,6 +312,7 @@ fn failing_source(filesystem: Filesystem) {
     assert_eq!(sandbox.sh(&format!("ls {surplus} 2>/dev/null || :")), "", "{log}");
 }
 
+#[track_caller]
 fn at_once(filesystem: Filesystem) {
     for _ in 0..5 {
         let sandbox = workspace_on(filesystem);

@@ -46,6 +46,7 @@ fn boot(sandbox: &Sandbox) -> Run {
     entrypoint(sandbox).env("MOLECULE_STEP_TIMEOUT", "1")
 }
 
+#[track_caller]
 fn hangs(server: Server) {
     let (sandbox, mount) = scene(server);
     let begin = Instant::now();
@@ -236,6 +237,7 @@ fn a_step_timeout_that_is_no_number_is_told() {
 }
 
 /// Waits until a child of the boot waits for the mount; gives it.
+#[track_caller]
 fn wait_for_step(sandbox: &Sandbox, boot: u32) -> u32 {
     let until = Instant::now() + Duration::from_secs(100);
     loop {

@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The boot's calls of the named kind, up to the exec of the runtime; one line each.
+#[track_caller]
 fn trace(sandbox: &Sandbox, calls: &str) -> Vec<String> {
     let outcome = sandbox
         .command("/usr/bin/strace")

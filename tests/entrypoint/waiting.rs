@@ -60,6 +60,7 @@ fn hold(sandbox: &Sandbox, mode: u32) -> File {
     file
 }
 
+#[track_caller]
 fn is_overtaken(outcome: &Outcome) {
     let log = outcome.stdout();
     assert_eq!((log.matches(WAITING).count(), log.matches(OVERTAKEN).count()), (1, 1), "{log}");
@@ -119,6 +120,7 @@ fn a_holder_without_signs_of_life_is_overtaken_and_told() {
 }
 
 /// Boots while the lock is held for five seconds, during which `sign` is given often.
+#[track_caller]
 fn waits(mode: u32, sign: impl Fn(&File) + Sync) {
     let (sandbox, _volume) = scene();
     let file = hold(&sandbox, mode);
@@ -151,6 +153,7 @@ fn a_holder_that_never_shows_any_is_waited_for() {
 }
 
 /// A restore by hand that has begun and will take a while.
+#[track_caller]
 fn long(sandbox: &Sandbox, options: &[&str]) -> crate::support::sandbox::Started {
     sandbox.sh("mkdir -p /snapshot/opt/tree; cd /snapshot/opt/tree; for d in $(seq 200); do mkdir $d; cd $d
         for f in $(seq 100); do echo snapshot > $f; done; cd ..; done");

@@ -1,5 +1,7 @@
 //! The same trees under the reference's steps, with real chown, and under the program.
 
+use pretty_assertions::assert_eq;
+
 use crate::support::compare::{snapshot, touched};
 use crate::support::sandbox::Sandbox;
 use crate::support::{Case, Need, manifest, test_case};

@@ -32,6 +32,7 @@ fn exchange(a: &Path, b: &Path) {
 }
 
 /// Runs the boot again and again while `attack` goes on, until both have had their share.
+#[track_caller]
 fn besiege(sandbox: &Sandbox, attack: impl Fn(u64) + Sync) {
     let (swaps, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -128,6 +129,7 @@ fn a_planted_name_in_a_directory_that_moves_counts_once() {
 
 /// Runs the boot with `calls` injected by strace, and `swap` as soon as `path` is there as `kind` (a
 /// character of ls(1)). The delay of the calls lets it win its race each time.
+#[track_caller]
 fn ambush(sandbox: &Sandbox, calls: &str, path: &Path, link: bool, swap: impl FnOnce()) -> Outcome {
     let run = sandbox.command("/usr/bin/strace").args(["-f", "-qq", "-o", "/dev/null"]);
     let run = run.args(["-e", &format!("inject={calls}"), PROGRAM_INSIDE, "fix-perms"]);

@@ -38,6 +38,7 @@ fn measured(sandbox: &Sandbox) -> (std::process::Output, u64, Duration) {
 }
 
 /// Sets both files up within the memory; gives what the agent's has become.
+#[track_caller]
 fn within_bounds(own: &str) -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     write(&sandbox, AGENTS, own);
@@ -123,6 +124,7 @@ fn with_injection(sandbox: &Sandbox, calls: &[&str]) -> Run {
     run.args([PROGRAM_INSIDE, "git-cred-setup"])
 }
 
+#[track_caller]
 fn warnings(outcome: &Outcome) -> Vec<String> {
     assert_eq!((outcome.status, outcome.stderr()), (1, String::new()), "{outcome:?}");
     let stdout = outcome.stdout();

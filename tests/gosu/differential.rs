@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 
+use pretty_assertions::assert_eq;
+
 use crate::support::sandbox::{Outcome, PROGRAM_INSIDE, Run, Sandbox};
 
 const GOSU: &str = "/usr/sbin/gosu";
@@ -81,6 +83,7 @@ fn probe(sandbox: &Sandbox, spec: impl AsRef<OsStr>) -> [Outcome; 2] {
 }
 
 /// Asserts that both did the same; the texts on standard error are each their own.
+#[track_caller]
 fn assert_alike(what: &str, [theirs, ours]: &[Outcome; 2]) {
     let seen = |outcome: &Outcome| (outcome.status, outcome.stdout());
     assert_eq!(seen(ours), seen(theirs), "{what}\n{ours:?}\n{theirs:?}");

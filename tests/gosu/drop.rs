@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::support::sandbox::{Outcome, PROGRAM_INSIDE, Sandbox};
 use crate::support::{PROGRAM, ok};
 
+#[track_caller]
 fn assert_refused(outcome: &Outcome, reason: &str) {
     assert_eq!(outcome.status, 1, "{outcome:?}");
     assert!(outcome.stdout.is_empty(), "the command ran: {outcome:?}");

@@ -30,6 +30,7 @@ cat /proc/$$/cmdline
 "#;
 
 /// The same run with and without gosu before it.
+#[track_caller]
 fn pair(sandbox: &Sandbox, arguments: &[&str], given: impl Fn(Run) -> Run) -> [String; 2] {
     let direct = sandbox.command("/bin/sh").arg0("sh").identity(1000, 1000, &[2375, 2376]);
     let through = sandbox.program().args(["gosu", "agent", "sh"]);

@@ -98,6 +98,7 @@ fn a_surplus_link_is_deleted_not_its_target() {
 }
 
 /// Runs a restore that has to refuse its only path and leave `outside` alone.
+#[track_caller]
 fn refused(pair: &Pair, outside: &Tree, path: &str) {
     let before = snapshot(&outside.0);
     let mut command = pair.command();

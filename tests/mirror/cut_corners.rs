@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+#[track_caller]
 fn shell(pair: &Pair, script: &str) {
     let command = pair.command();
     let mut shell = Command::new("sh");

@@ -73,6 +73,7 @@ fn cold_source(pair: &Pair, make: &dyn Fn(&Path), options: &str) -> Mounted {
     Mounted::image(&pair.beside("copy"), &pair.source, options)
 }
 
+#[track_caller]
 fn past_the_cache(make: &dyn Fn(&Path), options: &str) {
     let pair = Pair::new();
     let _source = cold_source(&pair, make, options);

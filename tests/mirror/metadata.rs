@@ -27,6 +27,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+#[track_caller]
 fn under_umask(pair: &Pair, umask: &str) {
     let inner = pair.command();
     let mut outer = Command::new("sh");

@@ -30,6 +30,7 @@ fn a_destination_that_is_a_mount_point_is_filled() {
 }
 
 /// A source with a mount at `mnt`: `mnt`'s content is left out and a line names it.
+#[track_caller]
 fn left_out(pair: &Pair) {
     pair.from().file("beside", "x").file("mnt.d/in", "x");
     let output = pair.mirror();

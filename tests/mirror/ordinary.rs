@@ -30,6 +30,7 @@ fn own(path: &Path) {
 }
 
 /// Runs rsync and the restore as the user over equal trees; both have to succeed.
+#[track_caller]
 fn compared(source: impl FnOnce(&Tree), destination: impl Fn(&Tree)) {
     let pair = Pair::new();
     source(&pair.from());

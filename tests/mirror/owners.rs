@@ -63,6 +63,7 @@ fn files_of_a_new_directory_are_born_with_their_owner() {
 }
 
 /// Restores with these capabilities missing from the bounding set.
+#[track_caller]
 fn without(pair: &Pair, capabilities: &str) -> Output {
     let output = Command::new("setpriv")
         .args(["--bounding-set", capabilities, PROGRAM])

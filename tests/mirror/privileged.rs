@@ -55,6 +55,7 @@ fn set_id_programs_and_devices_are_told() {
 }
 
 /// Nothing at the destination gives anybody anything; everything else is as at the source.
+#[track_caller]
 fn harmless(pair: &Pair) {
     let to = pair.to();
     for (name, mode) in [("plain", 0o644), ("suid", 0o755), ("d/sgid", 0o755), ("capable", 0o644)] {

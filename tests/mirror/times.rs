@@ -35,6 +35,7 @@ fn source(seconds: i64) -> Pair {
 }
 
 /// Restores to `disk`, where another run and a verification must find nothing to do.
+#[track_caller]
 fn settles(pair: &Pair) {
     for (number, options) in [&["--verify"][..], &["--verify"], &["--checksum"]].iter().enumerate()
     {

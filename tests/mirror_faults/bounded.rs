@@ -54,6 +54,7 @@ impl Roomy {
     }
 
     /// Restores it; it takes no more memory than it may.
+    #[track_caller]
     fn restore(&self) {
         let mut command = self.pair.command();
         let (output, memory) = peak_memory(&mut command);

@@ -43,6 +43,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The run failed with a line that has `reason`, ended its path with a WARN line, and said no `ok`.
+#[track_caller]
 fn reported(output: &Output, reason: &str) {
     let text = said(output);
     assert!(matches!(output.status.code(), Some(1 | 23)), "{text}");
@@ -52,6 +53,7 @@ fn reported(output: &Output, reason: &str) {
 }
 
 /// Every regular file at the destination is one of the source or as it was, and has its own name.
+#[track_caller]
 fn whole(source: &Snapshot, before: &Snapshot, now: &Snapshot) {
     for (path, entry) in now.iter().filter(|(_, entry)| entry.mode & 0o170_000 == 0o100_000) {
         let (new, old) = (source.get(path), before.get(path));

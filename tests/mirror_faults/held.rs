@@ -36,6 +36,7 @@ pub fn cases() -> Vec<Case> {
 struct Lease(#[allow(dead_code, reason = "the lease ends with the descriptor")] File);
 
 impl Lease {
+    #[track_caller]
     fn on(path: &std::path::Path) -> Self {
         // What asks for it back is this signal, which ends who does not expect it.
         // SAFETY: SIG_IGN installs no code.

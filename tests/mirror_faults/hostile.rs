@@ -98,6 +98,7 @@ impl Saboteur<'_> {
     }
 }
 
+#[track_caller]
 fn finished(mut child: Child) -> i32 {
     let start = Instant::now();
     loop {
@@ -114,6 +115,7 @@ fn finished(mut child: Child) -> i32 {
 }
 
 /// Mirrors over and over while the saboteurs swap each of `swapped` for a link to its `target`.
+#[track_caller]
 fn sabotage(pair: &Pair, outside: &Tree, swapped: &[(&str, PathBuf)]) {
     let before = snapshot(&outside.0);
     let attic = pair.root.join("attic");

@@ -42,6 +42,7 @@ fn pair_around(guarded: &str) -> Pair {
 }
 
 /// The run said why, and but for what `excused` names the copy is perfect.
+#[track_caller]
 fn all_others_arrived(pair: &Pair, output: &Output, reason: &str, excused: &str) {
     let text = said(output);
     assert!(text.contains(reason), "{text}");
@@ -124,6 +125,7 @@ fn a_read_only_subvolume_inside_costs_itself() {
 }
 
 /// Several tmpfs with mount `options`, each with more files for it than it can take.
+#[track_caller]
 fn crowded(options: &str) -> (Pair, Vec<Mounted>) {
     let pair = pair_around("small0/other");
     std::fs::remove_file(pair.to().path("small0/other")).unwrap();

@@ -252,6 +252,7 @@ impl Slow {
         self.waited_for(self.pair.command(), options)
     }
 
+    #[track_caller]
     fn waited_for(&self, mut command: Command, options: &[&str]) -> Child {
         command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
         let before = self.files().len();
@@ -271,6 +272,7 @@ impl Slow {
     }
 }
 
+#[track_caller]
 fn interrupted(signal: Signal) {
     let mut waited = Vec::new();
     for _ in 0..3 {
@@ -289,6 +291,7 @@ fn interrupted(signal: Signal) {
     panic!("it took {waited:?} to stop");
 }
 
+#[track_caller]
 fn truthful(slow: &Slow, output: &Output) {
     let text = said(output);
     assert!(output.status.code().is_none_or(|code| code != 0), "{text}");

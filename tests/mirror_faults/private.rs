@@ -36,6 +36,7 @@ fn limited(pair: &Pair, options: &[&str]) -> Output {
 }
 
 /// Restores without deletion, and with deletion withheld; gives the owners of both files.
+#[track_caller]
 fn owners(mode: u32) -> Vec<(u32, u32)> {
     [&["--no-delete"][..], &[]]
         .iter()

@@ -85,6 +85,7 @@ impl Damaged {
         self.restore_from(Manners { bad, ..Manners::default() }, reason)
     }
 
+    #[track_caller]
     fn restore_from(&self, manners: Manners, reason: &str) -> Output {
         let device = Device::of(&self.image, &self.pair.beside("disk"), manners);
         let _source = Mounted::node(device.node(), &self.pair.source, "ro,noload,errors=continue");
@@ -98,6 +99,7 @@ impl Damaged {
 
     /// Nothing was deleted, nothing half-written or temporary stays, and of the source all that the
     /// predicate does not excuse is there.
+    #[track_caller]
     fn check(&self, excused: impl Fn(&Path) -> bool) {
         let to = self.pair.to();
         for name in ["dir1/surplus", "dir4/surplus", "surplus/deep"] {
@@ -295,6 +297,7 @@ fn errors_in_one_path_leave_the_others_authoritative() {
 }
 
 /// Runs the mirror over and over while `disturb` works on the source in another thread.
+#[track_caller]
 fn disturbed(pair: &Pair, disturb: impl Fn(usize) + Sync, check: impl Fn(&Output)) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

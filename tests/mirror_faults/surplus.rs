@@ -26,6 +26,7 @@ fn traced(pair: &Pair, options: &[&str], jobs: &str) -> Output {
         .unwrap()
 }
 
+#[track_caller]
 fn failed(output: &Output) {
     let text = said(output);
     assert_eq!(output.status.code(), Some(23), "{text}");

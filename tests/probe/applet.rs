@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use pretty_assertions::assert_eq;
+
 use crate::probe::image::{Image, Loop, PATH};
 use crate::support::{self, Case, Need, test_case};
 

@@ -78,6 +78,7 @@ impl Image {
     }
 
     /// What is found; it must be what blkid finds, in less than 1 MiB of reading.
+    #[track_caller]
     pub fn agreed(&self) -> Probe {
         let counted = Counted { inner: open(&self.path()), bytes: AtomicU64::new(0) };
         let found = probe(&counted).unwrap();
@@ -158,6 +159,7 @@ pub struct Blkid {
 
 impl Blkid {
     /// `blkid -p` on an image, with more options.
+    #[track_caller]
     pub fn run(image: &Path, options: &[&str]) -> Self {
         let output = Command::new("blkid")
             .args(["-p", "-o", "export"])

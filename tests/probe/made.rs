@@ -36,6 +36,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The image's type, identifier and label are blkid's, and the type is `name`.
+#[track_caller]
 fn is(image: &Image, name: &str) {
     let found = image.agreed();
     assert_eq!(found.fstype, Some(name), "{found:?}");

@@ -52,6 +52,7 @@ impl Image {
     }
 
     /// What is found, which must be what sfdisk and blkid find.
+    #[track_caller]
     fn agreed_partitions(&self) -> Probe {
         let found = self.agreed();
         let oracle = listed(&self.path());
@@ -68,6 +69,7 @@ impl Image {
     }
 }
 
+#[track_caller]
 pub fn sfdisk(device: &Path, script: &str) {
     use std::io::Write as _;
     let mut child = Command::new("sfdisk")

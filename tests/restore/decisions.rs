@@ -288,6 +288,7 @@ fn a_path_with_dots_is_wrong_usage_before_anything_happens() {
 }
 
 /// A scene whose workspace a runtime has started over, with files from before and after that.
+#[track_caller]
 pub fn started() -> Scene {
     let scene = Scene::new();
     for name in ["before", "after", "replaced"] {

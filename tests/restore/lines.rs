@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
+use pretty_assertions::assert_eq;
+
 use crate::restore::scene::Scene;
 use crate::support::device::{Device, Manners};
 use crate::support::mounts::{Mounted, ext4_image};

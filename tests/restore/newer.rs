@@ -31,6 +31,7 @@ const COUNT: &str = "WARN {R}/workspace: 3 entries that were changed since a run
 
 /// A run on a terminal: its status and what it printed. `keys` are typed once it has asked; without any the
 /// input ends at once.
+#[track_caller]
 fn on_a_terminal(scene: &Scene, options: &[&str], keys: &str) -> (Option<i32>, String) {
     let mut command = scene.command();
     command.args(options);

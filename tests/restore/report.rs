@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use pretty_assertions::assert_eq;
+
 use crate::restore::scene::Scene;
 use crate::support::pair::said;
 use crate::support::{Case, test_case};
@@ -20,6 +22,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The report of a run with `--json` that must end with `status`.
+#[track_caller]
 fn report(scene: &Scene, options: &[&str], status: i32) -> Value {
     let output = scene.command().arg("--json").args(options).output().unwrap();
     assert_eq!(output.status.code(), Some(status), "{}", said(&output));

@@ -35,6 +35,7 @@ impl Scene {
     }
 
     /// Runs it; its exit status must be `status`. Gives standard output.
+    #[track_caller]
     pub fn run(&self, options: &[&str], status: i32) -> String {
         let output = self.output(options);
         assert_eq!(output.status.code(), Some(status), "{}", said(&output));

@@ -26,6 +26,7 @@ pub fn run(filesystem: Filesystem) {
     }
 }
 
+#[track_caller]
 fn live(workspace: &mut Workspace, seed: u64) {
     let mut state = seed;
     let mut random = |below: usize| (next(&mut state) % below as u64) as usize;
@@ -117,6 +118,7 @@ impl Life {
         self.boot(workspace);
     }
 
+    #[track_caller]
     fn boot(&mut self, workspace: &Workspace) {
         let outcome = workspace.entrypoint().run();
         self.log = outcome.stdout() + &outcome.stderr();
@@ -126,6 +128,7 @@ impl Life {
     }
 
     /// Two starts at once, whose runtimes work from their first moment on.
+    #[track_caller]
     fn boot_twice(&mut self, workspace: &Workspace) {
         let content = self.model.content();
         let work =

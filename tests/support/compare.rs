@@ -57,6 +57,7 @@ pub fn snapshot(root: &Path) -> Snapshot {
     entries
 }
 
+#[track_caller]
 fn visit(directory: &File, relative: &Path, entries: &mut Snapshot) {
     let here = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
     for found in walkdir::WalkDir::new(&here).min_depth(1).max_depth(1) {
@@ -69,6 +70,7 @@ fn visit(directory: &File, relative: &Path, entries: &mut Snapshot) {
     }
 }
 
+#[track_caller]
 fn entry(path: &Path) -> Entry {
     let data =
         std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -88,6 +90,7 @@ fn entry(path: &Path) -> Entry {
     }
 }
 
+#[track_caller]
 fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut names = vec![0; 65_536];
     let length = match rustix::fs::llistxattr(path, &mut names[..]) {
@@ -105,6 +108,7 @@ fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
+#[track_caller]
 fn hash(path: &Path) -> u64 {
     let mut file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let (mut hasher, mut buffer, zeros) = (DefaultHasher::new(), vec![0; 1 << 17], [0; 1 << 17]);

@@ -28,6 +28,7 @@ pub struct FuseMount {
 
 impl FuseMount {
     /// Mounts it on directory `inside` of the sandbox.
+    #[track_caller]
     pub fn new(sandbox: &Sandbox, inside: &str, server: Server) -> Self {
         const NUMBER: i32 = 9;
         let connection = File::options().read(true).write(true).open("/dev/fuse").unwrap();

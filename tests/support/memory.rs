@@ -25,6 +25,7 @@ pub fn peak_memory(command: &mut Command) -> (Output, u64) {
 /// The program is stopped at its end to look (ptrace(2)). What wait4(2) says is not used: it counts the
 /// memory of whoever has made the process, here the tests, before it becomes the program. Processes that
 /// the program makes are not counted.
+#[track_caller]
 pub fn usage(command: &mut Command) -> (Output, u64, Duration) {
     let mut files = [0, 1].map(|_| tempfile::tempfile().expect("a temporary file"));
     let [stdout, stderr] = files.each_ref().map(|file| file.try_clone().expect("a descriptor"));
@@ -71,6 +72,7 @@ fn request(request: u32, pid: i32, data: c_int) -> std::io::Result<()> {
 }
 
 /// The status of a child that has stopped or ended, and its processor time so far.
+#[track_caller]
 fn wait(pid: i32) -> (c_int, Duration) {
     let mut status = 0;
     let mut usage = std::mem::MaybeUninit::<rusage>::zeroed();

@@ -149,6 +149,7 @@ pub fn program() -> Command {
 }
 
 /// Runs `command`, which must succeed; gives its standard output.
+#[track_caller]
 pub fn ok(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -65,6 +65,7 @@ impl Pair {
     }
 
     /// Runs it; its exit status must be `status`.
+    #[track_caller]
     pub fn expect(&self, options: &[&str], status: i32) -> Output {
         let output = self.run(options);
         assert_eq!(output.status.code(), Some(status), "{}", said(&output));
@@ -72,6 +73,7 @@ impl Pair {
     }
 
     /// The copy must be perfect, by rsync's judgement and by the comparator's.
+    #[track_caller]
     pub fn assert_equal(&self) {
         self.assert_equal_to_the_comparator();
         let differences = rsync_differences(&self.from().0, &self.to().0);
@@ -79,6 +81,7 @@ impl Pair {
     }
 
     /// The copy must be perfect, where rsync cannot judge.
+    #[track_caller]
     pub fn assert_equal_to_the_comparator(&self) {
         let differences = differences(&self.from().0, &self.to().0);
         assert!(differences.is_empty(), "{}", differences.join("\n"));

@@ -173,6 +173,7 @@ impl Tree {
     }
 
     /// An extended attribute, of a symlink itself.
+    #[track_caller]
     pub fn xattr(&self, relative: impl AsRef<OsStr>, name: &str, value: impl AsRef<[u8]>) -> &Self {
         let path = self.path(relative);
         rustix::fs::lsetxattr(&path, name, value.as_ref(), XattrFlags::empty())

@@ -42,6 +42,7 @@ fn left(sandbox: &Sandbox, file: &str) -> (String, usize) {
 
 /// Restores `device` five times; each leaves what the first one has left. Gives the number of loop
 /// devices.
+#[track_caller]
 fn five_times(sandbox: &Sandbox, device: &str, status: i32) -> usize {
     let mut first = None;
     for _ in 0..5 {
@@ -59,11 +60,13 @@ fn five_times(sandbox: &Sandbox, device: &str, status: i32) -> usize {
     first.unwrap().1
 }
 
+#[track_caller]
 fn device(fs: Fs) {
     let device = clean(fs).0.attach();
     assert_eq!(five_times(&sandbox(&device), "/dev/xvdb", 0), 0);
 }
 
+#[track_caller]
 fn partition(fs: Fs) {
     let (image, _) = clean(fs);
     let disk = Image::new((fs.mebibytes() + 8) << 20);
@@ -127,6 +130,7 @@ fn copied(image: &Image) -> Sandbox {
     sandbox
 }
 
+#[track_caller]
 fn image(fs: Fs) {
     assert_eq!(five_times(&copied(&clean(fs).0), "/tmp/image", 0), 1);
 }

@@ -57,6 +57,7 @@ fn in_force(sandbox: &Sandbox) -> String {
     std::fs::read_to_string(format!("/proc/fs/ext4/{name}/options")).unwrap()
 }
 
+#[track_caller]
 fn is_guarded(sandbox: &Sandbox) {
     let options = in_force(sandbox);
     let has = |wanted: &str| options.lines().any(|line| line == wanted);
@@ -189,6 +190,7 @@ fn squashed() -> Image {
     image
 }
 
+#[track_caller]
 fn is_restored(sandbox: &Sandbox, outcome: &Outcome) {
     assert_eq!(outcome.status, 0, "{outcome:?}");
     assert_eq!(sandbox.sh("cat /workspace/file"), "workspace");

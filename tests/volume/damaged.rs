@@ -87,6 +87,7 @@ fn ext4_with_zeroed_group_descriptors_is_read_by_a_copy() {
 }
 
 /// A device on which every mount fails: what the log ends with, and that nothing lands.
+#[track_caller]
 fn refused(image: Image, fstype: &str, kernel: &str) {
     let (sandbox, outcome) = restore(&image.attach());
     let said = said(&outcome);

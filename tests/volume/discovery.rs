@@ -135,6 +135,7 @@ impl Machine {
     }
 }
 
+#[track_caller]
 fn taken(selection: DiskSelection) -> (String, SelectionReason) {
     match selection {
         DiskSelection::Taken(disk, why) => (disk.name, why),

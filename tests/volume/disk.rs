@@ -132,6 +132,7 @@ pub fn zero(image: &Path, offset: u64, count: usize) {
 }
 
 /// Copies `content` into `disk` at byte `offset`, holes left out.
+#[track_caller]
 pub fn put(disk: &Path, offset: u64, content: &Path) {
     assert_eq!(offset % 4096, 0);
     ok(Command::new("dd")

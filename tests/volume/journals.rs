@@ -39,6 +39,7 @@ pub fn ordinary(fs: Fs) -> [String; 3] {
 }
 
 /// All of it landed, and the log says so.
+#[track_caller]
 pub fn is_complete(sandbox: &Sandbox, outcome: &Outcome, manifest: &str) {
     assert_eq!(outcome.status, 0, "{outcome:?}");
     assert_eq!(landed(sandbox), manifest, "{outcome:?}");
@@ -49,6 +50,7 @@ pub fn is_complete(sandbox: &Sandbox, outcome: &Outcome, manifest: &str) {
     assert!(has_marker(sandbox));
 }
 
+#[track_caller]
 fn is_clean(fs: Fs) {
     let (image, manifest) = clean(fs);
     let (sandbox, outcome) = restore(&image.attach());
@@ -68,6 +70,7 @@ fn ext2_and_ext3_are_restored() {
     }
 }
 
+#[track_caller]
 fn clean_read_only(fs: Fs) {
     let (image, manifest) = clean(fs);
     let (sandbox, outcome) = restore(&read_only(&image));
@@ -75,6 +78,7 @@ fn clean_read_only(fs: Fs) {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
+#[track_caller]
 fn replayed(fs: Fs) {
     let volume = dirty(fs);
     let (sandbox, outcome) = restore(&volume.copy.attach());
@@ -82,6 +86,7 @@ fn replayed(fs: Fs) {
     is_complete(&sandbox, &outcome, &volume.manifest);
 }
 
+#[track_caller]
 fn stale(fs: Fs) {
     let volume = dirty(fs);
     let device = read_only(&volume.copy);
@@ -124,6 +129,7 @@ fn stale(fs: Fs) {
     assert!(!outcome.stdout().contains("MOLECULE-RESTORE: ok /workspace"), "{outcome:?}");
 }
 
+#[track_caller]
 fn beside_original(fs: Fs) {
     let volume = dirty(fs);
     let device = LoopDevice::of(volume.copy.path(), &[]);

@@ -135,6 +135,7 @@ fn a_partition_on_a_read_only_disk() {
     is_complete(&sandbox, &outcome, &manifest);
 }
 
+#[track_caller]
 fn sfdisk(disk: &Image, script: &str) {
     use std::io::Write as _;
     let mut child = Command::new("sfdisk")

@@ -47,6 +47,7 @@ fn restore(device: &LoopDevice) -> (Sandbox, Outcome) {
 }
 
 /// Each path came from the directory that is said, and nothing but /mnt/restore stays mounted.
+#[track_caller]
 fn is_spread(sandbox: &Sandbox, outcome: &Outcome, sources: [&str; 3]) {
     let paths = ["configs", "workspace", "home/agent/.claude"];
     for (path, source) in paths.iter().zip(sources) {
@@ -233,6 +234,7 @@ fn ext4(mebibytes: u64, script: &str) -> Image {
     image
 }
 
+#[track_caller]
 fn home(root: u64, home: u64) {
     let root = ext4(root, &(fill(&["configs", "workspace"]) + "mkdir home"));
     let home = ext4(home, &fill(&["agent/.claude"]));

@@ -36,6 +36,7 @@ fn injected(sandbox: &Sandbox) -> usize {
     count.trim().parse().unwrap()
 }
 
+#[track_caller]
 fn is_untouched(sandbox: &Sandbox, outcome: &Outcome) {
     assert_eq!(outcome.status, 1, "{outcome:?}");
     assert!(!has_marker(sandbox), "{outcome:?}");
@@ -122,6 +123,7 @@ fn mounted_elsewhere(options: &str) -> (LoopDevice, Sandbox, String) {
     (device, sandbox, volume.manifest)
 }
 
+#[track_caller]
 fn is_stale(sandbox: &Sandbox, outcome: &Outcome) {
     assert_eq!(sandbox.sh("cat /workspace/mine"), "mine\n", "{outcome:?}");
     assert_eq!(outcome.status, 23, "{outcome:?}");

@@ -27,12 +27,14 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Nothing landed, no marker, nothing mounted.
+#[track_caller]
 fn is_untouched(sandbox: &Sandbox, outcome: &Outcome) {
     assert!(!has_marker(sandbox), "{outcome:?}");
     assert_eq!(sandbox.sh("ls -A /configs /workspace"), "/configs:\n\n/workspace:\n");
     assert_eq!(sandbox.sh("grep ' /mnt' /proc/mounts || :"), "", "{outcome:?}");
 }
 
+#[track_caller]
 fn raw(image: Image) {
     let (sandbox, outcome) = restore(&image.attach());
     let expected = [
@@ -70,6 +72,7 @@ fn a_device_of_one_sector_is_raw() {
 }
 
 /// A type that no mount can work for: `what` is in the WARN.
+#[track_caller]
 fn named(image: Image, fstype: &str, what: &str) {
     let (sandbox, outcome) = restore(&image.attach());
     let expected = [
@@ -83,6 +86,7 @@ fn named(image: Image, fstype: &str, what: &str) {
     is_untouched(&sandbox, &outcome);
 }
 
+#[track_caller]
 fn luks_image(mebibytes: u64) -> Image {
     use std::io::Write as _;
     let image = Image::new(mebibytes << 20);

@@ -14,13 +14,13 @@ use super::locate::Located;
 
 /// A file system that may be the source.
 pub struct Candidate<'a> {
-    /// Number of its partition; none for the whole device.
+    /// Number of its partition; `None` for the whole device.
     pub partition: Option<u32>,
     pub start_bytes: u64,
     pub size_bytes: u64,
     pub fstype: &'a str,
     pub uuid: Option<&'a str>,
-    /// What the partition table and the file system call it.
+    /// Its names in the partition table and in the file system.
     pub names: [Option<&'a str>; 2],
     pub backup_superblock: Option<u64>,
 }

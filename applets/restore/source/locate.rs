@@ -32,7 +32,7 @@ pub struct Located {
     name: String,
 }
 
-/// Finds the device; none if there is no such device, an error with the reason if it cannot be told
+/// Finds the device; `None` if there is no such device, an error with the reason if it is not clear
 /// which one is meant. Says what was taken and why, unless it is just the node that was named.
 ///
 /// `mount_point` is where an earlier restore has mounted what it found: that is no use of a disk.
@@ -72,7 +72,7 @@ pub fn locate(
             None => info!("{error}"),
         },
     }
-    // Only names in /dev are names the cloud or the kernel gives.
+    // Only names in /dev are names of the cloud's or the kernel's.
     let Some(name) = path.strip_prefix("/dev").ok().and_then(Path::to_str) else {
         return Ok(None);
     };
@@ -168,7 +168,7 @@ fn open(
     }
 }
 
-/// What is on a disk that has the identifier: the whole of it, or a partition.
+/// The part of a disk that has the identifier: the whole of it, or a partition.
 struct Match {
     disk: WholeDisk,
     partition: Option<u32>,
@@ -245,7 +245,7 @@ fn hits(found: &Probe, key: &str, value: &str) -> Vec<Option<u32>> {
     whole.into_iter().chain(parts.map(|part| Some(part.number))).collect()
 }
 
-/// What is mounted where, but for what an earlier restore has mounted at `mount_point`.
+/// The mounts, without those that an earlier restore has made at `mount_point`.
 fn mounts(mount_point: &Path) -> Mounts {
     let mut mounts = Mounts::default();
     // Process 1 is the host's where the container shares its process ids. What is missing here is made
@@ -263,7 +263,7 @@ fn mounts(mount_point: &Path) -> Mounts {
     mounts
 }
 
-/// The disks there are; the reason, said, if that cannot be told.
+/// The disks there are; an error that was logged if they cannot be listed.
 fn disks(mounts: &Mounts, wanted: impl Fn(&str) -> bool) -> Result<Vec<WholeDisk>, String> {
     match discover::disks(Path::new(SYSFS), mounts, wanted) {
         Ok(disks) => Ok(disks),
@@ -319,7 +319,7 @@ impl Located {
         Self { device, partition: None, why, parts, name }
     }
 
-    /// The block device itself, with its kernel name; none for an image file.
+    /// The block device itself, with its kernel name; `None` for an image file.
     pub fn whole(&self) -> Option<(String, DeviceNode)> {
         Some((self.name.clone(), self.device.node()?.clone()))
     }

@@ -1,4 +1,4 @@
-//! What is asked for.
+//! The request for a source.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use molecule_tools::fs::Dir;
 /// file of any other name is.
 pub const DEFAULT_DEVICE: &str = "/dev/xvdb";
 
-/// What is asked for.
+/// The request for a source.
 pub struct Request<'a> {
     /// A device node, an image file, `UUID=`, `LABEL=` or a volume id (`vol-...`).
     pub device: &'a OsStr,

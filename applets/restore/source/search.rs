@@ -19,7 +19,7 @@ use super::trees::{Found, Trees, Where};
 /// Most file systems that are mounted at once to find the restore set.
 const MOST: usize = 8;
 
-/// What a search goes by.
+/// The input of a search.
 pub struct Search<'a> {
     pub request: &'a Request<'a>,
     pub located: &'a Located,
@@ -46,7 +46,7 @@ struct At {
     hit: Hit,
 }
 
-/// What is known of one path.
+/// The state of one path.
 enum Look {
     Missing,
     There(At),
@@ -214,7 +214,7 @@ impl<'a> Search<'a> {
                     if from != below(&top, path) {
                         info!("{} is at {}", escape(path), escape(&from));
                     }
-                    // What an earlier tree lacks it may lack for want of its journal.
+                    // An earlier tree may lack a path for want of its journal.
                     let stale = shown[..=volume].iter().any(|(_, stale)| *stale);
                     Where::Here(Found { dir: hit.dir.shown_as(&from), shown: from, stale })
                 }

@@ -23,7 +23,7 @@ pub struct Subvolumes {
     first: Vec<PathBuf>,
     /// Whether there may be more.
     is_btrfs: bool,
-    /// Whether it cannot be told which subvolume a plain mount would show.
+    /// Whether it is not known which subvolume a plain mount would show.
     pub default_unknown: bool,
 }
 

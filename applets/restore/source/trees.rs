@@ -61,7 +61,7 @@ impl Trees {
     }
 
     /// The directory that `path` of the restore set is restored from; `None` if no tree has it; an
-    /// error if that cannot be told.
+    /// error if that is not known.
     pub fn find(&self, path: &Path) -> Result<Option<Found>> {
         match self.place(path) {
             Some(Where::Here(found)) => {

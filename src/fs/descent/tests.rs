@@ -1,7 +1,10 @@
-//! What is left of a way when somebody moves directories of it.
+//! The rest of a way after somebody moves directories of it.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+
 use super::*;
+use crate::error::LONGEST_SHOWN;
 use crate::fs::Dir;
 
 const DEEP: usize = 20;

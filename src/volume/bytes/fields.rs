@@ -28,7 +28,7 @@ pub fn has(bytes: &[u8], at: usize, expected: &[u8]) -> bool {
     field(bytes, at, expected.len()) == Some(expected)
 }
 
-/// The 16 bytes at `at` as blkid prints an identifier; none when they are all zero.
+/// The 16 bytes at `at` as blkid prints an identifier; `None` when they are all zero.
 pub fn uuid(bytes: &[u8], at: usize) -> Option<String> {
     let raw: [u8; 16] = field(bytes, at, 16)?.try_into().ok()?;
     let number = u128::from_be_bytes(raw);
@@ -54,13 +54,13 @@ pub fn guid(bytes: &[u8], at: usize) -> Option<String> {
     uuid(&swapped, 0)
 }
 
-/// The four bytes at `at` as the serial number of a FAT volume: `ABCD-EF01`; none when zero.
+/// The four bytes at `at` as the serial number of a FAT volume: `ABCD-EF01`; `None` when zero.
 pub fn serial(bytes: &[u8], at: usize) -> Option<String> {
     let number = le32(bytes, at)?;
     (number != 0).then(|| format!("{:04X}-{:04X}", number >> 16, number & 0xffff))
 }
 
-/// A name of at most `length` bytes: up to the first NUL, without white space at its end; none when
+/// A name of at most `length` bytes: up to the first NUL, without white space at its end; `None` when
 /// nothing is left. Bytes that are no UTF-8 become U+FFFD.
 pub fn label(bytes: &[u8], at: usize, length: usize) -> Option<String> {
     let raw = field(bytes, at, length)?;
@@ -68,7 +68,7 @@ pub fn label(bytes: &[u8], at: usize, length: usize) -> Option<String> {
     trimmed(&String::from_utf8_lossy(raw))
 }
 
-/// `name` without white space at its end; none when nothing is left.
+/// `name` without white space at its end; `None` when nothing is left.
 pub fn trimmed(name: &str) -> Option<String> {
     let name = name.trim_end_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     (!name.is_empty()).then(|| name.to_owned())

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 /// Something that can be read at any position without being changed.
 pub trait ReadAt {
-    /// Reads at byte `offset` into `buffer`; gives the number of bytes read, 0 at the end.
+    /// Reads at byte `offset` into `buffer`; returns the number of bytes read, 0 at the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Size in bytes.
@@ -117,7 +117,7 @@ impl<'a> Source<'a> {
         self.exhausted.get()
     }
 
-    /// The `length` bytes at `offset`; none if they are not all there.
+    /// The `length` bytes at `offset`; `None` if they are not all there.
     pub fn bytes(&self, offset: u64, length: u64) -> Option<Vec<u8>> {
         let end = offset.checked_add(length).filter(|end| *end <= self.size)?;
         if length >= Self::LIMIT {
@@ -207,7 +207,7 @@ impl<'a> Extent<'a> {
         self.size
     }
 
-    /// The `length` bytes at `offset`; none if they are not all within the extent or unreadable.
+    /// The `length` bytes at `offset`; `None` if they are not all within the extent or unreadable.
     pub fn bytes(&self, offset: u64, length: u64) -> Option<Vec<u8>> {
         offset.checked_add(length).filter(|end| *end <= self.size)?;
         self.source.bytes(self.start.checked_add(offset)?, length)

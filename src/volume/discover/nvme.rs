@@ -1,4 +1,4 @@
-//! What an NVMe controller says of itself: Identify Controller (NVM Express Base Specification,
+//! An NVMe controller's record of itself: Identify Controller (NVM Express Base Specification,
 //! Identify command, CNS 01h) and the field in which EC2 puts the name a volume was attached under.
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::volume::ioctl::{IDENTIFY_LENGTH, nvme_identify};
 use crate::volume::look::again;
 
-/// The part of an Identify Controller page that tells which volume it is.
+/// The part of an Identify Controller page that identifies the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControllerRecord {
     /// Model number, padding removed.
@@ -26,7 +26,7 @@ const AMAZON: [u8; 2] = [0x0f, 0x1d];
 pub const EBS_MODEL: &str = "Amazon Elastic Block Store";
 
 impl ControllerRecord {
-    /// Reads the page; none if it is too short. Any bytes will do.
+    /// Reads the page; `None` if it is too short. Any bytes will do.
     pub fn parse(page: &[u8]) -> Option<Self> {
         let serial = text(page.get(4..24)?);
         let model = text(page.get(24..64)?);

@@ -23,7 +23,7 @@ pub enum DiskSelection {
 pub enum SelectionReason {
     /// The kernel has a disk of that name, though /dev has no node of it.
     KernelName,
-    /// Its controller was told that name when the volume was attached.
+    /// Its controller got that name when the volume was attached.
     Record(String),
     /// Its serial number is the volume id.
     Serial,
@@ -37,7 +37,7 @@ pub fn is_relevant(disk: &str, name: &str) -> bool {
     disk == name || disk.starts_with("nvme") || xen(name).is_some_and(|xen| disk == xen)
 }
 
-/// Xen gives the disk requested as sdb the name xvdb, never the other way round.
+/// Xen names the disk requested as sdb xvdb, never the other way round.
 fn xen(name: &str) -> Option<String> {
     name.strip_prefix("sd").map(|rest| format!("xvd{rest}"))
 }

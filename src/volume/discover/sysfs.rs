@@ -22,11 +22,11 @@ pub struct WholeDisk {
     pub number: DeviceNumber,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// Model, empty where the driver tells none.
+    /// Model, empty if the driver has none.
     pub model: String,
-    /// Serial number, empty where the driver tells none.
+    /// Serial number, empty if the driver has none.
     pub serial: String,
-    /// What it, or a partition of it, is used for ("mounted at /", "held by dm-0"); none if unused.
+    /// The use of it or of a partition of it ("mounted at /", "held by dm-0"); `None` if unused.
     pub in_use: Option<String>,
     /// Partitions the kernel has found on it.
     pub partitions: Vec<DiskPartition>,
@@ -61,8 +61,8 @@ const SECTOR: u64 = 512;
 const LIMIT: usize = 4096;
 
 /// The disks that have a size and a name that is `wanted`, sorted by name; memory disks (ram, zram) are
-/// left out. `sysfs` is where sysfs is mounted. An error if sysfs cannot be read: then it cannot be
-/// told which disks there are.
+/// left out. `sysfs` is where sysfs is mounted. An error if sysfs cannot be read: then it is not
+/// known which disks there are.
 pub fn disks(
     sysfs: &Path,
     mounts: &Mounts,
@@ -179,7 +179,7 @@ fn open(path: &Path) -> Result<Dir> {
     again_of(|| Dir::open_operator_path(path))
 }
 
-/// What was looked for; `None` if it is not there, or went while it was looked at.
+/// The object that was looked for; `None` if it is not there, or went while it was looked at.
 fn there<T>(found: Result<T>) -> Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),

@@ -59,7 +59,7 @@ pub struct Guard {
 
 /// All options of one mount.
 pub struct Options<'a> {
-    /// What this way to mount is about.
+    /// The option.
     pub wanted: &'a [MountOption],
     /// See [`Guard`].
     pub guards: &'a [Guard],

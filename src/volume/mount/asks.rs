@@ -1,11 +1,11 @@
-//! What the superblock of a volume asks of the kernel that mounts it, where that could harm the host
-//! or the restore. Whoever could write the volume chose these bytes.
+//! Requests of a volume's superblock to the kernel that mounts it, where that could harm the host
+//! or the restore. A user who could write the volume chose these bytes.
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result, describe};
 use crate::volume::probe::ReadAt;
 
-/// What a superblock asks for beyond being mounted.
+/// A request of a superblock beyond being mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asks {
     /// Nothing that matters here.

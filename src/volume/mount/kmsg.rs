@@ -1,4 +1,4 @@
-//! Why the kernel refused a mount: mount(2) gives a number, the reason is in the kernel's log.
+//! Why the kernel refused a mount: mount(2) returns a number, the reason is in the kernel's log.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -45,7 +45,7 @@ impl KernelLog {
                     let line = complaint(&record[..length], device);
                     lines.extend(line.filter(|line| !lines.contains(line)));
                 }
-                // The reader was overtaken by the ring buffer; the next read gives the oldest record.
+                // The reader was overtaken by the ring buffer; the next read returns the oldest record.
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
                 Err(_) => break,
             }

@@ -24,7 +24,7 @@ pub use kmsg::KernelLog;
 pub use mounted::{MountedVolume, PassingMount, ShownMount};
 pub use target::MountTarget;
 
-/// What one way to mount needs.
+/// One way to mount.
 struct MountAttempt {
     options: Vec<MountOption>,
     /// Whether the journal may be replayed, which writes to a device that allows it.
@@ -35,7 +35,7 @@ struct MountAttempt {
 }
 
 /// Mounts `target`, trying each way in turn. `place` is where it will be shown, and where
-/// mount(2) puts it on kernels without detached mounts. Each failure is told as it happens; the error is that of the last attempt.
+/// mount(2) puts it on kernels without detached mounts. Each failure is logged as it happens; the error is that of the last attempt.
 pub fn mount(
     target: &MountTarget<'_>,
     nodes: &DeviceNodes,
@@ -144,11 +144,11 @@ struct DeviceView {
 }
 
 /// The device's own node, or a loop device over the range. Without replay always a read-only loop
-/// device, as the kernel writes to a writable device even when told not to replay.
+/// device, as the kernel writes to a writable device even with replay switched off.
 fn view(target: &MountTarget<'_>, replay: bool, nodes: &DeviceNodes) -> Result<DeviceView> {
     if let (Some((name, node)), true) = (&target.node, replay) {
         let (name, node) = (name.clone(), node.clone());
-        // Where it cannot be told, the mount must prove that it replays the journal.
+        // If the kernel does not say, the mount must prove that it replays the journal.
         let shared = node.is_claimed().unwrap_or(true);
         return Ok(DeviceView { name, node, device: None, shared });
     }
@@ -191,7 +191,7 @@ fn open_for_replay(target: &MountTarget<'_>, node: &DeviceNode) -> Result<Option
     }
 }
 
-/// What keeps a volume from choosing how the host takes its damage, by type. Each comes after what the
+/// Options that keep a volume from choosing how the host takes its damage, by type. Each comes after what the
 /// superblock asks for, and wins.
 fn guards(fstype: &str) -> &'static [Guard] {
     const CONTINUE: MountOption = MountOption::constant("errors", "continue");
@@ -273,7 +273,7 @@ fn kernel_type(fstype: &str) -> &str {
     }
 }
 
-/// Why no mount of this type can work; none if it can.
+/// Why no mount of this type can work; `None` if it can.
 pub fn why_not_mountable(fstype: &str) -> Option<&'static str> {
     Some(match fstype {
         "crypto_LUKS" => "it is encrypted with LUKS, no key is known",

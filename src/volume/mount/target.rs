@@ -1,4 +1,4 @@
-//! What is to be mounted.
+//! The file system that is to be mounted.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::volume::nodes::DeviceNode;
 /// One file system to be mounted.
 #[derive(Debug)]
 pub struct MountTarget<'a> {
-    /// What it is on.
+    /// The device that it is on.
     pub device: &'a Device,
     /// Where on it.
     pub range: ByteRange,
@@ -26,7 +26,7 @@ pub struct MountTarget<'a> {
 }
 
 impl MountTarget<'_> {
-    /// Length in bytes; 0 if it cannot be told.
+    /// Length in bytes; 0 if it is not known.
     pub(super) fn length(&self) -> u64 {
         match self.range.length {
             0 => self.device.size().unwrap_or(0).saturating_sub(self.range.offset),

@@ -1,7 +1,7 @@
-//! What a partition is for, by its type GUID or type byte.
+//! The purpose of a partition, by its type GUID or type byte.
 #![forbid(unsafe_code)]
 
-/// Purpose of a partition, as far as it matters to whoever looks for files.
+/// Purpose of a partition, as far as it matters to a search for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// EFI system partition.

@@ -1,5 +1,5 @@
 //! The master boot record and the chain of extended boot records behind it. There is no checksum: the
-//! signature, the boot indicators and the bounds are all that tells a table from other boot code.
+//! signature, the boot indicators and the bounds are all that distinguishes a table from other boot code.
 #![forbid(unsafe_code)]
 
 use super::kind::Kind;
@@ -36,7 +36,7 @@ impl Record {
     }
 }
 
-/// The records of a boot sector; none without the signature.
+/// The records of a boot sector; `None` without the signature.
 pub(super) fn records(sector: &[u8]) -> Option<Vec<Record>> {
     if !has(sector, 510, b"\x55\xaa") {
         return None;

@@ -9,13 +9,13 @@ mod table;
 
 pub use kind::Kind;
 pub use table::Table;
-pub(crate) use table::{Entry, Layout};
+pub(in crate::volume) use table::{Entry, Layout};
 
 use crate::volume::bytes::source::Source;
 
-/// Reads the table of a whole disk. Whoever wrote a GPT protects it by an MBR whose partition has
+/// Reads the table of a whole disk. A program that writes a GPT protects it by an MBR whose partition has
 /// type 0xEE, alone or beside others (hybrid): then only the GPT counts.
-pub(crate) fn read(source: &Source<'_>) -> Option<Layout> {
+pub(in crate::volume) fn read(source: &Source<'_>) -> Option<Layout> {
     let boot = source.bytes(0, 512)?;
     let records = mbr::records(&boot)?;
     if records.iter().any(mbr::Record::protects_gpt) {

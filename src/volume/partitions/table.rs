@@ -1,4 +1,4 @@
-//! What a partition table says, whatever its format.
+//! The content of a partition table, whatever its format.
 #![forbid(unsafe_code)]
 
 use super::kind::Kind;
@@ -24,17 +24,17 @@ impl Table {
 
 /// One partition, as its entry describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) number: u32,
-    pub(crate) kind: Kind,
-    pub(crate) name: Option<String>,
-    pub(crate) start_bytes: u64,
-    pub(crate) size_bytes: u64,
+pub(in crate::volume) struct Entry {
+    pub(in crate::volume) number: u32,
+    pub(in crate::volume) kind: Kind,
+    pub(in crate::volume) name: Option<String>,
+    pub(in crate::volume) start_bytes: u64,
+    pub(in crate::volume) size_bytes: u64,
 }
 
 /// A table and its partitions by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) table: Table,
-    pub(crate) entries: Vec<Entry>,
+pub(in crate::volume) struct Layout {
+    pub(in crate::volume) table: Table,
+    pub(in crate::volume) entries: Vec<Entry>,
 }

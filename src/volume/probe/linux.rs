@@ -1,4 +1,4 @@
-//! File systems that are told by one superblock: f2fs, erofs, SquashFS, ReiserFS, JFS, NILFS2.
+//! File systems that are recognised by one superblock: f2fs, erofs, SquashFS, ReiserFS, JFS, NILFS2.
 #![forbid(unsafe_code)]
 
 use super::signature::{Found, Magic};
@@ -6,7 +6,7 @@ use crate::volume::bytes::checksum::{crc32_from, crc32c_without, holds};
 use crate::volume::bytes::fields::{be16, has, label, le16, le32, le64, utf16_le, uuid};
 use crate::volume::bytes::source::Extent;
 
-/// f2fs (linux/f2fs_fs.h); the checksum is there where its place is told.
+/// f2fs (linux/f2fs_fs.h); the checksum is there if a field names its place.
 pub(super) fn f2fs(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
     const MAGIC: u32 = 0xf2f5_2010;
     let bytes = extent.bytes(magic.base(), 3072)?;

@@ -7,7 +7,7 @@ use crate::volume::bytes::fields::{be16, be32, field, has, label, le16, le32, le
 use crate::volume::bytes::source::Extent;
 
 /// LUKS 1 and 2 (cryptsetup, on-disk format specifications). Where the first header is gone, the
-/// second one of LUKS 2 at its known places still tells that the data is encrypted.
+/// second one of LUKS 2 at its known places still shows that the data is encrypted.
 pub(super) fn luks(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
     const SECOND: [u64; 9] =
         [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];

@@ -1,5 +1,5 @@
-//! What is on a device: file system type, identifier, label, partitions, told from its bytes alone
-//! as blkid(8) tells it. Nothing is written, each byte is read at most once, less than 1 MiB in all,
+//! The content of a device: file system type, identifier, label, partitions, read from its bytes alone
+//! as blkid(8) reports it. Nothing is written, each byte is read at most once, less than 1 MiB in all,
 //! and no byte of the device can cause a panic.
 #![forbid(unsafe_code)]
 
@@ -26,10 +26,10 @@ use crate::error::{Error, Result};
 use signature::{Found, Usage};
 use table::FORMATS;
 
-/// What [`probe`] found.
+/// The result of [`probe`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Probe {
-    /// blkid's TYPE of the whole device; none when there is no signature, or more than one.
+    /// blkid's TYPE of the whole device; `None` when there is no signature, or more than one.
     pub fstype: Option<&'static str>,
     /// As blkid prints it.
     pub uuid: Option<String>,
@@ -50,9 +50,9 @@ pub struct Probe {
 /// A partition and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// The number the kernel gives it.
+    /// Its number in the kernel.
     pub number: u32,
-    /// What its entry says it is for.
+    /// Its purpose by its entry.
     pub kind: Kind,
     /// Name in its entry (GPT).
     pub name: Option<String>,
@@ -151,7 +151,7 @@ impl Partition {
     }
 }
 
-/// What one extent holds.
+/// The content of one extent.
 #[derive(Default)]
 struct Content {
     fstype: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! What a signature is, and what its check returns.
+//! Signatures, and the results of their checks.
 #![forbid(unsafe_code)]
 
 use crate::volume::bytes::fields;
@@ -30,7 +30,7 @@ impl Magic {
     }
 }
 
-/// What a check found.
+/// The result of a check.
 pub(super) struct Found {
     pub(super) name: &'static str,
     pub(super) uuid: Option<String>,
@@ -49,7 +49,7 @@ impl Found {
     }
 }
 
-/// What it means when the signature is there.
+/// The meaning of the signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Usage {
     /// A member of something larger: no further search, and a partition table is not the device's.

@@ -50,6 +50,7 @@ pub struct LoopDevice {
 
 impl LoopDevice {
     /// `image` on a free loop device; `options` are losetup's (`--read-only`, `--partscan`).
+    #[track_caller]
     pub fn of(image: &Path, options: &[&str]) -> Self {
         let end = Instant::now() + Duration::from_secs(60);
         loop {

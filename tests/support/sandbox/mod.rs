@@ -105,6 +105,7 @@ impl Sandbox {
 
     /// The same, after `script` (sh) has been at it as root, in the tree (also `$ROOT`) and still with
     /// the machine's own root around: for bind mounts and for what the machine has outside.
+    #[track_caller]
     pub fn with(script: &str) -> Self {
         let base = tempfile::tempdir().expect("a temporary directory");
         let mut holder = Command::new("unshare")
@@ -139,6 +140,7 @@ impl Sandbox {
     ///
     /// Another process writes it: what this one has open for writing, a process that another thread forks
     /// has open until its exec, and the kernel runs no such program (ETXTBSY of execve(2)).
+    #[track_caller]
     pub fn install(&self, inside: &str, text: &str) {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(text.as_bytes()).and_then(|()| file.rewind()).expect("its text");
@@ -148,6 +150,7 @@ impl Sandbox {
     }
 
     /// Runs `script` inside as root; it must succeed. Gives its standard output.
+    #[track_caller]
     pub fn sh(&self, script: &str) -> String {
         let outcome = self.command("/bin/sh").args(["-euc", script]).run();
         assert_eq!(outcome.status, 0, "{script}\n{}\n{}", outcome.stdout(), outcome.stderr());

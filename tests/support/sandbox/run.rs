@@ -244,6 +244,7 @@ pub struct Started {
 
 impl Started {
     /// Waits for its end.
+    #[track_caller]
     pub fn wait(mut self) -> Outcome {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let pid = rustix::process::Pid::from_child(&self.child);
