@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use molecule_tools::error::Result;
 use molecule_tools::identity::Identity;
-use molecule_tools::log::{self, Stream};
+use molecule_tools::log::{self, LogStream};
 use molecule_tools::process::Inherited;
 use tracing::Level;
 
@@ -34,7 +34,7 @@ impl Context {
         parsed.map_err(|error| {
             match error.use_stderr() {
                 // It repeats the argument, which may be the name of somebody's file.
-                true => log::write_lines(Stream::Stderr, &error.render().to_string()),
+                true => log::write_lines(LogStream::Stderr, &error.render().to_string()),
                 // A closed stream must not turn a help text into a failure.
                 false => drop(error.print()),
             }

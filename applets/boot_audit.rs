@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Parser;
-use molecule_tools::audit::{Facts, Look, Names, Unclear};
+use molecule_tools::audit::{AuditFacts, FactLook, NameLookup, UnclearFact};
 use molecule_tools::fs::Dir;
-use molecule_tools::identity::Database;
-use molecule_tools::log::{self, Format, Stream};
+use molecule_tools::identity::UserDatabase;
+use molecule_tools::log::{self, LogFormat, LogStream};
 use molecule_tools::process;
 use serde_json::Value;
 use tracing::Level;
@@ -66,7 +66,7 @@ fn run(context: &Context) -> Result<Status, Exit> {
     let root = Dir::open_operator_path(&options.root)?;
     let facts = gather(&root, options.env);
     match options.json {
-        true => log::write_line(Stream::Stdout, &log::json_text(&facts.to_json(), false)),
+        true => log::write_line(LogStream::Stdout, &log::json_text(&facts.to_json(), false)),
         false => print(&facts),
     }
     Ok(Status::Done)
@@ -81,21 +81,21 @@ pub fn boot() {
 }
 
 /// The block, or with MOLECULE_LOG=json the facts as fields of one log line.
-fn print(facts: &Facts) {
+fn print(facts: &AuditFacts) {
     let text = match (log::format(), facts.to_json()) {
-        (Format::Json, Value::Object(fields)) => {
+        (LogFormat::Json, Value::Object(fields)) => {
             log::json_line("boot-audit", Level::INFO, "what this boot started with", fields)
         }
         _ => facts.to_string(),
     };
-    log::write_line(Stream::Stdout, &text);
+    log::write_line(LogStream::Stdout, &text);
 }
 
 fn complain(what: &str) {
     log::complain(APPLET.name, Level::ERROR, what);
 }
 
-fn gather(root: &Dir, asked: Vec<String>) -> Facts {
+fn gather(root: &Dir, asked: Vec<String>) -> AuditFacts {
     let environment = process::environment();
     let mut variables: Vec<String> = VARIABLES.map(str::to_owned).into();
     for name in more(&environment).into_iter().chain(asked) {
@@ -103,7 +103,7 @@ fn gather(root: &Dir, asked: Vec<String>) -> Facts {
             variables.push(name);
         }
     }
-    Facts::gather(root, &Users::read(root), &environment, variables)
+    AuditFacts::gather(root, &Users::read(root), &environment, variables)
 }
 
 /// The names in [`MORE`]. A word that is no name is not repeated in the complaint: it may be a value.
@@ -126,22 +126,22 @@ fn is_variable_name(name: &str) -> bool {
     name.starts_with(|c: char| word(c) && !c.is_ascii_digit()) && name.chars().all(word)
 }
 
-struct Users(Result<Database, Unclear>);
+struct Users(Result<UserDatabase, UnclearFact>);
 
 impl Users {
     /// A passwd file that cannot be read is no empty one: names are then unknown, and it is said why.
     /// Without the group file a group is shown as its number, which is as true.
     fn read(root: &Dir) -> Self {
-        let users = Database::read_users(root).map(|(database, _)| database);
-        Self(users.map_err(|error| Unclear::from(&error)))
+        let users = UserDatabase::read_users(root).map(|(database, _)| database);
+        Self(users.map_err(|error| UnclearFact::from(&error)))
     }
 }
 
-impl Names for Users {
-    fn user(&self, uid: u32) -> Look<OsString> {
-        let database = self.0.as_ref().map_err(Unclear::clone)?;
+impl NameLookup for Users {
+    fn user(&self, uid: u32) -> FactLook<OsString> {
+        let database = self.0.as_ref().map_err(UnclearFact::clone)?;
         match (database.user_by_uid(uid), database.unread()) {
-            (None, Some(error)) => Err(Unclear::from(&error)),
+            (None, Some(error)) => Err(UnclearFact::from(&error)),
             (user, _) => Ok(user.map(|user| user.name().to_owned())),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::heartbeat::Heartbeat;
-use molecule_tools::identity::{self, AgentSpec, DEFAULT_AGENT, Database, Identity};
+use molecule_tools::identity::{self, AgentSpec, DEFAULT_AGENT, Identity, UserDatabase};
 use molecule_tools::log;
 use molecule_tools::process;
 use molecule_tools::process::step::{self, StepEnd};
@@ -154,7 +154,7 @@ fn step_limit(environment: &[CString]) -> Duration {
 /// Who `agent` is. A group file that cannot be read leaves out the supplementary groups: fewer rights
 /// than the agent has, and certainly nobody else's.
 fn look_up(agent: &OsStr) -> Result<Identity> {
-    let (database, without_groups) = Database::read_users(&Dir::open_operator_path("/")?)?;
+    let (database, without_groups) = UserDatabase::read_users(&Dir::open_operator_path("/")?)?;
     match (AgentSpec::new(agent).resolve(&database), without_groups) {
         (identity, None) => identity,
         (Ok(identity), Some(error)) => {

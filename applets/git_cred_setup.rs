@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use molecule_tools::error::{Error, Result, escape, os_errno};
 use molecule_tools::fs::{Dir, clear_half_made};
-use molecule_tools::gitconfig::{self, Git, LIMIT, Setting};
+use molecule_tools::gitconfig::{self, GitProgram, GitSetting, LIMIT};
 use molecule_tools::heartbeat::Heartbeat;
-use molecule_tools::identity::{AgentSpec, Database};
-use molecule_tools::log::{self, Format, Stream};
+use molecule_tools::identity::{AgentSpec, UserDatabase};
+use molecule_tools::log::{self, LogFormat, LogStream};
 use molecule_tools::ownership::Owner;
 use molecule_tools::process;
 use rustix::io::Errno;
@@ -55,8 +55,8 @@ struct Options {
 
 fn run(context: &Context) -> Result<Status, Exit> {
     let options: Options = context.parse()?;
-    log::init(Format::Text);
-    log::section("MOLECULE-GIT", Stream::Stdout);
+    log::init(LogFormat::Text);
+    log::section("MOLECULE-GIT", LogStream::Stdout);
     let root = Dir::open_operator_path(&options.root)?;
     let failed = set_up(&root, &options.user, &options.helper, None);
     Ok(Status::failed_if(failed > 0))
@@ -72,7 +72,7 @@ pub fn wanted(environment: &[CString]) -> bool {
 
 /// The credential part of a boot below `root`. Whatever goes wrong is a warning line.
 pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
-    log::section("MOLECULE-GIT", Stream::Stdout);
+    log::section("MOLECULE-GIT", LogStream::Stdout);
     let environment = process::environment();
     let helper = process::setting(&environment, HELPER_VARIABLE);
     set_up(root, user, helper.unwrap_or(OsStr::new(HELPER)), Some(heart));
@@ -81,7 +81,7 @@ pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
 /// Removes the copies of .gitconfig files that a killed run has left, at a boot that sets nothing up. Returns the
 /// number of those that stay; each has been logged.
 pub fn clear_leftovers() -> usize {
-    log::section("MOLECULE-GIT", Stream::Stdout);
+    log::section("MOLECULE-GIT", LogStream::Stdout);
     let failures = gitconfig::clear_leftovers();
     for error in &failures {
         warn!("{error}");
@@ -93,13 +93,13 @@ pub fn clear_leftovers() -> usize {
 /// right already is not logged.
 fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, heart: Option<&Heartbeat>) -> usize {
     let environment = process::environment();
-    let settings: [Setting<'_>; 2] = [
+    let settings: [GitSetting<'_>; 2] = [
         ("credential.https://github.com.helper", helper),
         ("credential.https://github.com.useHttpPath", OsStr::new("true")),
     ];
     let mut failed = clear_leftovers();
     let setup = find_git(&environment).and_then(|git| {
-        let (database, left) = (Database::read(root)?, Cell::new(0));
+        let (database, left) = (UserDatabase::read(root)?, Cell::new(0));
         Ok(Setup { git, settings, database, heart, left })
     });
     let setup = match setup {
@@ -132,9 +132,9 @@ fn set_up(root: &Dir, user: &OsStr, helper: &OsStr, heart: Option<&Heartbeat>) -
 }
 
 struct Setup<'a> {
-    git: Git,
-    settings: [Setting<'a>; 2],
-    database: Database,
+    git: GitProgram,
+    settings: [GitSetting<'a>; 2],
+    database: UserDatabase,
     heart: Option<&'a Heartbeat>,
     /// Copies that could not be removed.
     left: Cell<usize>,
@@ -253,15 +253,15 @@ fn about(home: &Dir, error: &Error) -> Error {
 }
 
 /// The git in PATH. Run by root, it must be one that only root can have put there.
-fn find_git(environment: &[CString]) -> Result<Git> {
+fn find_git(environment: &[CString]) -> Result<GitProgram> {
     let path = process::lookup(environment, "PATH").unwrap_or(OsStr::new(process::DEFAULT_PATH));
     let mut failure = None;
     for candidate in which::which_in_all("git", Some(path), "/").into_iter().flatten() {
         if !rustix::process::geteuid().is_root() {
-            return Ok(Git::new(candidate));
+            return Ok(GitProgram::new(candidate));
         }
         match process::only_root_can_change(&candidate) {
-            Ok(program) => return Ok(Git::new(program)),
+            Ok(program) => return Ok(GitProgram::new(program)),
             Err(error) => failure = failure.or(Some(error)),
         }
     }

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::Dir;
-use molecule_tools::identity::{Database, Identity, UserSpec};
-use molecule_tools::log::{self, Stream};
+use molecule_tools::identity::{Identity, UserDatabase, UserSpec};
+use molecule_tools::log::{self, LogStream};
 use molecule_tools::process;
 
 use crate::applet::{Applet, Context};
@@ -36,18 +36,18 @@ Every failure before COMMAND runs is one line on standard error and status 1.
 fn run(context: &Context) -> Result<Status, Exit> {
     match context.arguments.first().and_then(|first| first.to_str()) {
         Some("--help" | "-h" | "-?") => {
-            log::write_line(Stream::Stdout, USAGE);
+            log::write_line(LogStream::Stdout, USAGE);
             return Ok(Status::Done);
         }
         Some("--version" | "-v") => {
             let version = concat!("gosu (molecule-tools) ", env!("CARGO_PKG_VERSION"));
-            log::write_line(Stream::Stdout, version);
+            log::write_line(LogStream::Stdout, version);
             return Ok(Status::Done);
         }
         _ => {}
     }
     let [spec, name, ..] = context.arguments.as_slice() else {
-        log::write_line(Stream::Stderr, USAGE);
+        log::write_line(LogStream::Stderr, USAGE);
         return Err(Exit::Said(Status::Failed));
     };
     let Err(exit) = switch_and_exec(context, spec, name);
@@ -73,7 +73,7 @@ fn switch_and_exec(context: &Context, spec: &OsStr, name: &OsStr) -> Result<Infa
 
 fn assume(context: &Context, spec: &OsStr) -> Result<Identity> {
     let spec = UserSpec::parse(spec)?;
-    let identity = spec.resolve(&Database::read(&Dir::open_operator_path("/")?)?)?;
+    let identity = spec.resolve(&UserDatabase::read(&Dir::open_operator_path("/")?)?)?;
     context.assume(&identity)?;
     Ok(identity)
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use molecule_tools::error::{Error, Result, escape, os_errno};
 use molecule_tools::fs::{Dir, Kind, TempName};
-use molecule_tools::log::{self, Stream};
+use molecule_tools::log::{self, LogStream};
 use tracing::Level;
 
 use crate::applet::Applet;
@@ -14,7 +14,7 @@ use crate::exit::Status;
 
 pub fn run(arguments: &[OsString], applets: &[Applet]) -> Status {
     let [directory] = arguments else {
-        log::write_line(Stream::Stderr, "usage: molecule-tools --install DIR");
+        log::write_line(LogStream::Stderr, "usage: molecule-tools --install DIR");
         return Status::Usage;
     };
     let prepared = Dir::open_operator_path(directory).and_then(|dir| Ok((dir, this_program()?)));
@@ -35,7 +35,7 @@ pub fn run(arguments: &[OsString], applets: &[Applet]) -> Status {
                 continue;
             }
         };
-        log::write_line(Stream::Stdout, &line);
+        log::write_line(LogStream::Stdout, &line);
     }
     status
 }

@@ -1,5 +1,10 @@
 //! `molecule-tools`: one binary, several applets. A symlink named after an applet is that applet;
 //! otherwise the first argument names it.
+//!
+//! - `entrypoint`, `git_cred_setup`, `token_refresh`, `restore`, `fix_perms`, `boot_audit`, `gosu`: the applets
+//! - `install`: the symlinks
+//! - `applet`: a row of the table
+//! - `exit`: exit statuses
 // The standard runtime's start-up would ignore SIGPIPE for good and open /dev/null on closed
 // standard descriptors, and the runtime we exec must inherit neither.
 #![no_main]
@@ -20,7 +25,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use molecule_tools::error::escape;
 use molecule_tools::identity::refuse_set_id;
-use molecule_tools::log::{self, Stream};
+use molecule_tools::log::{self, LogStream};
 use molecule_tools::process::Inherited;
 use tracing::Level;
 
@@ -58,15 +63,15 @@ fn dispatch(arguments: Vec<CString>) -> Status {
         return Status::Failed;
     }
     log::init(match std::env::var_os("MOLECULE_LOG") {
-        Some(form) if form == "json" => log::Format::Json,
-        _ => log::Format::Text,
+        Some(form) if form == "json" => log::LogFormat::Json,
+        _ => log::LogFormat::Text,
     });
     let called_as = words.first().map(std::path::Path::new).and_then(|p| p.file_name());
     if let Some(applet) = called_as.and_then(find) {
         return run(applet, inherited, &words[1..]);
     }
     let Some(first) = words.get(1) else {
-        log::write_line(Stream::Stderr, &usage());
+        log::write_line(LogStream::Stderr, &usage());
         return Status::Usage;
     };
     if let Some(applet) = find(first) {
@@ -75,22 +80,25 @@ fn dispatch(arguments: Vec<CString>) -> Status {
     match first.to_str() {
         Some("--list") => {
             for applet in APPLETS {
-                log::write_line(Stream::Stdout, applet.name);
+                log::write_line(LogStream::Stdout, applet.name);
             }
             Status::Done
         }
         Some("--install") => install::run(&words[2..], APPLETS),
         Some("--version" | "-V") => {
-            log::write_line(Stream::Stdout, concat!("molecule-tools ", env!("CARGO_PKG_VERSION")));
+            log::write_line(
+                LogStream::Stdout,
+                concat!("molecule-tools ", env!("CARGO_PKG_VERSION")),
+            );
             Status::Done
         }
         Some("--help" | "-h") => {
-            log::write_line(Stream::Stdout, &usage());
+            log::write_line(LogStream::Stdout, &usage());
             Status::Done
         }
         _ => {
             let line = format!("molecule-tools: no applet named {}\n{}", escape(first), usage());
-            log::write_line(Stream::Stderr, &line);
+            log::write_line(LogStream::Stderr, &line);
             Status::Usage
         }
     }

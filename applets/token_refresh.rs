@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::Parser;
 use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::{Dir, patiently};
-use molecule_tools::identity::Database;
+use molecule_tools::identity::UserDatabase;
 use molecule_tools::log;
-use molecule_tools::process::{self, BoundedLog, End, Prepared, Supervisor};
+use molecule_tools::process::{self, BoundedLog, ChildEnd, PreparedSupervisor, Supervisor};
 use rustix::io::Errno;
 use tracing::Level;
 
@@ -49,7 +49,7 @@ fn run(context: &Context) -> Result<Status, Exit> {
     let options: Options = context.parse()?;
     // No argument from the kernel has a NUL byte.
     let program = CString::new(options.command.into_vec()).unwrap_or_default();
-    let prepared = Prepared::new(None)?;
+    let prepared = PreparedSupervisor::new(None)?;
     Ok(supervise(&program, &process::environment(), prepared, options.once)?)
 }
 
@@ -83,7 +83,7 @@ pub fn executable(path: &OsStr) -> bool {
 /// process, which has one thread, and lives on when this process execs. On failure a warning is
 /// printed, and there is no daemon.
 pub fn start_daemon(environment: &[CString]) {
-    let prepared = match open_log().and_then(|log| Prepared::new(Some(log))) {
+    let prepared = match open_log().and_then(|log| PreparedSupervisor::new(Some(log))) {
         Ok(prepared) => prepared,
         Err(error) => {
             return log::complain(APPLET.name, Level::WARN, &format!("not started: {error}"));
@@ -101,7 +101,7 @@ fn command(environment: &[CString]) -> &OsStr {
 fn open_log() -> Result<BoundedLog> {
     use users::os::unix::UserExt as _;
     let uid = rustix::process::geteuid().as_raw();
-    let database = Dir::open_operator_path("/").and_then(|root| Database::read_users(&root));
+    let database = Dir::open_operator_path("/").and_then(|root| UserDatabase::read_users(&root));
     let database = database.inspect_err(|error| {
         log::complain(APPLET.name, Level::WARN, &format!("{error}; its log goes to /home/agent"));
     });
@@ -115,7 +115,7 @@ fn open_log() -> Result<BoundedLog> {
 }
 
 /// The daemon's whole life; returns its exit status.
-fn be_daemon(prepared: Prepared, environment: &[CString]) -> u8 {
+fn be_daemon(prepared: PreparedSupervisor, environment: &[CString]) -> u8 {
     let program = CString::new(command(environment).as_bytes()).unwrap_or_default();
     match process::become_daemon(c"token-refresh", &prepared.descriptors()) {
         Ok(()) => supervise(&program, environment, prepared, false).map_or(1, Status::code),
@@ -130,7 +130,7 @@ fn be_daemon(prepared: Prepared, environment: &[CString]) -> u8 {
 fn supervise(
     program: &CString,
     environment: &[CString],
-    prepared: Prepared,
+    prepared: PreparedSupervisor,
     once: bool,
 ) -> Result<Status> {
     let mut supervisor = Supervisor::new(prepared);
@@ -143,8 +143,8 @@ fn supervise(
     }
     loop {
         let status = match supervisor.run(program, environment) {
-            Ok(End::Status(status)) => status,
-            Ok(End::Stopped(signal)) => return Ok(Status::of_signal(signal as i32)),
+            Ok(ChildEnd::Status(status)) => status,
+            Ok(ChildEnd::Stopped(signal)) => return Ok(Status::of_signal(signal as i32)),
             Err(error) if once => return Err(error),
             // No process to be had just now; there may be one later.
             Err(error) => {

@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::fs::{Dir, Kind, Listing, TempName, patiently};
+use crate::fs::{Dir, DirListing, Kind, TempName, patiently};
 use crate::process::Command;
 
 /// Largest file that is worked on, in bytes; also after a change, or the next one would refuse it.
@@ -29,10 +29,10 @@ const LOOKED_AT: usize = 4096;
 
 /// The git program, by its path.
 #[derive(Debug)]
-pub struct Git(PathBuf);
+pub struct GitProgram(PathBuf);
 
 /// One key, `section.subsection.variable`, and the only value it is to have.
-pub type Setting<'a> = (&'a str, &'a OsStr);
+pub type GitSetting<'a> = (&'a str, &'a OsStr);
 
 /// A changed file.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Edited {
     pub left: Option<Error>,
 }
 
-impl Git {
+impl GitProgram {
     /// Uses `program`.
     pub fn new(program: PathBuf) -> Self {
         Self(program)
@@ -53,7 +53,7 @@ impl Git {
 
     /// Whether each of `settings` is there with that one value, in `bytes` itself. An empty value, which
     /// git does not tell from none, never is.
-    pub fn has(&self, bytes: &[u8], settings: &[Setting<'_>]) -> Result<bool> {
+    pub fn has(&self, bytes: &[u8], settings: &[GitSetting<'_>]) -> Result<bool> {
         let root = Dir::open_operator_path("/")?;
         for (key, value) in settings {
             // Not --list: it repeats the name of a section, which may be half of the file, for each key.
@@ -71,7 +71,7 @@ impl Git {
     }
 
     /// Makes `settings`, each in place of all values its key had. `bytes` empty: a new file.
-    pub fn set(&self, bytes: &[u8], settings: &[Setting<'_>]) -> Result<Edited> {
+    pub fn set(&self, bytes: &[u8], settings: &[GitSetting<'_>]) -> Result<Edited> {
         let place = Private::new()?;
         let edited = self.edit(&place.dir, bytes, settings);
         let left = place.remove().err();
@@ -82,7 +82,7 @@ impl Git {
         }
     }
 
-    fn edit(&self, dir: &Dir, bytes: &[u8], settings: &[Setting<'_>]) -> Result<(Vec<u8>, u32)> {
+    fn edit(&self, dir: &Dir, bytes: &[u8], settings: &[GitSetting<'_>]) -> Result<(Vec<u8>, u32)> {
         if !bytes.is_empty() {
             dir.replace_file(NAME, bytes, 0o600, None)?;
         }
@@ -187,7 +187,7 @@ pub fn clear_leftovers() -> Vec<Error> {
 
 fn clear(parent: &Dir, failures: &mut Vec<Error>) -> Result<()> {
     let prefix = TempName::PREFIX.as_bytes();
-    for entry in Listing::first(parent, LOOKED_AT)? {
+    for entry in DirListing::first(parent, LOOKED_AT)? {
         if !entry.name.to_bytes().starts_with(prefix) {
             continue;
         }
@@ -216,7 +216,7 @@ fn leftover(parent: &Dir, name: &CStr) -> Result<Option<Dir>> {
 /// a removal that fails is tried again, for it is a copy of somebody's settings that would stay.
 fn remove(parent: &Dir, name: &CStr, dir: &Dir) -> Result<()> {
     let removed = patiently(|| {
-        for entry in Listing::first(dir, 64)? {
+        for entry in DirListing::first(dir, 64)? {
             let ours = entry.name.to_bytes().starts_with(TempName::PREFIX.as_bytes());
             if ours || [NAME, LOCK].contains(&&*entry.name) {
                 gone(dir.remove_file(&entry.name))?;

@@ -19,7 +19,7 @@ use crate::error::{escape, is_interpreted};
 
 /// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// `PREFIX: message`
     Text,
     /// One JSON object per line.
@@ -28,7 +28,7 @@ pub enum Format {
 
 /// Where log lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub enum LogStream {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -38,22 +38,22 @@ pub enum Stream {
 #[derive(Debug)]
 struct Section {
     prefix: &'static str,
-    stream: Stream,
+    stream: LogStream,
 }
 
 static SECTION: Mutex<Section> =
-    Mutex::new(Section { prefix: "molecule-tools", stream: Stream::Stderr });
+    Mutex::new(Section { prefix: "molecule-tools", stream: LogStream::Stderr });
 static JSON: AtomicBool = AtomicBool::new(false);
 
 /// Installs the subscriber. A second call only changes the form.
-pub fn init(format: Format) {
-    JSON.store(format == Format::Json, Ordering::Relaxed);
+pub fn init(format: LogFormat) {
+    JSON.store(format == LogFormat::Json, Ordering::Relaxed);
     // Fails only when a subscriber is installed already, which is then this one.
     let _ = tracing::subscriber::set_global_default(Lines);
 }
 
 /// Sets prefix and stream of all lines from here on, in every thread.
-pub fn section(prefix: &'static str, stream: Stream) {
+pub fn section(prefix: &'static str, stream: LogStream) {
     if let Ok(mut section) = SECTION.lock() {
         *section = Section { prefix, stream };
     }
@@ -80,27 +80,27 @@ pub fn json_text(value: &Value, pretty: bool) -> String {
 }
 
 /// Writes one already complete line to `stream` in one call; a closed stream is no error.
-pub fn write_line(stream: Stream, line: &str) {
+pub fn write_line(stream: LogStream, line: &str) {
     let mut bytes = Vec::with_capacity(line.len() + 1);
     bytes.extend_from_slice(line.as_bytes());
     bytes.push(b'\n');
     // A reader that went away must not stop a boot.
     let _ = match stream {
-        Stream::Stdout => std::io::stdout().lock().write_all(&bytes),
-        Stream::Stderr => std::io::stderr().lock().write_all(&bytes),
+        LogStream::Stdout => std::io::stdout().lock().write_all(&bytes),
+        LogStream::Stderr => std::io::stderr().lock().write_all(&bytes),
     };
 }
 
 /// Writes text of one or more lines, such as a usage error that repeats an argument: what a terminal
 /// interprets within a line is escaped.
-pub fn write_lines(stream: Stream, text: &str) {
+pub fn write_lines(stream: LogStream, text: &str) {
     let lines: Vec<String> = text.lines().map(|line| OneLine(line).to_string()).collect();
     write_line(stream, &lines.join("\n"));
 }
 
 /// The form that [`init`] was called with; text before that.
-pub fn format() -> Format {
-    if JSON.load(Ordering::Relaxed) { Format::Json } else { Format::Text }
+pub fn format() -> LogFormat {
+    if JSON.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// Writes a line of program `section` on standard error, outside the sections of a boot: in text
@@ -113,10 +113,10 @@ pub fn complain(section: &str, level: Level, message: &str) {
 /// The same with the whole of the `text` form given.
 pub fn complain_as(text: &str, section: &str, level: Level, message: &str) {
     let line = match format() {
-        Format::Text => OneLine(text).to_string(),
-        Format::Json => json_line(section, level, message, Map::new()),
+        LogFormat::Text => OneLine(text).to_string(),
+        LogFormat::Json => json_line(section, level, message, Map::new()),
     };
-    write_line(Stream::Stderr, &line);
+    write_line(LogStream::Stderr, &line);
 }
 
 /// One line of the JSON form: `time`, `level`, `section`, `message`, then `others`.
@@ -182,8 +182,8 @@ impl tracing::Subscriber for Lines {
         let Ok(section) = SECTION.lock() else { return };
         let level = *event.metadata().level();
         let line = match format() {
-            Format::Json => fields.json(section.prefix, level),
-            Format::Text => fields.text(section.prefix, level),
+            LogFormat::Json => fields.json(section.prefix, level),
+            LogFormat::Text => fields.text(section.prefix, level),
         };
         write_line(section.stream, &line);
     }

@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{Error, Result};
-use crate::fs::xattr::Target;
-use crate::fs::{Dir, Kind, patiently};
+use crate::fs::xattr::XattrTarget;
+use crate::fs::{Dir, FileTime, Kind, patiently};
 
 /// The attribute that holds the record. It is never mirrored: a snapshot's own is of another life.
 pub const ATTRIBUTE: &CStr = c"user.molecule.started";
@@ -30,14 +30,11 @@ pub const FILE: &CStr = c".molecule-started";
 /// Longest record that is read, in bytes.
 const LIMIT: usize = 64;
 
-/// Seconds since 1970 and nanoseconds, as statx(2) returns them.
-pub type Time = (i64, u32);
-
 /// The record of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record {
+pub struct StartRecord {
     /// An entry with a time of last change before this one was there before the runtime.
-    pub since: Time,
+    pub since: FileTime,
     /// The boot that left it had not come to its runtime yet.
     pub pending: bool,
 }
@@ -47,7 +44,7 @@ pub struct Record {
 /// # Errors
 ///
 /// When the lookup fails for another reason than its absence.
-pub fn look(tree: &Dir) -> Result<Option<Record>> {
+pub fn look(tree: &Dir) -> Result<Option<StartRecord>> {
     if let Some(value) = patiently(|| attribute(tree))? {
         return Ok(Some(parse(&value)));
     }
@@ -80,15 +77,15 @@ pub fn announce(tree: &Dir) -> Result<()> {
 /// # Errors
 ///
 /// As [`announce`].
-pub fn lived(tree: &Dir, since: Time) -> Result<()> {
-    leave(tree, || put(tree, Record { since, pending: false }).map(drop))
+pub fn lived(tree: &Dir, since: FileTime) -> Result<()> {
+    leave(tree, || put(tree, StartRecord { since, pending: false }).map(drop))
 }
 
 fn leave(tree: &Dir, new: impl FnOnce() -> Result<()>) -> Result<()> {
     match look(tree)? {
         None => new(),
-        Some(Record { since, pending: true }) => {
-            put(tree, Record { since, pending: false }).map(drop)
+        Some(StartRecord { since, pending: true }) => {
+            put(tree, StartRecord { since, pending: false }).map(drop)
         }
         Some(_) => Ok(()),
     }
@@ -101,7 +98,7 @@ fn leave(tree: &Dir, new: impl FnOnce() -> Result<()>) -> Result<()> {
 /// As [`announce`].
 pub fn start(tree: &Dir) -> Result<()> {
     match look(tree)? {
-        None | Some(Record { pending: true, .. }) => renew(tree),
+        None | Some(StartRecord { pending: true, .. }) => renew(tree),
         Some(_) => Ok(()),
     }
 }
@@ -116,20 +113,20 @@ pub fn renew(tree: &Dir) -> Result<()> {
 }
 
 /// A time before every change.
-pub const ALWAYS: Time = (i64::MIN, 0);
+pub const ALWAYS: FileTime = (i64::MIN, 0);
 /// The reading of a record that is no time of the past. Later work would seem older than a time to come.
-const UNREADABLE: Record = Record { since: ALWAYS, pending: true };
+const UNREADABLE: StartRecord = StartRecord { since: ALWAYS, pending: true };
 
 fn put_present(tree: &Dir, pending: bool) -> Result<()> {
     // The first write shows the time on the clock of this file system.
-    let since = put(tree, Record { since: ALWAYS, pending: true })?;
-    put(tree, Record { since, pending }).map(drop)
+    let since = put(tree, StartRecord { since: ALWAYS, pending: true })?;
+    put(tree, StartRecord { since, pending }).map(drop)
 }
 
 /// Writes a record; returns the time at which it was written.
-fn put(tree: &Dir, record: Record) -> Result<Time> {
+fn put(tree: &Dir, record: StartRecord) -> Result<FileTime> {
     let text = text(record);
-    match Target::fd(tree).set(ATTRIBUTE, text.as_bytes()) {
+    match XattrTarget::fd(tree).set(ATTRIBUTE, text.as_bytes()) {
         Ok(()) => Ok(tree.stat()?.ctime),
         Err(errno @ Errno::ROFS) => Err(Error::os("leave a record with", tree.path(), errno)),
         Err(_) => {
@@ -141,7 +138,7 @@ fn put(tree: &Dir, record: Record) -> Result<Time> {
 }
 
 fn attribute(tree: &Dir) -> Result<Option<Vec<u8>>> {
-    match Target::fd(tree).get(ATTRIBUTE) {
+    match XattrTarget::fd(tree).get(ATTRIBUTE) {
         Ok(value) => Ok(value),
         // Larger than any attribute should be.
         Err(Errno::RANGE | Errno::TOOBIG) => Ok(Some(Vec::new())),
@@ -151,7 +148,7 @@ fn attribute(tree: &Dir) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn text(Record { since: (seconds, nanoseconds), pending }: Record) -> String {
+fn text(StartRecord { since: (seconds, nanoseconds), pending }: StartRecord) -> String {
     let word = if pending { PENDING } else { "" };
     format!("{seconds}.{nanoseconds:09}{word}\n")
 }
@@ -159,7 +156,7 @@ fn text(Record { since: (seconds, nanoseconds), pending }: Record) -> String {
 /// Behind the time of a pending record.
 const PENDING: &str = " pending";
 
-fn parse(bytes: &[u8]) -> Record {
+fn parse(bytes: &[u8]) -> StartRecord {
     let record = || {
         let text = std::str::from_utf8(bytes).ok()?.trim_end();
         let (time, pending) = match text.strip_suffix(PENDING) {
@@ -170,7 +167,7 @@ fn parse(bytes: &[u8]) -> Record {
         let nanoseconds: u32 = nanoseconds.parse().ok().filter(|&n| n < 1_000_000_000)?;
         let since = (seconds.parse().ok()?, nanoseconds);
         let now = clock_gettime(ClockId::Realtime);
-        (since <= (now.tv_sec, now.tv_nsec as u32)).then_some(Record { since, pending })
+        (since <= (now.tv_sec, now.tv_nsec as u32)).then_some(StartRecord { since, pending })
     };
     record().unwrap_or(UNREADABLE)
 }
@@ -193,7 +190,7 @@ mod tests {
             nanoseconds in 0_u32..1_000_000_000,
             pending: bool,
         ) {
-            let record = Record { since: (seconds, nanoseconds), pending };
+            let record = StartRecord { since: (seconds, nanoseconds), pending };
             prop_assert_eq!(parse(text(record).as_bytes()), record);
         }
     }
@@ -243,11 +240,11 @@ mod tests {
             let announced = look(&tree).unwrap().unwrap();
             leave(&tree).unwrap();
             start(&tree).unwrap();
-            let last = Record { pending: false, ..announced };
+            let last = StartRecord { pending: false, ..announced };
             assert_eq!(look(&tree).unwrap(), Some(last));
-            put(&tree, Record { since: (9_999_999_999, 0), pending: false }).unwrap();
+            put(&tree, StartRecord { since: (9_999_999_999, 0), pending: false }).unwrap();
             leave(&tree).unwrap();
-            let last = Record { since: ALWAYS, pending: false };
+            let last = StartRecord { since: ALWAYS, pending: false };
             assert_eq!(look(&tree).unwrap(), Some(last));
         }
     }
@@ -258,6 +255,6 @@ mod tests {
         let tree = Dir::open_operator_path(directory.path()).unwrap();
         lived(&tree, (5, 7)).unwrap();
         start(&tree).unwrap();
-        assert_eq!(look(&tree).unwrap(), Some(Record { since: (5, 7), pending: false }));
+        assert_eq!(look(&tree).unwrap(), Some(StartRecord { since: (5, 7), pending: false }));
     }
 }

@@ -1,10 +1,5 @@
 //! The audit block: the same as the reference's in the same sandbox, and one line per fact whatever
 //! names and values are in it.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -2,12 +2,6 @@
 //!
 //! `reference/entrypoint.sh` is the shell script that this program replaces, unchanged: the oracle.
 //! What is meant to differ, and why, stands in `differential/intended.rs` and nowhere else.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod compare;
 mod intended;

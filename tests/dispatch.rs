@@ -1,9 +1,4 @@
 //! The table: names, symlinks, `--list`, `--install`, unknown names.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 use std::process::Command;
 

@@ -1,10 +1,4 @@
 //! The whole boot: what the runtime is given, what is attempted when things are missing or wrong.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod bad_input;
 mod hand_over;

@@ -1,9 +1,4 @@
 //! fix-perms: what the boot's ownership steps leave, and what nobody can make them do.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod bounded;
 mod differential;

@@ -1,10 +1,5 @@
 //! git-cred-setup: real git reads back what it set, the agent keeps its own settings, and nothing the
 //! agent can plant is followed, disclosed or executed.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod faults;
 mod planted;

@@ -1,10 +1,4 @@
 //! gosu: beside Debian's gosu in one sandbox, and what must hold beyond it.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod differential;
 mod drop;

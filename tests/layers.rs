@@ -1,6 +1,5 @@
 //! The direction of calls: no two files use each other in a loop, and where a module's description lists its
 //! files, each uses only those listed after it.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail loudly")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,8 +16,23 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Modules whose lists of files are complete.
-const LISTED: [&str; 4] = ["lib", "lib::mirror", "lib::ownership", "lib::volume"];
+/// Modules that list their files.
+const LISTED: [&str; 14] = [
+    "applets",
+    "applets::fix_perms",
+    "applets::restore",
+    "applets::restore::source",
+    "lib",
+    "lib::audit",
+    "lib::fs",
+    "lib::identity",
+    "lib::mirror",
+    "lib::ownership",
+    "lib::process",
+    "lib::volume",
+    "lib::volume::discover",
+    "lib::volume::mount",
+];
 
 /// The files of a crate, by module path ("lib::mirror::walk"), and what each uses.
 struct Modules {

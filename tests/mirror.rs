@@ -1,9 +1,4 @@
 //! The mirror's fidelity: every copy is judged by rsync in dry-run and by a comparator of our own.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod acls;
 mod ahead;

@@ -1,9 +1,4 @@
 //! The mirror when things go wrong: bad disks, full disks, signals, rivals and saboteurs, all real.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod bounded;
 mod destination;

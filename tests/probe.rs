@@ -1,10 +1,4 @@
 //! `volume::probe` against real images, with blkid as the oracle.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod applet;
 mod crafted;

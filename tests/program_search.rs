@@ -1,10 +1,5 @@
 //! `Inherited::exec_as_shell` beside the shell's own `exec`: what is found, what it is given, and the
 //! exit status when nothing can be run.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,9 +1,4 @@
 //! `restore` from a directory: its decisions, its lines, its exit status, its report and marker.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod decisions;
 mod lines;

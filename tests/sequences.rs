@@ -4,12 +4,6 @@
 //! `MOLECULE_SEQUENCES` says how many (200), `MOLECULE_SEED` is the seed of the first one, `MOLECULE_BINARY`
 //! another program to judge. A failure prints its seed; with it and `MOLECULE_SEQUENCES=1` the same steps
 //! run again, only the moments of kills differ.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod life;
 mod model;

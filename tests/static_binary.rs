@@ -1,9 +1,4 @@
 //! The program needs nothing but itself: no interpreter, no library, no shell, no /dev, no /proc.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 use std::path::Path;
 use std::process::{Command, Output};

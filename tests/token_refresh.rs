@@ -1,10 +1,5 @@
 //! token-refresh: the command is started again, and ends with everything it started when its
 //! supervisor is asked to end; and the daemon that the boot leaves behind.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod daemon;
 

@@ -1,9 +1,4 @@
 //! Volumes as clouds attach them, on loop devices: what the log says and what lands.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests lay out trees by path and fail loudly"
-)]
 
 mod again;
 mod asks;

@@ -1,4 +1,8 @@
 //! `fix-perms`: gives the user what the platform made for it as root, in the order of the boot.
+//!
+//! - `steps`: the order of the boot
+//! - `sessions`: the link to the volume of sessions
+//! - `giver`: making and giving directories, and the count of it
 #![forbid(unsafe_code)]
 
 mod giver;
@@ -12,8 +16,8 @@ use std::path::{Path, PathBuf};
 use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::Dir;
 use molecule_tools::heartbeat::Heartbeat;
-use molecule_tools::identity::{AgentSpec, Database, Identity};
-use molecule_tools::log::{self, Stream};
+use molecule_tools::identity::{AgentSpec, Identity, UserDatabase};
+use molecule_tools::log::{self, LogStream};
 use molecule_tools::ownership::{Mode, Owner, Privileges};
 use tracing::info;
 
@@ -51,7 +55,7 @@ struct Options {
 
 fn run(context: &Context) -> Result<Status, Exit> {
     let options: Options = context.parse()?;
-    let stream = if options.json { Stream::Stderr } else { Stream::Stdout };
+    let stream = if options.json { LogStream::Stderr } else { LogStream::Stdout };
     log::section("MOLECULE-PERMS", stream);
     let mode = if options.dry_run { Mode::DryRun } else { Mode::Apply };
     let root = Dir::open_operator_path(&options.root)?;
@@ -78,7 +82,7 @@ fn run(context: &Context) -> Result<Status, Exit> {
             "made": giver.made,
             "failed": tally.failed,
         });
-        log::write_line(Stream::Stdout, &log::json_text(&report, false));
+        log::write_line(LogStream::Stdout, &log::json_text(&report, false));
     }
     Ok(Status::failed_if(giver.tally.failed > 0))
 }
@@ -93,7 +97,7 @@ fn may_change_owners() -> bool {
 /// The ownership part of a boot below `root`. Whatever goes wrong is a warning line. `restored`: the
 /// restore before it has come to its end.
 pub fn boot(root: &Dir, user: &OsStr, restored: bool, heart: &Heartbeat) {
-    log::section("MOLECULE-PERMS", Stream::Stdout);
+    log::section("MOLECULE-PERMS", LogStream::Stdout);
     let mode = if restored { Mode::Apply } else { Mode::SpareUnfinished };
     let mut giver = prepare(root, user, mode, heart);
     steps::boot(&mut giver);
@@ -119,7 +123,7 @@ fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode, heart: &'a Heartbeat) ->
     let user = AgentSpec::new(user);
     let mut giver = PermsGiver::new(root, mode, heart);
     let looked_up =
-        Database::read(root).and_then(|database| Ok((user.resolve(&database)?, database)));
+        UserDatabase::read(root).and_then(|database| Ok((user.resolve(&database)?, database)));
     match looked_up {
         Ok((identity, database)) => {
             match owner(&user, &identity, &database) {
@@ -144,7 +148,7 @@ fn prepare<'a>(root: &'a Dir, user: &OsStr, mode: Mode, heart: &'a Heartbeat) ->
 
 /// The uid of the user, and the gid of the group that was asked for or else of the group that has the
 /// user's name, which need not be the user's primary group.
-pub fn owner(spec: &AgentSpec<'_>, identity: &Identity, database: &Database) -> Result<Owner> {
+pub fn owner(spec: &AgentSpec<'_>, identity: &Identity, database: &UserDatabase) -> Result<Owner> {
     let gid = match (&identity.name, spec.names_group()) {
         (_, true) => Some(identity.gid),
         (Some(name), false) => database.group_by_name(name).map(|group| group.gid()),

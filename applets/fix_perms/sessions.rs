@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::path::Path;
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::{Dir, Kind, Listing, at};
+use molecule_tools::fs::{Dir, DirListing, Kind, at};
 use molecule_tools::ownership::{Owner, Privileges, acl};
 use rustix::io::Errno;
 use tracing::info;
@@ -136,7 +136,7 @@ fn may_be_replaced(claude: &Dir) -> Result<Obstacle> {
         Some(Kind::Symlink) => Ok(Obstacle::Link),
         Some(Kind::Dir) => {
             let sessions = claude.open_dir(NAME)?;
-            match Listing::first(&sessions, 2)?.as_slice() {
+            match DirListing::first(&sessions, 2)?.as_slice() {
                 [] => Ok(Obstacle::Directory { stray: false }),
                 [only] if *only.name == *NAME && is_link_to_volume(&sessions, NAME)? => {
                     Ok(Obstacle::Directory { stray: true })

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use molecule_tools::error::{Error, Result, escape, os_errno};
-use molecule_tools::fs::{Dir, Kind, Listing, at, patiently};
+use molecule_tools::fs::{Dir, DirListing, Kind, at, patiently};
 use molecule_tools::ownership::{Owner, Privileges};
 use molecule_tools::record;
 use tracing::info;
@@ -187,7 +187,7 @@ fn settings(giver: &mut PermsGiver<'_>, claude: &Dir) {
 
 fn first_entry_is_roots(dir: &Dir) -> Result<bool> {
     // A record of this program's own is not what the platform or the agent has put there.
-    let first = Listing::first(dir, 2)?.into_iter().find(|entry| *entry.name != *record::FILE);
+    let first = DirListing::first(dir, 2)?.into_iter().find(|entry| *entry.name != *record::FILE);
     match first {
         Some(entry) => Ok(dir.stat_entry(&entry.name)?.is_some_and(|stat| stat.uid == 0)),
         None => Ok(false),

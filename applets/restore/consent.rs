@@ -11,10 +11,10 @@ use molecule_tools::mirror::{self, Change, Observer, Progress, mirror};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tracing::{info, warn};
 
-use super::held::Held;
-use super::newer::{Since, line};
-use super::path::Job;
-use super::progress::Watch;
+use super::held::HeldTrees;
+use super::newer::{RuntimeStart, line};
+use super::path::PathJob;
+use super::progress::RestoreWatch;
 use super::set::shown_below;
 
 /// How many of them are named.
@@ -33,13 +33,14 @@ pub enum Consent {
 
 /// Counts what a full restore of `trees` would take away that is newer, says so, and asks for consent if
 /// there is a terminal to ask on.
-pub fn ask(job: &Job<'_>, trees: &[Held<'_>]) -> Consent {
+pub fn ask(job: &PathJob<'_>, trees: &[HeldTrees<'_>]) -> Consent {
     let (mut lost, mut unknown) = (0, false);
     for (path, destination) in trees {
         let Ok(Some(destination)) = destination else { continue };
-        let (Ok(Some(source)), Some(since)) =
-            (job.source.find(path), Since::of(&destination.tree).filter(|_| !destination.made))
-        else {
+        let (Ok(Some(source)), Some(since)) = (
+            job.source.find(path),
+            RuntimeStart::of(&destination.tree).filter(|_| !destination.made),
+        ) else {
             continue;
         };
         let to = shown_below(job.root.path(), path);
@@ -89,7 +90,7 @@ pub fn ask(job: &Job<'_>, trees: &[Held<'_>]) -> Consent {
 }
 
 /// Waits for a line that begins with `y`; anything else, the end of input and silence are a no.
-fn answer(watch: &Watch<'_>) -> Consent {
+fn answer(watch: &RestoreWatch<'_>) -> Consent {
     let end = Instant::now() + PATIENCE;
     let stdin = std::io::stdin();
     while Instant::now() < end {
@@ -112,15 +113,15 @@ fn answer(watch: &Watch<'_>) -> Consent {
 
 /// Counts the changes of a dry run that take newer entries away, and names the first ones.
 struct Count<'a> {
-    since: &'a Since<'a>,
+    since: &'a RuntimeStart<'a>,
     to: &'a Path,
-    watch: &'a Watch<'a>,
+    watch: &'a RestoreWatch<'a>,
     overwritten: AtomicU64,
     deleted: AtomicU64,
 }
 
 impl<'a> Count<'a> {
-    fn new(since: &'a Since<'a>, to: &'a Path, watch: &'a Watch<'a>) -> Self {
+    fn new(since: &'a RuntimeStart<'a>, to: &'a Path, watch: &'a RestoreWatch<'a>) -> Self {
         Self { since, to, watch, overwritten: 0.into(), deleted: 0.into() }
     }
 }

@@ -8,24 +8,24 @@ use std::path::Path;
 use molecule_tools::error::{Error, Result};
 use molecule_tools::fs::{Dir, Stat};
 
-use super::lock::{Lock, Wait};
+use super::lock::{LockWait, TreeLock};
 
 /// One tree, and its lock if it has one.
-pub struct Destination {
+pub struct DestinationDir {
     pub tree: Dir,
     /// Made just now: nobody has ever made anything in it.
     pub made: bool,
-    lock: Option<Lock>,
+    lock: Option<TreeLock>,
 }
 
-impl Destination {
+impl DestinationDir {
     /// Its lock; `None` if there is none to be had.
-    pub fn lock(&self) -> Option<&Lock> {
+    pub fn lock(&self) -> Option<&TreeLock> {
         self.lock.as_ref()
     }
 }
 
-impl Drop for Destination {
+impl Drop for DestinationDir {
     fn drop(&mut self) {
         if let Some(lock) = self.lock.take() {
             lock.release(&self.tree);
@@ -34,8 +34,8 @@ impl Drop for Destination {
 }
 
 /// Opens the directory `path` of `root`, which is made if absent and `make` is set; `None` if it is absent.
-pub fn open(root: &Dir, path: &Path, make: bool) -> Result<Option<Destination>> {
-    let found = |tree, made| Some(Destination { tree, made, lock: None });
+pub fn open(root: &Dir, path: &Path, make: bool) -> Result<Option<DestinationDir>> {
+    let found = |tree, made| Some(DestinationDir { tree, made, lock: None });
     if !make {
         return Ok(root.open_beneath(path)?.and_then(|tree| found(tree, false)));
     }
@@ -56,7 +56,10 @@ pub fn open(root: &Dir, path: &Path, make: bool) -> Result<Option<Destination>> 
 ///
 /// EWOULDBLOCK when another process has one and `wait`, which is given the tree and the file of its lock, says not
 /// to wait on.
-pub fn lock(trees: Vec<&mut Destination>, mut wait: impl FnMut(&Dir, &Stat) -> Wait) -> Result<()> {
+pub fn lock(
+    trees: Vec<&mut DestinationDir>,
+    mut wait: impl FnMut(&Dir, &Stat) -> LockWait,
+) -> Result<()> {
     let mut trees = trees
         .into_iter()
         .map(|tree| tree.tree.stat().map(|stat| ((stat.dev, stat.ino), tree)))
@@ -64,10 +67,10 @@ pub fn lock(trees: Vec<&mut Destination>, mut wait: impl FnMut(&Dir, &Stat) -> W
     trees.sort_by_key(|(inode, _)| *inode);
     // One tree can be in the set twice, through a bind mount; it has one lock.
     trees.dedup_by_key(|(inode, _)| *inode);
-    let mut held: Vec<&Lock> = Vec::new();
+    let mut held: Vec<&TreeLock> = Vec::new();
     for (_, destination) in trees {
-        let Destination { tree, lock, .. } = destination;
-        *lock = Lock::take(tree, |stat| {
+        let DestinationDir { tree, lock, .. } = destination;
+        *lock = TreeLock::take(tree, |stat| {
             held.iter().for_each(|lock| lock.show_life());
             wait(tree, stat)
         })?;

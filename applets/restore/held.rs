@@ -9,27 +9,27 @@ use molecule_tools::fs::Dir;
 use molecule_tools::record;
 use tracing::info;
 
-use super::caller::{Caller, Life};
-use super::destination::{self, Destination};
-use super::lock::{Silence, Wait, was_overtaken};
+use super::caller::{LifeSigns, RestoreCaller};
+use super::destination::{self, DestinationDir};
+use super::lock::{HolderSilence, LockWait, was_overtaken};
 use super::options::Options;
 use super::records;
 use super::set::shown_below;
-use super::source::Trees;
+use super::source::SourceTrees;
 
 /// How long a restore by hand waits for another one.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// A path of the restore set, and what is to be restored into.
-pub type Held<'a> = (&'a PathBuf, Result<Option<Destination>>);
+pub type HeldTrees<'a> = (&'a PathBuf, Result<Option<DestinationDir>>);
 
 /// Opens the trees; one that is absent is made if `make` says so.
 pub fn hold_trees<'a>(
     root: &Dir,
     paths: impl IntoIterator<Item = &'a PathBuf>,
     make: impl Fn(&Path) -> bool,
-    life: Life<'_>,
-) -> Vec<Held<'a>> {
+    life: LifeSigns<'_>,
+) -> Vec<HeldTrees<'a>> {
     let hold = |path: &'a PathBuf| {
         life.heart.enter(0, shown_below(root.path(), path));
         (path, destination::open(root, path, make(path)))
@@ -42,15 +42,15 @@ pub fn hold_trees<'a>(
 pub fn lock_trees(
     options: &Options,
     root: &Dir,
-    trees: &mut [Held<'_>],
-    life: Life<'_>,
-    caller: Caller,
+    trees: &mut [HeldTrees<'_>],
+    life: LifeSigns<'_>,
+    caller: RestoreCaller,
 ) -> Result<()> {
     if options.dry_run {
         return Ok(());
     }
     let deadline = Instant::now() + LOCK_WAIT;
-    let (mut said, mut silence) = (false, Silence::new());
+    let (mut said, mut silence) = (false, HolderSilence::new());
     let paths: Vec<PathBuf> = trees.iter().map(|(path, _)| (*path).clone()).collect();
     let trees = trees.iter_mut().filter_map(|(_, tree)| tree.as_mut().ok()?.as_mut());
     destination::lock(trees.collect(), |tree, lock| {
@@ -63,14 +63,14 @@ pub fn lock_trees(
         let most = if was_overtaken(lock) { life.silence.min(LOCK_WAIT) } else { life.silence };
         let silent = silence.look(lock) >= most;
         match caller {
-            _ if life.interruption.seen().is_some() => Wait::NoMore,
-            Caller::Hand if Instant::now() >= deadline => Wait::NoMore,
-            Caller::Boot if silent => {
+            _ if life.interruption.seen().is_some() => LockWait::NoMore,
+            RestoreCaller::Hand if Instant::now() >= deadline => LockWait::NoMore,
+            RestoreCaller::Boot if silent => {
                 // The next holder of the locks shall see that a runtime is about to start.
                 records::leave(&paths, root, record::announce, life.heart);
-                Wait::Overtake
+                LockWait::Overtake
             }
-            _ => Wait::On,
+            _ => LockWait::On,
         }
     })
 }
@@ -79,9 +79,9 @@ pub fn lock_trees(
 pub fn make_absent(
     options: &Options,
     root: &Dir,
-    source: &Trees,
-    trees: &mut [Held<'_>],
-    life: Life<'_>,
+    source: &SourceTrees,
+    trees: &mut [HeldTrees<'_>],
+    life: LifeSigns<'_>,
 ) -> Result<()> {
     let (paths, places): (Vec<&PathBuf>, Vec<_>) = trees
         .iter_mut()
@@ -89,7 +89,7 @@ pub fn make_absent(
         .map(|(path, tree)| (*path, tree))
         .unzip();
     let mut made = hold_trees(root, paths, |path| source.has(path), life);
-    lock_trees(options, root, &mut made, life, Caller::Hand)?;
+    lock_trees(options, root, &mut made, life, RestoreCaller::Hand)?;
     for (place, (_, tree)) in places.into_iter().zip(made) {
         *place = tree;
     }

@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// The action of a process that waits for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub enum LockWait {
     On,
     /// Gives up.
     NoMore,
@@ -44,13 +44,13 @@ pub enum Wait {
 
 /// How long the holder of a lock has shown no sign of life.
 #[derive(Debug)]
-pub struct Silence {
+pub struct HolderSilence {
     seen: Option<(InodeId, (i64, u32))>,
     looked: Instant,
     time: Duration,
 }
 
-impl Silence {
+impl HolderSilence {
     pub fn new() -> Self {
         Self { seen: None, looked: Instant::now(), time: Duration::ZERO }
     }
@@ -65,18 +65,18 @@ impl Silence {
     }
 }
 
-/// The lock of one tree, until [`Lock::release`] or the end of the process.
+/// The lock of one tree, until [`TreeLock::release`] or the end of the process.
 #[derive(Debug)]
-pub struct Lock(OwnedFd);
+pub struct TreeLock(OwnedFd);
 
-impl Lock {
+impl TreeLock {
     /// Takes the lock of `tree`. While another process has it, `wait` is given its file and says what to do.
     /// `None` where no lock can be had (a read-only tree, one without locks): that is no rival.
     ///
     /// # Errors
     ///
     /// EWOULDBLOCK when `wait` said not to wait on.
-    pub fn take(tree: &Dir, mut wait: impl FnMut(&Stat) -> Wait) -> Result<Option<Self>> {
+    pub fn take(tree: &Dir, mut wait: impl FnMut(&Stat) -> LockWait) -> Result<Option<Self>> {
         let mut odd = 0;
         while odd < TRIES {
             let fail = |errno| Error::os("lock", tree.path(), errno);
@@ -115,13 +115,13 @@ impl Lock {
                 Err(errno @ Errno::WOULDBLOCK) => {
                     let held = |hint| Err(Error::os("lock", tree.path(), errno).hint(hint));
                     match wait(&stat) {
-                        Wait::On => pause(PAUSE),
-                        Wait::NoMore => {
+                        LockWait::On => pause(PAUSE),
+                        LockWait::NoMore => {
                             return held(
                                 "another restore is running there; wait for it (fuser -v)",
                             );
                         }
-                        Wait::Overtake => {
+                        LockWait::Overtake => {
                             set_mode(&file, OVERTAKEN)
                                 .map_err(|errno| Error::os("overtake", tree.path(), errno))?;
                             return held(
@@ -226,7 +226,7 @@ fn put_aside(tree: &Dir) -> Result<()> {
     }
 }
 
-fn without(error: Error) -> Option<Lock> {
+fn without(error: Error) -> Option<TreeLock> {
     info!("{}", error.hint("going on without"));
     None
 }

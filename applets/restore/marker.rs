@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::xattr::Target;
+use molecule_tools::fs::xattr::XattrTarget;
 use molecule_tools::fs::{Dir, Kind, TempName, patiently};
 use molecule_tools::log;
 use rustix::io::Errno;
@@ -31,7 +31,7 @@ pub fn boot_id() -> Option<String> {
 }
 
 /// The object in its place.
-pub enum Marker {
+pub enum RestoreMarker {
     /// Nothing.
     Absent,
     /// A regular file: the restore is done. It was written at this time (seconds and nanoseconds, modification
@@ -49,15 +49,17 @@ pub enum Marker {
 /// # Errors
 ///
 /// When the lookup fails for another reason than its absence.
-pub fn look(root: &Dir) -> Result<Marker> {
-    let Some(configs) = directory(root)? else { return Ok(Marker::Absent) };
-    let Some(stat) = patiently(|| configs.stat_entry(NAME))? else { return Ok(Marker::Absent) };
+pub fn look(root: &Dir) -> Result<RestoreMarker> {
+    let Some(configs) = directory(root)? else { return Ok(RestoreMarker::Absent) };
+    let Some(stat) = patiently(|| configs.stat_entry(NAME))? else {
+        return Ok(RestoreMarker::Absent);
+    };
     if stat.kind != Kind::File {
-        return Ok(Marker::Odd(stat.kind));
+        return Ok(RestoreMarker::Odd(stat.kind));
     }
     Ok(match is_cut_off(&configs) {
-        true => Marker::CutOff(stat.mtime),
-        false => Marker::Present(stat.mtime),
+        true => RestoreMarker::CutOff(stat.mtime),
+        false => RestoreMarker::Present(stat.mtime),
     })
 }
 
@@ -78,10 +80,10 @@ fn is_cut_off(configs: &Dir) -> bool {
     let mut head = vec![0; HEAD];
     let Ok(length) = rustix::io::pread(&file, &mut head, 0) else { return false };
     let written_in = match pending(&head[..length]) {
-        Some(Pending { boot_id, .. }) => boot_id,
+        Some(PendingMarker { boot_id, .. }) => boot_id,
         // Complete, or not a report: the attribute shows whether it was to be one.
         None if head[..length].starts_with(b"{") => return false,
-        None => match Target::fd(&file).get(ATTRIBUTE) {
+        None => match XattrTarget::fd(&file).get(ATTRIBUTE) {
             Ok(Some(boot_id)) => String::from_utf8_lossy(&boot_id).into_owned(),
             _ => return false,
         },
@@ -90,7 +92,7 @@ fn is_cut_off(configs: &Dir) -> bool {
 }
 
 /// The content of a marker that is not durable yet.
-pub struct Pending {
+pub struct PendingMarker {
     /// In which boot of the kernel it was written.
     pub boot_id: String,
     /// Where the word `false` stands that says so, in bytes from the start.
@@ -98,13 +100,13 @@ pub struct Pending {
 }
 
 /// Reads the first lines of a report; `None` if it is durable or none.
-pub fn pending(head: &[u8]) -> Option<Pending> {
+pub fn pending(head: &[u8]) -> Option<PendingMarker> {
     const DURABLE: &str = "\n  \"durable\": false,\n  \"boot_id\": \"";
     let text = std::str::from_utf8(head.get(..head.len().min(512))?).ok()?;
     let at = text.find(DURABLE)?;
     let (boot_id, _) = text[at + DURABLE.len()..].split_once('"')?;
     let offset = at + DURABLE.find("false")?;
-    Some(Pending { boot_id: boot_id.to_owned(), offset: offset as u64 })
+    Some(PendingMarker { boot_id: boot_id.to_owned(), offset: offset as u64 })
 }
 
 /// The path for messages.
@@ -141,7 +143,7 @@ pub fn write(root: &Dir, report: &Value) -> Result<()> {
     configs.replace_prepared(NAME, text.as_bytes(), mode, None, |file| {
         if let Some(boot_id) = boot_id() {
             // Where the file system keeps none, it does not outlive a power cut either, or is a server's.
-            let _ = Target::fd(&file).set(ATTRIBUTE, boot_id.as_bytes());
+            let _ = XattrTarget::fd(&file).set(ATTRIBUTE, boot_id.as_bytes());
         }
     })
 }

@@ -1,4 +1,22 @@
 //! `restore`: brings the restore set back from a snapshot volume or a directory, once per workspace.
+//!
+//! - `report`: the summary, for the log, the marker and --json
+//! - `consent`: the question before newer work is taken away
+//! - `path`: one path: mirrored, verified
+//! - `probe`: `--probe`
+//! - `progress`: progress lines and signs of life
+//! - `held`: the trees, locked
+//! - `plan`: what of a tree that exists is kept
+//! - `options`: the command line
+//! - `records`: the records of starts, read once
+//! - `destination`: the directory of a path below the root
+//! - `durable`: everything is on the disk before the marker says so
+//! - `marker`: the marker
+//! - `newer`: entries that were changed since a runtime started
+//! - `lock`: the lock of a tree
+//! - `caller`: a restore at boot or by hand
+//! - `source`: the volume
+//! - `set`: the paths
 #![forbid(unsafe_code)]
 
 mod caller;
@@ -25,7 +43,7 @@ use std::time::Duration;
 use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::{Dir, patiently};
 use molecule_tools::heartbeat::Heartbeat;
-use molecule_tools::log::{self, Stream};
+use molecule_tools::log::{self, LogStream};
 use molecule_tools::process::Interruption;
 use molecule_tools::record;
 use serde_json::json;
@@ -33,17 +51,17 @@ use tracing::{info, warn};
 
 use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use caller::{Caller, Life};
+use caller::{LifeSigns, RestoreCaller};
 use consent::Consent;
-use held::{Held, hold_trees, lock_trees, make_absent};
-use marker::Marker;
+use held::{HeldTrees, hold_trees, lock_trees, make_absent};
+use marker::RestoreMarker;
 use options::{Options, first_line};
-use path::Job;
-use plan::Doubt;
-use progress::Watch;
+use path::PathJob;
+use plan::PlanDoubt;
+use progress::RestoreWatch;
 use report::Report;
 use set::shown_below;
-use source::{Request, Source, Trees};
+use source::{RestoreSource, SourceRequest, SourceTrees};
 
 pub const APPLET: Applet =
     Applet { name: "restore", summary: "bring the restore set back from a snapshot", run };
@@ -68,7 +86,10 @@ fn run(context: &Context) -> Result<Status, Exit> {
     if options.probe {
         return probe::run(&options.device());
     }
-    log::section("MOLECULE-RESTORE", if options.json { Stream::Stderr } else { Stream::Stdout });
+    log::section(
+        "MOLECULE-RESTORE",
+        if options.json { LogStream::Stderr } else { LogStream::Stdout },
+    );
     let root = patiently(|| Dir::open_operator_path(&options.root))?;
     if options.unmount {
         source::unmount(&root, &options.mount_point)?;
@@ -77,8 +98,8 @@ fn run(context: &Context) -> Result<Status, Exit> {
     let interruption = Interruption::watch();
     // By hand, the operator sees that it hangs.
     let life =
-        Life { interruption: &interruption, heart: &Heartbeat::new(), silence: Duration::MAX };
-    let (status, report) = match restore(&options, &root, life, Caller::Hand) {
+        LifeSigns { interruption: &interruption, heart: &Heartbeat::new(), silence: Duration::MAX };
+    let (status, report) = match restore(&options, &root, life, RestoreCaller::Hand) {
         Outcome::AlreadyDone => {
             info!("to restore all the same: --force");
             (Status::Done, json!({ "status": 0, "result": "marker present" }))
@@ -90,7 +111,7 @@ fn run(context: &Context) -> Result<Status, Exit> {
         Outcome::Done(report) | Outcome::Interrupted(report) => (report.status(), report.to_json()),
     };
     if options.json {
-        log::write_line(Stream::Stdout, &log::json_text(&report, true));
+        log::write_line(LogStream::Stdout, &log::json_text(&report, true));
     }
     Ok(status)
 }
@@ -99,11 +120,11 @@ fn run(context: &Context) -> Result<Status, Exit> {
 /// returns the status to end with. Another restore that shows no sign of life for `silence` is not waited for.
 #[must_use]
 pub fn boot(heart: &Heartbeat, silence: Duration) -> Option<Status> {
-    log::section("MOLECULE-RESTORE", Stream::Stdout);
+    log::section("MOLECULE-RESTORE", LogStream::Stdout);
     let (options, root) = boot_options()?;
     let interruption = Interruption::watch();
-    let life = Life { interruption: &interruption, heart, silence };
-    match restore(&options, &root, life, Caller::Boot) {
+    let life = LifeSigns { interruption: &interruption, heart, silence };
+    match restore(&options, &root, life, RestoreCaller::Boot) {
         Outcome::Interrupted(_) => {
             let signal = interruption.seen()?;
             Some(Status::of_signal(signal))
@@ -114,7 +135,7 @@ pub fn boot(heart: &Heartbeat, silence: Duration) -> Option<Status> {
 
 /// The root and the trees in which a start leaves its records.
 pub fn trees() -> Option<(Dir, Vec<PathBuf>)> {
-    log::section("MOLECULE-RESTORE", Stream::Stdout);
+    log::section("MOLECULE-RESTORE", LogStream::Stdout);
     boot_options().map(|(options, root)| (root, options.restore_set()))
 }
 
@@ -125,7 +146,7 @@ pub fn note_start(root: &Dir, tree: &Path, heart: &Heartbeat) {
 
 /// Has what was restored written to disk in the background, once this process is the agent.
 pub fn make_durable() {
-    log::section("MOLECULE-RESTORE", Stream::Stdout);
+    log::section("MOLECULE-RESTORE", LogStream::Stdout);
     if let Some((options, root)) = boot_options() {
         durable::finish_in_background(&root, &options.restore_set());
     }
@@ -148,7 +169,7 @@ fn boot_options() -> Option<(Options, Dir)> {
     }
 }
 
-fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Outcome {
+fn restore(options: &Options, root: &Dir, life: LifeSigns<'_>, caller: RestoreCaller) -> Outcome {
     life.heart.enter(0, marker::path(root));
     let paths = options.restore_set();
     if let Some(outcome) = settled(options, root, &paths, life, caller) {
@@ -157,29 +178,29 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
     life.heart.enter(0, options.source_name());
     let source = open_source(options, root, &paths).unwrap_or_else(|error| {
         warn!("{error}");
-        Source::Skip { reason: error.to_string(), failed: true }
+        RestoreSource::Skip { reason: error.to_string(), failed: true }
     });
-    if !options.force && matches!(marker::look(root), Ok(Marker::CutOff(_))) {
+    if !options.force && matches!(marker::look(root), Ok(RestoreMarker::CutOff(_))) {
         warn!(
             "marker {}: the machine went down before everything that was restored was on the disk; {}",
             escape(&marker::path(root)),
             match &source {
-                Source::Ready { .. } => "restoring again",
-                Source::Skip { .. } =>
+                RestoreSource::Ready { .. } => "restoring again",
+                RestoreSource::Skip { .. } =>
                     "files may be empty or missing, and there is nothing to restore from",
             }
         );
     }
-    if let Source::Skip { reason, failed } = &source
-        && (caller == Caller::Hand || records::are_with_all(root, &paths))
+    if let RestoreSource::Skip { reason, failed } = &source
+        && (caller == RestoreCaller::Hand || records::are_with_all(root, &paths))
     {
         // A start over these trees is known already, and nothing else happens to them.
         return if *failed { Outcome::Failed(reason.clone()) } else { Outcome::NoSource };
     }
     // With --force nobody has consented yet, and a tree that is to be made holds nothing.
     let make = |path: &Path| match &source {
-        Source::Ready { trees, .. } => !options.dry_run && !options.force && trees.has(path),
-        Source::Skip { .. } => false,
+        RestoreSource::Ready { trees, .. } => !options.dry_run && !options.force && trees.has(path),
+        RestoreSource::Skip { .. } => false,
     };
     let mut trees = hold_trees(root, &paths, make, life);
     if let Err(error) = lock_trees(options, root, &mut trees, life, caller) {
@@ -191,14 +212,14 @@ fn restore(options: &Options, root: &Dir, life: Life<'_>, caller: Caller) -> Out
         return outcome;
     }
     let outcome = match source {
-        Source::Ready { trees: source, device } => {
+        RestoreSource::Ready { trees: source, device } => {
             let report = Report::new(root.path(), device, source.stale(), options.dry_run, caller);
             bring_back(options, root, &source, &mut trees, report, life)
         }
-        Source::Skip { failed: false, .. } => Outcome::NoSource,
-        Source::Skip { reason, .. } => Outcome::Failed(reason),
+        RestoreSource::Skip { failed: false, .. } => Outcome::NoSource,
+        RestoreSource::Skip { reason, .. } => Outcome::Failed(reason),
     };
-    if caller == Caller::Boot && !matches!(outcome, Outcome::Interrupted(_)) {
+    if caller == RestoreCaller::Boot && !matches!(outcome, Outcome::Interrupted(_)) {
         // Before the locks are let go: the next one shall see that a runtime is about to start.
         records::leave(&paths, root, record::announce, life.heart);
     }
@@ -211,26 +232,28 @@ fn settled(
     options: &Options,
     root: &Dir,
     paths: &[PathBuf],
-    life: Life<'_>,
-    caller: Caller,
+    life: LifeSigns<'_>,
+    caller: RestoreCaller,
 ) -> Option<Outcome> {
     if options.force {
         return None;
     }
     let shown = marker::path(root);
     let (outcome, lived) = match marker::look(root) {
-        Ok(Marker::Present(time)) => {
+        Ok(RestoreMarker::Present(time)) => {
             info!("marker {} present — skipping (already restored on this EC2)", escape(&shown));
             (Outcome::AlreadyDone, time)
         }
-        Ok(Marker::Absent | Marker::Odd(_) | Marker::CutOff(_)) => return None,
+        Ok(RestoreMarker::Absent | RestoreMarker::Odd(_) | RestoreMarker::CutOff(_)) => {
+            return None;
+        }
         Err(error) => {
             let error = error.hint("nothing is restored, for it may be there");
             warn!("cannot tell whether there is a marker {}: {error}", escape(&shown));
             (Outcome::Failed(error.to_string()), record::ALWAYS)
         }
     };
-    if caller == Caller::Boot {
+    if caller == RestoreCaller::Boot {
         records::leave(paths, root, |tree| record::lived(tree, lived), life.heart);
     }
     Some(outcome)
@@ -239,14 +262,14 @@ fn settled(
 fn bring_back(
     options: &Options,
     root: &Dir,
-    source: &Trees,
-    trees: &mut [Held<'_>],
+    source: &SourceTrees,
+    trees: &mut [HeldTrees<'_>],
     mut report: Report,
-    life: Life<'_>,
+    life: LifeSigns<'_>,
 ) -> Outcome {
     if options.force && !options.dry_run {
-        let watch = Watch::new(options.progress, life, trees);
-        let job = Job { options, root, source, watch: &watch, doubt: None };
+        let watch = RestoreWatch::new(options.progress, life, trees);
+        let job = PathJob { options, root, source, watch: &watch, doubt: None };
         match consent::ask(&job, trees) {
             Consent::Given => {}
             Consent::Refused => return Outcome::Failed("not confirmed".to_owned()),
@@ -261,8 +284,8 @@ fn bring_back(
         }
     }
     let doubt = if options.force { None } else { doubt(options, root) };
-    let watch = Watch::new(options.progress, life, trees);
-    let job = Job { options, root, source, watch: &watch, doubt };
+    let watch = RestoreWatch::new(options.progress, life, trees);
+    let job = PathJob { options, root, source, watch: &watch, doubt };
     for (path, destination) in &*trees {
         life.heart.enter(0, shown_below(root.path(), path));
         let restored = job.restore(path, destination.as_ref());
@@ -281,26 +304,26 @@ fn bring_back(
 }
 
 /// Why an earlier restore, and so a runtime, may have been at these trees although there is no marker.
-fn doubt(options: &Options, root: &Dir) -> Option<Doubt> {
+fn doubt(options: &Options, root: &Dir) -> Option<PlanDoubt> {
     match marker::look(root) {
-        Ok(Marker::Odd(kind)) => Some(Doubt::OddMarker(kind.noun())),
-        Ok(Marker::CutOff(time)) => Some(Doubt::CutOff(time)),
+        Ok(RestoreMarker::Odd(kind)) => Some(PlanDoubt::OddMarker(kind.noun())),
+        Ok(RestoreMarker::CutOff(time)) => Some(PlanDoubt::CutOff(time)),
         Ok(_) if options.dry_run => None,
-        Ok(_) => marker::is_writable(root).err().map(Doubt::NoMarker),
-        Err(error) => Some(Doubt::NoMarker(error)),
+        Ok(_) => marker::is_writable(root).err().map(PlanDoubt::NoMarker),
+        Err(error) => Some(PlanDoubt::NoMarker(error)),
     }
 }
 
-fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Source> {
+fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<RestoreSource> {
     match &options.source {
-        Some(source) => Ok(Source::Ready {
+        Some(source) => Ok(RestoreSource::Ready {
             trees: {
                 let dir = Dir::open_operator_path(source)?;
-                Trees::single(&dir, source.clone(), paths)
+                SourceTrees::single(&dir, source.clone(), paths)
             },
             device: json!({ "directory": source.to_string_lossy() }),
         }),
-        None => Ok(source::open(&Request {
+        None => Ok(source::open(&SourceRequest {
             device: &options.device(),
             root,
             mount_point: &options.mount_point,
@@ -311,13 +334,13 @@ fn open_source(options: &Options, root: &Dir, paths: &[PathBuf]) -> Result<Sourc
 
 /// Drops the marker, with warnings or without: the source would be the same the next time. By hand it is
 /// dropped only where the next start has nothing left to restore.
-fn drop_marker(options: &Options, root: &Dir, trees: &[Held<'_>], report: &mut Report) {
+fn drop_marker(options: &Options, root: &Dir, trees: &[HeldTrees<'_>], report: &mut Report) {
     let marker = marker::path(root);
     let shown = escape(&marker);
     if report.is_by_hand() && report.status() == Status::Failed {
         return warn!("nothing that was asked for could be restored; no marker is dropped");
     }
-    let missing = || !matches!(marker::look(root), Ok(Marker::Present(_)));
+    let missing = || !matches!(marker::look(root), Ok(RestoreMarker::Present(_)));
     if report.is_by_hand() && options.is_partial() && missing() {
         return info!(
             "only a part of the restore set was asked for: no marker is dropped, the next start \

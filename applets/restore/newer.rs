@@ -7,20 +7,20 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use molecule_tools::error::{Result, escape};
-use molecule_tools::fs::{Dir, Kind};
+use molecule_tools::fs::{Dir, FileTime, Kind};
 use molecule_tools::log;
 use molecule_tools::mirror::{Change, Differences};
-use molecule_tools::record::{self, Time};
+use molecule_tools::record::{self};
 use rustix::io::Errno;
 use tracing::warn;
 
 /// A tree in which a runtime has started, and when.
-pub struct Since<'a> {
+pub struct RuntimeStart<'a> {
     tree: &'a Dir,
-    time: Time,
+    time: FileTime,
 }
 
-impl<'a> Since<'a> {
+impl<'a> RuntimeStart<'a> {
     /// `None` if no runtime has started over `tree`.
     pub fn of(tree: &'a Dir) -> Option<Self> {
         let time = match record::look(tree) {
@@ -47,7 +47,7 @@ impl<'a> Since<'a> {
     }
 
     /// The time of last change of `path`; `None` if it does not exist.
-    fn changed_at(&self, path: &Path) -> Result<Option<Time>> {
+    fn changed_at(&self, path: &Path) -> Result<Option<FileTime>> {
         let name =
             CString::new(path.file_name().unwrap_or_default().as_bytes()).unwrap_or_default();
         match self.tree.open_beneath(path.parent().unwrap_or(Path::new(""))) {

@@ -10,13 +10,13 @@ use molecule_tools::mirror::{self, Change, Observer, Progress, mirror};
 use molecule_tools::record;
 use tracing::{info, warn};
 
-use super::destination::Destination;
-use super::newer::{self, Since};
+use super::destination::DestinationDir;
+use super::newer::{self, RuntimeStart};
 use super::options::Options;
-use super::plan::{Doubt, Plan};
-use super::progress::Watch;
+use super::plan::{PathPlan, PlanDoubt};
+use super::progress::RestoreWatch;
 use super::set::shown_below;
-use super::source::{Found, Trees};
+use super::source::{FoundTree, SourceTrees};
 use super::{lock, marker};
 
 /// Our own files at the top of a tree: neither copied nor removed.
@@ -26,17 +26,17 @@ const EXCEPT: &[&CStr] = &[lock::NAME, record::FILE];
 const EXCEPT_WITH_MARKER: &[&CStr] = &[lock::NAME, record::FILE, marker::NAME];
 
 /// The arguments that all paths have in common.
-pub struct Job<'a> {
+pub struct PathJob<'a> {
     pub options: &'a Options,
     pub root: &'a Dir,
-    pub source: &'a Trees,
-    pub watch: &'a Watch<'a>,
+    pub source: &'a SourceTrees,
+    pub watch: &'a RestoreWatch<'a>,
     /// Why all trees are to be handled with care.
-    pub doubt: Option<Doubt>,
+    pub doubt: Option<PlanDoubt>,
 }
 
 /// How it went.
-pub enum Restored {
+pub enum RestoredPath {
     /// The source has no such directory.
     Absent,
     /// Not begun; one line says why.
@@ -61,7 +61,7 @@ impl PathReport {
     }
 }
 
-impl Job<'_> {
+impl PathJob<'_> {
     /// The path in log lines: source and destination.
     pub fn shown(&self, path: &Path) -> (PathBuf, PathBuf) {
         (self.source.shown(path), shown_below(self.root.path(), path))
@@ -71,8 +71,8 @@ impl Job<'_> {
     pub fn restore(
         &self,
         path: &Path,
-        destination: Result<&Option<Destination>, &Error>,
-    ) -> Restored {
+        destination: Result<&Option<DestinationDir>, &Error>,
+    ) -> RestoredPath {
         let (from, to) = self.shown(path);
         let (from_shown, to_shown) = (escape(&from), escape(&to));
         let source = match self.source.find(path) {
@@ -83,7 +83,7 @@ impl Job<'_> {
         info!("rsync {from_shown}/ -> {to_shown}/");
         let restored = destination.map_err(Error::clone).and_then(|destination| {
             let old = destination.as_ref().filter(|destination| !destination.made);
-            let plan = Plan::of(old.map(|old| &old.tree), self.options, self.doubt.as_ref());
+            let plan = PathPlan::of(old.map(|old| &old.tree), self.options, self.doubt.as_ref());
             plan.say(&to);
             let tree = destination.as_ref().map(|destination| &destination.tree);
             self.mirror(&source, tree, &plan, path, &to)
@@ -96,17 +96,17 @@ impl Job<'_> {
                     0 => info!("ok {to_shown}"),
                     status => exited(&to, status),
                 }
-                Restored::Mirrored(Box::new(report))
+                RestoredPath::Mirrored(Box::new(report))
             }
             Err(error) => {
                 warn!("{error}");
                 exited(&to, 23);
-                Restored::Refused(error.to_string())
+                RestoredPath::Refused(error.to_string())
             }
         }
     }
 
-    fn absent(&self, from: &Path) -> Restored {
+    fn absent(&self, from: &Path) -> RestoredPath {
         let line = format!(
             "source {} absent — skipping (likely the prior workspace never wrote it)",
             escape(from)
@@ -114,28 +114,28 @@ impl Job<'_> {
         match self.source.stale() {
             false => {
                 info!("{line}");
-                Restored::Absent
+                RestoredPath::Absent
             }
             true => {
                 info!("{line}");
                 warn!("it may be missing only because the volume's journal was not replayed");
-                Restored::Refused("source absent on a volume without journal replay".into())
+                RestoredPath::Refused("source absent on a volume without journal replay".into())
             }
         }
     }
 
-    fn refused(&self, from: &Path, to: &Path, error: Error) -> Restored {
+    fn refused(&self, from: &Path, to: &Path, error: Error) -> RestoredPath {
         info!("rsync {}/ -> {}/", escape(from), escape(to));
         warn!("{error}");
         exited(to, 23);
-        Restored::Refused(error.to_string())
+        RestoredPath::Refused(error.to_string())
     }
 
     fn mirror(
         &self,
-        source: &Found,
+        source: &FoundTree,
         destination: Option<&Dir>,
-        plan: &Plan,
+        plan: &PathPlan,
         path: &Path,
         to: &Path,
     ) -> Result<PathReport> {
@@ -148,8 +148,8 @@ impl Job<'_> {
         };
         self.watch.start(to);
         let report = if options.dry_run {
-            let since = destination.filter(|_| self.options.force).and_then(Since::of);
-            let listing = Listing { watch: self.watch, to, since };
+            let since = destination.filter(|_| self.options.force).and_then(RuntimeStart::of);
+            let listing = DirListing { watch: self.watch, to, since };
             mirror(&source.dir, destination, &options, &listing)?
         } else {
             mirror(&source.dir, destination, &options, self.watch)?
@@ -177,7 +177,7 @@ impl Job<'_> {
     }
 
     /// How `path` is made what the snapshot has.
-    pub fn full(&self, source: &Found, path: &Path) -> mirror::Options {
+    pub fn full(&self, source: &FoundTree, path: &Path) -> mirror::Options {
         mirror::Options {
             checksum: self.options.checksum,
             dry_run: self.options.dry_run,
@@ -234,14 +234,14 @@ fn say_privileges(report: &mirror::Report, to: &Path) {
 }
 
 /// Says each change of a dry run.
-struct Listing<'a> {
-    watch: &'a Watch<'a>,
+struct DirListing<'a> {
+    watch: &'a RestoreWatch<'a>,
     to: &'a Path,
     /// The record by which entries count as newer, if they are not spared.
-    since: Option<Since<'a>>,
+    since: Option<RuntimeStart<'a>>,
 }
 
-impl Observer for Listing<'_> {
+impl Observer for DirListing<'_> {
     fn wants_changes(&self) -> bool {
         true
     }
@@ -264,7 +264,7 @@ impl Observer for Listing<'_> {
 struct Mismatches<'a> {
     to: &'a Path,
     count: std::sync::atomic::AtomicU64,
-    watch: &'a Watch<'a>,
+    watch: &'a RestoreWatch<'a>,
 }
 
 impl Observer for Mismatches<'_> {

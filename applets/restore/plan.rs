@@ -7,14 +7,14 @@ use molecule_tools::error::{Error, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::log;
 use molecule_tools::mirror::Keep;
-use molecule_tools::record::{self, Record};
+use molecule_tools::record::{self, StartRecord};
 use tracing::{info, warn};
 
 use super::options::Options;
 
 /// Why no tree of this restore may be taken for one in which no runtime has run.
 #[derive(Debug, Clone)]
-pub enum Doubt {
+pub enum PlanDoubt {
     /// Something else than a regular file stands in the marker's place.
     OddMarker(&'static str),
     /// No marker can be written, so an earlier restore could not either.
@@ -25,31 +25,31 @@ pub enum Doubt {
 }
 
 /// See the module's description.
-pub struct Plan {
+pub struct PathPlan {
     pub keep: Option<Keep>,
     pub checksum: bool,
     why: Option<String>,
 }
 
-impl Plan {
+impl PathPlan {
     /// For the tree at `destination`; `None` where there is none yet.
-    pub fn of(destination: Option<&Dir>, options: &Options, doubt: Option<&Doubt>) -> Self {
+    pub fn of(destination: Option<&Dir>, options: &Options, doubt: Option<&PlanDoubt>) -> Self {
         let full = |checksum| Self { keep: None, checksum, why: None };
         let Some(tree) = destination.filter(|_| !options.force) else { return full(false) };
         let careful = |keep, why| Self { keep: Some(keep), checksum: false, why: Some(why) };
         match (record::look(tree), doubt) {
-            (Ok(Some(Record { since, pending: false })), Some(Doubt::CutOff(_))) => Self {
+            (Ok(Some(StartRecord { since, pending: false })), Some(PlanDoubt::CutOff(_))) => Self {
                 keep: Some(Keep::ChangedSince(since)),
                 checksum: true,
                 why: Some("what was restored there is compared".to_owned()),
             },
             // No start is on this disk. What was changed there without being written is the boot's own work.
-            (Ok(_), Some(Doubt::CutOff(time))) => Self {
+            (Ok(_), Some(PlanDoubt::CutOff(time))) => Self {
                 keep: Some(Keep::ModifiedSince(*time)),
                 checksum: true,
                 why: Some("what was restored there is compared".to_owned()),
             },
-            (Ok(Some(Record { since, .. })), _) => {
+            (Ok(Some(StartRecord { since, .. })), _) => {
                 let words = match since.0 {
                     seconds if seconds > 0 => format!("since {}", log::rfc3339(seconds)),
                     _ => "before".to_owned(),
@@ -59,10 +59,10 @@ impl Plan {
             // An entry that is there already may be of a restore that a power cut ended before its marker. A file of its
             // can have size and time and no content: ext4 writes the size to its journal before the data is there.
             (Ok(None), None) => full(true),
-            (Ok(None), Some(Doubt::OddMarker(noun))) => {
+            (Ok(None), Some(PlanDoubt::OddMarker(noun))) => {
                 careful(Keep::NewerThanSource, format!("{noun} stands in the place of the marker"))
             }
-            (Ok(None), Some(Doubt::NoMarker(error))) => {
+            (Ok(None), Some(PlanDoubt::NoMarker(error))) => {
                 careful(Keep::NewerThanSource, format!("no marker can be written ({error})"))
             }
             (Err(error), _) => {

@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use molecule_tools::error::Error;
-use molecule_tools::log::{self, Stream};
+use molecule_tools::log::{self, LogStream};
 use molecule_tools::volume::device::{AcceptedDevice, Device};
-use molecule_tools::volume::partitions::Table;
-use molecule_tools::volume::probe::{self, Partition, Probe};
+use molecule_tools::volume::partitions::PartitionTable;
+use molecule_tools::volume::probe::{self, Probe, ProbedPartition};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub fn run(device: &OsStr) -> Result<Status, Exit> {
         Error::os("open", path, Errno::NOENT).hint("name the node that the kernel made, see lsblk")
     })?;
     let found = probe::probe(&device.as_fd())?;
-    log::write_line(Stream::Stdout, &log::json_text(&object(path, &found), true));
+    log::write_line(LogStream::Stdout, &log::json_text(&object(path, &found), true));
     Ok(Status::Done)
 }
 
@@ -32,7 +32,7 @@ fn object(device: &Path, found: &Probe) -> Value {
         "fstype": found.fstype,
         "uuid": found.uuid,
         "label": found.label,
-        "partition_table": found.table.map(Table::name),
+        "partition_table": found.table.map(PartitionTable::name),
         "partitions": found.partitions.iter().map(partition).collect::<Vec<_>>(),
     });
     if let (false, Some(object)) = (found.ambivalent.is_empty(), object.as_object_mut()) {
@@ -41,7 +41,7 @@ fn object(device: &Path, found: &Probe) -> Value {
     object
 }
 
-fn partition(found: &Partition) -> Value {
+fn partition(found: &ProbedPartition) -> Value {
     json!({
         "number": found.number,
         "fstype": found.fstype,

@@ -11,8 +11,8 @@ use molecule_tools::lock::lock;
 use molecule_tools::mirror::{Observer, Progress};
 use tracing::info;
 
-use super::caller::Life;
-use super::held::Held;
+use super::caller::LifeSigns;
+use super::held::HeldTrees;
 use super::options::Show;
 
 /// Between two lines where there is no terminal.
@@ -24,11 +24,11 @@ const LIVE_EVERY: Duration = Duration::from_millis(200);
 const SIGN_EVERY: Duration = Duration::from_secs(1);
 
 /// Watches one path after the other.
-pub struct Watch<'a> {
+pub struct RestoreWatch<'a> {
     show: Show,
     live: bool,
-    life: Life<'a>,
-    trees: &'a [Held<'a>],
+    life: LifeSigns<'a>,
+    trees: &'a [HeldTrees<'a>],
     state: Mutex<State>,
     signs: Mutex<Signs>,
 }
@@ -48,9 +48,9 @@ struct Signs {
     overtaken: bool,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> RestoreWatch<'a> {
     /// `trees` are locked.
-    pub fn new(show: Show, life: Life<'a>, trees: &'a [Held<'a>]) -> Self {
+    pub fn new(show: Show, life: LifeSigns<'a>, trees: &'a [HeldTrees<'a>]) -> Self {
         let live = show == Show::Auto && std::io::stderr().is_terminal();
         let now = Instant::now();
         let state = Mutex::new(State { to: PathBuf::new(), next: now });
@@ -117,7 +117,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl Observer for Watch<'_> {
+impl Observer for RestoreWatch<'_> {
     fn progress(&self, progress: &Progress) {
         self.note_life(progress);
         let mut state = lock(&self.state);

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::exit::Status;
 
-use super::caller::Caller;
+use super::caller::RestoreCaller;
 use super::marker;
-use super::path::{Job, PathReport, Restored};
+use super::path::{PathJob, PathReport, RestoredPath};
 
 /// Everything one restore did.
 pub struct Report {
@@ -29,7 +29,13 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(root: &Path, source: Value, stale: bool, dry_run: bool, caller: Caller) -> Self {
+    pub fn new(
+        root: &Path,
+        source: Value,
+        stale: bool,
+        dry_run: bool,
+        caller: RestoreCaller,
+    ) -> Self {
         let head = json!({
             "durable": false,
             "boot_id": marker::boot_id(),
@@ -44,7 +50,7 @@ impl Report {
             head,
             paths: Vec::new(),
             stale,
-            by_hand: caller == Caller::Hand,
+            by_hand: caller == RestoreCaller::Hand,
             interrupted: false,
             restored: 0,
             refused: 0,
@@ -52,7 +58,7 @@ impl Report {
         }
     }
 
-    pub fn add(&mut self, path: &Path, job: &Job<'_>, restored: Restored) {
+    pub fn add(&mut self, path: &Path, job: &PathJob<'_>, restored: RestoredPath) {
         let (from, to) = job.shown(path);
         let mut entry = json!({
             "path": path.to_string_lossy(),
@@ -60,13 +66,13 @@ impl Report {
             "destination": to.to_string_lossy(),
         });
         let facts = match restored {
-            Restored::Absent => json!({ "status": 0, "result": "absent" }),
-            Restored::Refused(reason) => {
+            RestoredPath::Absent => json!({ "status": 0, "result": "absent" }),
+            RestoredPath::Refused(reason) => {
                 self.refused += 1;
                 self.flawed = true;
                 json!({ "status": 23, "result": "refused", "reason": reason })
             }
-            Restored::Mirrored(report) => {
+            RestoredPath::Mirrored(report) => {
                 self.restored += 1;
                 self.flawed |= report.status() != 0;
                 mirrored(&report)

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use super::Unclear;
+use super::UnclearFact;
 use crate::error::escape;
 use crate::fs::{Dir, at};
 
@@ -26,7 +26,7 @@ const BUFFER: usize = 32 * 1024;
 
 /// The first names of a directory in bytewise order, and how many follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Contents {
+pub struct DirContents {
     /// At most [`MOST_NAMES`] names and [`MOST_BYTES`] bytes.
     pub names: Vec<CString>,
     /// Number of names that follow these.
@@ -35,7 +35,7 @@ pub struct Contents {
     pub failure: Option<Errno>,
 }
 
-impl Contents {
+impl DirContents {
     /// Names of entry `name` of `root` as `ls` lists them: the entries of a directory that do not
     /// start with a dot, or the path itself for anything else. A link to a directory counts as that
     /// directory (resolved with `root` as "/"); what is missing lists nothing.
@@ -71,14 +71,14 @@ impl Contents {
         let names: Vec<_> = self.names.iter().map(|name| name.to_string_lossy()).collect();
         match self.failure {
             None => json!(names),
-            Some(errno) => json!({ "error": Unclear::from(errno).reason(), "names": names }),
+            Some(errno) => json!({ "error": UnclearFact::from(errno).reason(), "names": names }),
         }
     }
 }
 
 /// `a b ... and 3 more`, with a space after each name as in the reference's line. No listed name
 /// starts with a dot, so none can pass for the last words.
-impl fmt::Display for Contents {
+impl fmt::Display for DirContents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for name in &self.names {
             write!(f, "{} ", escape(OsStr::from_bytes(name.to_bytes())))?;
@@ -90,7 +90,7 @@ impl fmt::Display for Contents {
             // Lists nothing in the reference; the line before this one shows owner and mode.
             None | Some(Errno::ACCESS) => Ok(()),
             Some(errno) => {
-                write!(f, "{}{}", if self.more > 0 { " " } else { "" }, Unclear::from(errno))
+                write!(f, "{}{}", if self.more > 0 { " " } else { "" }, UnclearFact::from(errno))
             }
         }
     }
@@ -116,7 +116,7 @@ impl Smallest {
         }
     }
 
-    fn into_contents(self) -> Contents {
+    fn into_contents(self) -> DirContents {
         let mut names = self.names.into_sorted_vec();
         let mut bytes = 0;
         let fits = |name: &CString| {
@@ -126,7 +126,7 @@ impl Smallest {
         let shown = names.iter().map(fits).take_while(|fits| *fits).count();
         let more = self.more + (names.len() - shown) as u64;
         names.truncate(shown);
-        Contents { names, more, failure: None }
+        DirContents { names, more, failure: None }
     }
 }
 
@@ -144,7 +144,7 @@ fn open_through_links(root: &Dir, name: &CStr) -> Result<OwnedFd, Errno> {
 mod tests {
     use super::*;
 
-    fn contents(names: impl DoubleEndedIterator<Item = String>) -> Contents {
+    fn contents(names: impl DoubleEndedIterator<Item = String>) -> DirContents {
         let mut smallest = Smallest::default();
         for name in names.rev() {
             smallest.add(&CString::new(name).unwrap_or_default());

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{Look, Unclear};
+use super::{FactLook, UnclearFact};
 use crate::error::{escape, shorten};
-use crate::fs::xattr::{ACCESS_ACL, DEFAULT_ACL, Target};
+use crate::fs::xattr::{ACCESS_ACL, DEFAULT_ACL, XattrTarget};
 use crate::fs::{Dir, Kind, Stat, at};
 use crate::log::civil_from_days;
 
@@ -21,16 +21,21 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Where numeric ids get their names.
-pub trait Names {
+pub trait NameLookup {
     /// Name of a user id.
-    fn user(&self, uid: u32) -> Look<OsString>;
+    fn user(&self, uid: u32) -> FactLook<OsString>;
     /// Name of a group id; `None` if there is none or it cannot be found out.
     fn group(&self, gid: u32) -> Option<OsString>;
 }
 
 /// The line for entry `name` of `root`, shown as `/name` and escaped so that it stays one line; none
 /// if it is missing. `now` is the time (seconds, nanoseconds since 1970) that "recent" refers to.
-pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) -> Look<String> {
+pub fn long_form(
+    root: &Dir,
+    name: &CStr,
+    names: &dyn NameLookup,
+    now: (i64, u32),
+) -> FactLook<String> {
     let stat = match at::stat(root, name) {
         Ok(stat) => stat,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
@@ -58,7 +63,7 @@ pub fn long_form(root: &Dir, name: &CStr, names: &dyn Names, now: (i64, u32)) ->
                 let target = shorten(Path::new(OsStr::from_bytes(target.to_bytes()))).into_owned();
                 line.push_str(&format!(" -> {}", escape(&target)));
             }
-            Err(errno) => line.push_str(&format!(" -> {}", Unclear::from(errno))),
+            Err(errno) => line.push_str(&format!(" -> {}", UnclearFact::from(errno))),
         }
     }
     Ok(Some(line))
@@ -93,7 +98,7 @@ fn permissions(stat: &Stat) -> String {
 /// `+` for an access or default ACL, else `.` for a security context alone, else nothing; `?` where
 /// that cannot be found out, as in newer versions of `ls`.
 fn mark(root: &Dir, name: &CStr) -> &'static str {
-    let target = Target::entry(root, name);
+    let target = XattrTarget::entry(root, name);
     let has = |attribute: &CStr| target.has(attribute);
     let find = || -> Result<&'static str, Errno> {
         if has(ACCESS_ACL)? || has(DEFAULT_ACL)? {

@@ -1,5 +1,9 @@
 //! The facts that an operator needs of a container that does not start: who it runs as, what its two
 //! volumes look like, which variables are present. Names of variables only, never a value.
+//!
+//! - `contents`: the names in a directory
+//! - `long_form`: a directory as `ls -ld` shows it
+//! - `unclear`: a fact that could not be found out
 #![forbid(unsafe_code)]
 
 mod contents;
@@ -15,13 +19,13 @@ use crate::error::escape;
 use crate::fs::Dir;
 use crate::{log, process};
 
-pub use contents::{Contents, MOST_BYTES, MOST_NAMES};
-pub use long_form::{Names, long_form};
-pub use unclear::{Look, Unclear};
+pub use contents::{DirContents, MOST_BYTES, MOST_NAMES};
+pub use long_form::{NameLookup, long_form};
+pub use unclear::{FactLook, UnclearFact};
 
 /// Everything one audit block says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct AuditFacts {
     /// UTC, `YYYY-MM-DDThh:mm:ssZ`.
     pub time: String,
     /// Effective user id.
@@ -29,29 +33,29 @@ pub struct Facts {
     /// Effective group id.
     pub gid: u32,
     /// The user's name; `None` if the user database has none for the id.
-    pub user: Look<OsString>,
+    pub user: FactLook<OsString>,
     /// Node name (uname(2)).
-    pub hostname: Look<OsString>,
+    pub hostname: FactLook<OsString>,
     /// WORKSPACE_ID; `None` if unset or empty.
     pub workspace_id: Option<OsString>,
     /// PLATFORM_URL; `None` if unset or empty.
     pub platform_url: Option<OsString>,
     /// `/configs` as `ls -ld` shows it, escaped; `None` if missing.
-    pub configs: Look<String>,
+    pub configs: FactLook<String>,
     /// The names that `ls /configs` lists, a screenful at most.
-    pub configs_contents: Contents,
+    pub configs_contents: DirContents,
     /// `/workspace` as `ls -ld` shows it, escaped; `None` if missing.
-    pub workspace: Look<String>,
+    pub workspace: FactLook<String>,
     /// Names of variables, and whether each is set to something that is not empty.
     pub variables: Vec<(String, bool)>,
 }
 
-impl Facts {
+impl AuditFacts {
     /// Takes them of this process and of the tree below `root`. Never fails: what cannot be found
     /// out is shown as such.
     pub fn gather(
         root: &Dir,
-        names: &dyn Names,
+        names: &dyn NameLookup,
         environment: &[CString],
         variables: impl IntoIterator<Item = String>,
     ) -> Self {
@@ -71,7 +75,7 @@ impl Facts {
             workspace_id: value("WORKSPACE_ID").map(OsStr::to_owned),
             platform_url: value("PLATFORM_URL").map(OsStr::to_owned),
             configs: line(c"configs"),
-            configs_contents: Contents::of(root, c"configs"),
+            configs_contents: DirContents::of(root, c"configs"),
             workspace: line(c"workspace"),
             variables: variables
                 .into_iter()
@@ -110,7 +114,7 @@ impl Facts {
 }
 
 /// The block of the boot log, without a newline at its end.
-impl fmt::Display for Facts {
+impl fmt::Display for AuditFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |value: &OsString| escape(value).to_string();
         let or_unset = |value: &Option<OsString>| value.as_ref().map_or("<unset>".into(), text);

@@ -49,7 +49,7 @@ struct Event {
 
 /// One read from the start of an open file.
 #[derive(Debug)]
-pub struct Read<'a> {
+pub struct AsyncRead<'a> {
     /// The file.
     pub file: BorrowedFd<'a>,
     /// Where the bytes go; its length is how many are asked for.
@@ -61,12 +61,12 @@ pub struct Read<'a> {
 /// A kernel context for batches of reads (io_setup(2)). Closing it takes tens of milliseconds, in
 /// which the kernel makes sure that nobody else uses it.
 #[derive(Debug)]
-pub struct Context {
+pub struct AioContext {
     id: libc::c_ulong,
     most: usize,
 }
 
-impl Context {
+impl AioContext {
     /// A context for batches of at most `most` reads.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Context {
     ///
     /// That of io_submit(2) when not even the first was accepted, as EOPNOTSUPP on a file system
     /// that only reads with waiting.
-    pub fn read(&mut self, reads: &mut [Read<'_>]) -> Result<(), Errno> {
+    pub fn read(&mut self, reads: &mut [AsyncRead<'_>]) -> Result<(), Errno> {
         let mut blocks: Vec<ControlBlock> = reads
             .iter_mut()
             .take(self.most)
@@ -158,7 +158,7 @@ impl Context {
     }
 }
 
-impl Drop for Context {
+impl Drop for AioContext {
     fn drop(&mut self) {
         self.close();
     }

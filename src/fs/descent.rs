@@ -19,8 +19,8 @@ use std::sync::Arc;
 use rustix::fs::{RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use level::{Level, Unread};
-pub use way::Way;
+use level::{DescentLevel, UnreadPart};
+pub use way::DescentWay;
 use way::name_at;
 
 use super::at::{self, kind};
@@ -40,9 +40,9 @@ const SMALL_BUFFER: usize = 1 << 10;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Descent {
+pub struct TreeDescent {
     start: Arc<OwnedFd>,
-    levels: Vec<Level>,
+    levels: Vec<DescentLevel>,
     /// Of the deepest levels, the deepest last.
     held: VecDeque<Arc<OwnedFd>>,
     /// Of each level its name and a NUL, then the names that wait in it, each with NUL and length;
@@ -57,8 +57,8 @@ pub struct Descent {
 
 /// The next step after the work on a directory.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// A name is in turn, see [`Descent::name`].
+pub enum DescentNext {
+    /// A name is in turn, see [`TreeDescent::name`].
     Name,
     /// The deepest directory has more to list.
     Unread,
@@ -74,7 +74,7 @@ pub struct CutOff {
     pub waiting: u64,
 }
 
-impl Descent {
+impl TreeDescent {
     /// A way that begins with entry `name` of `start`, which is in turn.
     pub fn new(start: Arc<OwnedFd>, name: &CStr) -> Self {
         Self {
@@ -109,24 +109,24 @@ impl Descent {
     }
 
     /// Puts the next waiting name of the deepest directory in turn, if there is one.
-    pub fn advance(&mut self) -> Next {
-        let Some(level) = self.levels.last() else { return Next::Done };
+    pub fn advance(&mut self) -> DescentNext {
+        let Some(level) = self.levels.last() else { return DescentNext::Done };
         if self.names.len() > level.waiting as usize
             && let Some(length) = self.names.pop()
         {
             self.turn = self.names.len() - usize::from(length) - 1;
-            return Next::Name;
+            return DescentNext::Name;
         }
         match level.unread {
-            Unread::Nothing => Next::Done,
-            Unread::Here | Unread::From(_) => Next::Unread,
+            UnreadPart::Nothing => DescentNext::Done,
+            UnreadPart::Here | UnreadPart::From(_) => DescentNext::Unread,
         }
     }
 
     /// Whether the deepest directory has other work than the name in turn.
     pub fn has_more(&self) -> bool {
         self.levels.last().is_some_and(|level| {
-            self.turn > level.waiting as usize || level.unread != Unread::Nothing
+            self.turn > level.waiting as usize || level.unread != UnreadPart::Nothing
         })
     }
 
@@ -148,7 +148,7 @@ impl Descent {
 
     /// Whether one more level would take more memory than a way may.
     pub fn is_full(&self) -> bool {
-        self.names.len() + self.levels.len() * size_of::<Level>() > WAY
+        self.names.len() + self.levels.len() * size_of::<DescentLevel>() > WAY
     }
 
     /// Enters the directory of the name in turn, opened as `fd`, with the attributes `stat`. Nothing of it
@@ -160,20 +160,20 @@ impl Descent {
         {
             let index = self.levels.len() - HELD;
             if let Some(level) = self.levels.get_mut(index)
-                && level.unread == Unread::Here
+                && level.unread == UnreadPart::Here
             {
                 // A directory without positions has no more to list then.
                 let position = rustix::fs::seek(&fd, SeekFrom::Current(0));
-                level.unread = position.map_or(Unread::Nothing, Unread::From);
+                level.unread = position.map_or(UnreadPart::Nothing, UnreadPart::From);
             }
         }
         let length = self.way().length_to(self.levels.len()) + self.names.len() - self.turn;
-        self.levels.push(Level {
+        self.levels.push(DescentLevel {
             id: stat.id(),
             name: self.turn as u32,
             waiting: self.names.len() as u32,
             length: length as u32,
-            unread: Unread::Here,
+            unread: UnreadPart::Here,
         });
         self.held.push_back(Arc::new(fd));
     }
@@ -183,12 +183,14 @@ impl Descent {
     /// if there is more to list.
     pub fn list(
         &mut self,
-        mut each: impl FnMut(Way<'_>, &CStr, Option<Kind>) -> bool,
+        mut each: impl FnMut(DescentWay<'_>, &CStr, Option<Kind>) -> bool,
     ) -> Result<bool, Errno> {
         let (Some(level), Some(fd)) = (self.levels.last_mut(), self.held.back()) else {
             return Ok(false);
         };
-        if let Unread::From(position) = std::mem::replace(&mut level.unread, Unread::Nothing) {
+        if let UnreadPart::From(position) =
+            std::mem::replace(&mut level.unread, UnreadPart::Nothing)
+        {
             rustix::fs::seek(fd, SeekFrom::Start(position))?;
         }
         let size = if self.names.len() < MANY_NAMES { BUFFER } else { SMALL_BUFFER };
@@ -203,14 +205,14 @@ impl Descent {
                 entry => entry?,
             };
             let name = entry.file_name();
-            let way = Way { levels: &self.levels, names: &self.names, fd };
+            let way = DescentWay { levels: &self.levels, names: &self.names, fd };
             if name != c"." && name != c".." && each(way, name, kind(entry.file_type())) {
                 self.names.extend_from_slice(name.to_bytes_with_nul());
                 self.names.push(u8::try_from(name.count_bytes()).unwrap_or(u8::MAX));
             }
             if raw.is_buffer_empty() {
                 if let Some(level) = self.levels.last_mut() {
-                    level.unread = Unread::Here;
+                    level.unread = UnreadPart::Here;
                 }
                 return Ok(true);
             }
@@ -226,8 +228,8 @@ impl Descent {
     }
 
     /// Where the way is now.
-    pub fn way(&self) -> Way<'_> {
-        Way { levels: &self.levels, names: &self.names, fd: self.here() }
+    pub fn way(&self) -> DescentWay<'_> {
+        DescentWay { levels: &self.levels, names: &self.names, fd: self.here() }
     }
 
     /// Leaves the deepest directory, in which nothing waits, for the one above.
@@ -282,7 +284,7 @@ impl Descent {
         for (level, end) in self.levels.iter().skip(first).zip(ends) {
             let names = &self.names[level.waiting as usize..end];
             count += names.iter().filter(|&&byte| byte == 0).count() as u64;
-            count += u64::from(level.unread != Unread::Nothing);
+            count += u64::from(level.unread != UnreadPart::Nothing);
         }
         count
     }

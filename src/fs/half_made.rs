@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
-use super::{Dir, Kind, Listing, Stat, TempName, at};
+use super::{Dir, DirListing, Kind, Stat, TempName, at};
 use crate::error::Result;
 
 /// Names that are looked at. The directory's owner can make any number.
@@ -29,7 +29,7 @@ pub fn clear_half_made(dir: &Dir) -> Result<()> {
     }
     let now = rustix::time::clock_gettime(ClockId::Realtime).tv_sec;
     let mut result = Ok(());
-    for entry in Listing::first(dir, LOOKED_AT)? {
+    for entry in DirListing::first(dir, LOOKED_AT)? {
         if TempName::is_one(&entry.name) {
             result = result.and(clear(dir, &entry.name, now));
         }

@@ -14,7 +14,7 @@ const BUFFER: usize = 32 * 1024;
 /// One name of a directory, with the type the directory itself records (none on file systems that
 /// record no types).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct DirEntry {
     /// The name; never "." or "..".
     pub name: CString,
     /// The recorded type; a hint only, the object may have been replaced since.
@@ -25,9 +25,9 @@ pub struct Entry {
 
 /// The entries of one directory in the order of the directory.
 #[derive(Debug)]
-pub struct Listing;
+pub struct DirListing;
 
-impl Listing {
+impl DirListing {
     /// Calls `each` for every entry. Stops at the first error the kernel reports; entries seen until
     /// then have been handed over.
     pub fn for_each(dir: &Dir, each: impl FnMut(&CStr, Option<Kind>, u64)) -> Result<()> {
@@ -36,10 +36,10 @@ impl Listing {
     }
 
     /// The first `most` entries, or all if there are fewer.
-    pub fn first(dir: &Dir, most: usize) -> Result<Vec<Entry>> {
+    pub fn first(dir: &Dir, most: usize) -> Result<Vec<DirEntry>> {
         let (mut entries, mut buffer) = (Vec::new(), [MaybeUninit::uninit(); 2048]);
         at::list_until(dir, &mut buffer, |name, kind, ino| {
-            entries.push(Entry { name: name.to_owned(), kind, ino });
+            entries.push(DirEntry { name: name.to_owned(), kind, ino });
             match entries.len() < most {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
@@ -50,10 +50,10 @@ impl Listing {
     }
 
     /// All entries, unsorted.
-    pub fn read(dir: &Dir) -> Result<Vec<Entry>> {
+    pub fn read(dir: &Dir) -> Result<Vec<DirEntry>> {
         let mut entries = Vec::new();
         Self::for_each(dir, |name, kind, ino| {
-            entries.push(Entry { name: name.to_owned(), kind, ino });
+            entries.push(DirEntry { name: name.to_owned(), kind, ino });
         })?;
         Ok(entries)
     }

@@ -64,6 +64,9 @@ impl Kind {
     }
 }
 
+/// Seconds since 1970 and nanoseconds, as statx(2) returns them.
+pub type FileTime = (i64, u32);
+
 /// Device (major, minor) and number of an inode.
 pub type InodeId = ((u32, u32), u64);
 

@@ -25,22 +25,22 @@ pub const CAPABILITY: &CStr = c"security.capability";
 
 /// Room for the largest value; no memory until the first is read.
 #[derive(Debug, Default)]
-pub struct Buffer(Vec<u8>);
+pub struct XattrBuffer(Vec<u8>);
 
 /// The object of an attribute.
 #[derive(Debug, Clone)]
-pub enum Target<'a> {
+pub enum XattrTarget<'a> {
     /// An open file or directory.
     Fd(BorrowedFd<'a>),
-    /// `/proc/self/fd/N/NAME`; see [`Target::entry`].
+    /// `/proc/self/fd/N/NAME`; see [`XattrTarget::entry`].
     Path(CString),
     /// An entry of the calling thread's working directory; see [`XattrReach`].
     Here(&'a CStr),
-    /// `/proc/self/fd/N`; see [`Target::handle`].
+    /// `/proc/self/fd/N`; see [`XattrTarget::handle`].
     Handle(CString),
 }
 
-impl<'a> Target<'a> {
+impl<'a> XattrTarget<'a> {
     /// The open object itself.
     pub fn fd(fd: &'a impl AsFd) -> Self {
         Self::Fd(fd.as_fd())
@@ -98,7 +98,7 @@ impl<'a> Target<'a> {
         match self.call_get(name, &mut small) {
             Ok(length) => Ok(Some(small[..length].to_vec())),
             Err(Errno::RANGE) => {
-                let mut large = Buffer::default();
+                let mut large = XattrBuffer::default();
                 Ok(self.get_into(name, &mut large)?.map(<[u8]>::to_vec))
             }
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
@@ -110,7 +110,7 @@ impl<'a> Target<'a> {
     pub fn get_into<'b>(
         &self,
         name: &CStr,
-        buffer: &'b mut Buffer,
+        buffer: &'b mut XattrBuffer,
     ) -> Result<Option<&'b [u8]>, Errno> {
         buffer.0.resize(LIMIT, 0);
         match self.call_get(name, &mut buffer.0) {
@@ -214,13 +214,13 @@ impl XattrReach {
 
     /// The entry `name` of the directory that was entered last, not what it points to. To be used before the
     /// next is entered.
-    pub fn entry<'a>(&self, name: &'a CStr) -> Target<'a> {
+    pub fn entry<'a>(&self, name: &'a CStr) -> XattrTarget<'a> {
         if self.own_directory {
-            return Target::Here(name);
+            return XattrTarget::Here(name);
         }
         let path = [&self.through, name.to_bytes()].concat();
         // A CStr has no inner NUL, so the default is never taken.
-        Target::Path(CString::new(path).unwrap_or_default())
+        XattrTarget::Path(CString::new(path).unwrap_or_default())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::{Database, Identity, UserSpec};
+use super::{Identity, UserDatabase, UserSpec};
 use crate::error::{Error, Result, escape};
 
 /// Who it is if nobody says.
@@ -42,7 +42,7 @@ impl<'a> AgentSpec<'a> {
     /// Looks it up as [`UserSpec::resolve`] does, and refuses a spec without a user part, uid 0 unless
     /// the user part is `root` or `0`, and gid 0 unless it comes with that uid or the group part is
     /// `root` or `0`. Supplementary groups are the group file's to say, 0 included.
-    pub fn resolve(&self, database: &Database) -> Result<Identity> {
+    pub fn resolve(&self, database: &UserDatabase) -> Result<Identity> {
         let refuse = |reason: &'static str, hint: &'static str| {
             Err(Error::plain(format!("use {} as the agent", escape(self.text)), reason).hint(hint))
         };

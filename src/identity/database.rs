@@ -20,19 +20,19 @@ const LIMIT: usize = 16 << 20;
 /// Users and groups in the order of their files. Look-ups read the text; only what is found is made a
 /// record.
 #[derive(Debug, Clone, Default)]
-pub struct Database {
+pub struct UserDatabase {
     passwd: Vec<u8>,
     group: Vec<u8>,
     /// Whether the passwd file goes on beyond what was read.
     cut: bool,
 }
 
-impl Database {
+impl UserDatabase {
     /// Reads `etc/passwd` and `etc/group` below `root`; links are resolved as if `root` were "/". A
     /// file that does not exist is an empty one. What fails is tried once more: the disk of an image
     /// may be on a network. Of a passwd file larger than 16 MiB the lines that lie within count, for the
     /// first line of a name decides; who is not among them is not known to be absent
-    /// ([`Database::unread`]). A group file that large is an error: any line may list the user.
+    /// ([`UserDatabase::unread`]). A group file that large is an error: any line may list the user.
     pub fn read(root: &Dir) -> Result<Self> {
         match Self::read_users(root)? {
             (database, None) => Ok(database),

@@ -3,6 +3,11 @@
 //!
 //! Look-ups read the two files and nothing else: no NSS module is ever loaded, so the answer is the
 //! same in a static binary, in a sandbox and in an image without a C library.
+//!
+//! - `agent`: the specs that a boot takes, where root must be asked for by name
+//! - `spec`: `USER[:GROUP]`
+//! - `privileges`: the change of identity and its proof
+//! - `database`: passwd and group files
 #![forbid(unsafe_code)]
 
 mod agent;
@@ -16,7 +21,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use agent::{AgentSpec, DEFAULT_AGENT};
-pub use database::Database;
+pub use database::UserDatabase;
 pub use privileges::{UnsetGroups, give_up_capabilities, refuse_set_id};
 pub use spec::UserSpec;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use users::os::unix::UserExt as _;
 
-use super::{Database, Identity};
+use super::{Identity, UserDatabase};
 use crate::error::{Error, Result, escape};
 
 /// Largest id that needs no entry in the passwd or group file.
@@ -42,7 +42,7 @@ impl UserSpec {
 
     /// Looks the parts up. Without a passwd entry a uid keeps the caller's gid, has no supplementary
     /// groups and "/" as home; a group that is named replaces gid and supplementary groups.
-    pub fn resolve(&self, database: &Database) -> Result<Identity> {
+    pub fn resolve(&self, database: &UserDatabase) -> Result<Identity> {
         let entry = match &self.user {
             None => database.entry_by_uid(nix::unistd::getuid().as_raw()),
             Some(Part::Id(uid)) => database.entry_by_uid(*uid),
@@ -100,7 +100,7 @@ impl Part {
         }
     }
 
-    fn resolve_group(&self, database: &Database) -> Result<u32> {
+    fn resolve_group(&self, database: &UserDatabase) -> Result<u32> {
         match self {
             Self::Id(gid) if database.group_by_gid(*gid).is_some() => Ok(*gid),
             Self::Id(gid) => in_range("gid", *gid),

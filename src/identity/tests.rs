@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::string::string_regex;
 use users::os::unix::{GroupExt as _, UserExt as _};
 
-use super::{AgentSpec, Database, Identity, UserSpec};
+use super::{AgentSpec, Identity, UserDatabase, UserSpec};
 use crate::Result;
 
 const PASSWD: &[u8] = b"\
@@ -49,10 +49,10 @@ high:x:4000000001:agent
 last:x:2378:last";
 
 fn resolve(spec: &str) -> Result<Identity> {
-    resolve_in(spec.as_bytes(), &Database::new(PASSWD.into(), GROUP.into()))
+    resolve_in(spec.as_bytes(), &UserDatabase::new(PASSWD.into(), GROUP.into()))
 }
 
-fn resolve_in(spec: &[u8], database: &Database) -> Result<Identity> {
+fn resolve_in(spec: &[u8], database: &UserDatabase) -> Result<Identity> {
     UserSpec::parse(OsStr::from_bytes(spec))?.resolve(database)
 }
 
@@ -129,7 +129,7 @@ fn what_could_be_taken_for_root_or_for_nobody_is_refused() {
 #[test]
 fn an_empty_user_part_is_the_callers_uid() {
     let uid = nix::unistd::getuid().as_raw();
-    let database = Database::new(format!("me:x:{uid}:77::/me:").into(), b"g:x:78:me".into());
+    let database = UserDatabase::new(format!("me:x:{uid}:77::/me:").into(), b"g:x:78:me".into());
     for (spec, gid, groups) in [("", 77, vec![78]), (":", 77, vec![78]), (":5", 5, vec![])] {
         let identity = resolve_in(spec.as_bytes(), &database).unwrap();
         assert_eq!((identity.uid, identity.gid, identity.groups), (uid, gid, groups), "{spec}");
@@ -141,7 +141,7 @@ fn the_agent_is_root_only_if_the_spec_says_so() {
     let passwd = b"root:x:0:0::/root:\ntoor:x:0:0::/root:\nstaff:x:1001:0::/s:\n\
         agent:x:1000:1000::/a:\nodd:x:0:7::/o:";
     let group = b"root:x:0:agent\nwheel:x:0:\nagent:x:1000:";
-    let database = Database::new(passwd.into(), group.into());
+    let database = UserDatabase::new(passwd.into(), group.into());
     let resolve = |spec: &str| AgentSpec::new(OsStr::new(spec)).resolve(&database);
     for (spec, uid, gid, groups) in [
         ("", 1000, 1000, &[0][..]),
@@ -192,7 +192,7 @@ fn the_agent_is_root_only_if_the_spec_says_so() {
 
 #[test]
 fn records_are_found_by_name_and_by_number() {
-    let database = Database::new(PASSWD.into(), GROUP.into());
+    let database = UserDatabase::new(PASSWD.into(), GROUP.into());
     assert_eq!(database.user_by_uid(1000).unwrap().name(), "agent");
     assert!(database.user_by_uid(1002).is_none(), "malformed");
     assert!(database.user_by_name(OsStr::new("badfirst")).is_none(), "malformed");
@@ -220,11 +220,11 @@ proptest! {
         passwd in bytes(), group in bytes(), spec in bytes(),
         field in string_regex("[-+0-9a-f \0\u{e9}_,#.]{0,12}").unwrap(),
     ) {
-        let database = Database::new(passwd, group);
+        let database = UserDatabase::new(passwd, group);
         let _ = resolve_in(&spec, &database);
         // A field in the place of the uid is that number or a refusal.
         let line = format!("name:x:{field}:1::/:");
-        match resolve_in(b"name", &Database::new(line.into(), Vec::new())) {
+        match resolve_in(b"name", &UserDatabase::new(line.into(), Vec::new())) {
             Ok(identity) => prop_assert_eq!(field.parse::<u32>(), Ok(identity.uid)),
             Err(_) => prop_assert!(field.parse::<u32>().is_err() || field == "4294967295"),
         }
@@ -242,7 +242,7 @@ proptest! {
         if !last_newline {
             text.pop();
         }
-        let database = Database::new(text.into(), Vec::new());
+        let database = UserDatabase::new(text.into(), Vec::new());
         for (name, ..) in &entries {
             let (_, uid, gid, _) = entries.iter().find(|entry| entry.0 == *name).unwrap();
             let identity = resolve_in(name.as_bytes(), &database).unwrap();
@@ -271,7 +271,7 @@ proptest! {
         for (gid, members, (before, indent, trail)) in &groups {
             text += &format!("{before}{indent}g{gid}:x:{gid}:{}{trail}\n", members.join(","));
         }
-        let database = Database::new(b"ab:x:1:2::/:".into(), text.into());
+        let database = UserDatabase::new(b"ab:x:1:2::/:".into(), text.into());
         let wanted: Vec<u32> = groups
             .iter()
             .filter(|(_, members, _)| members.iter().any(|member| member == "ab"))

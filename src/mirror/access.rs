@@ -10,7 +10,7 @@ use rustix::fs::{Mode, fchmod};
 use super::announce;
 use super::engine::Engine;
 use super::fault::{AttributeFaults, Fault};
-use super::metadata::Object;
+use super::metadata::MetadataObject;
 use super::times::same_time;
 use super::tree::DirNode;
 use crate::fs::{Kind, MAKING, Stat, at};
@@ -59,7 +59,7 @@ pub(super) fn settle_times(engine: &Engine<'_>, node: &Arc<DirNode>, dst: &Owned
     match at::stat_fd(dst) {
         Ok(now) if node.protected || same_time(&node.stat, &now, dst) => {}
         Ok(_) => {
-            faults.check("set times of", Object::Open(dst.as_fd()).set_mtime(&node.stat));
+            faults.check("set times of", MetadataObject::Open(dst.as_fd()).set_mtime(&node.stat));
         }
         Err(errno) => faults.add("stat", errno),
     }

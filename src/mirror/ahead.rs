@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::found::FoundEntry;
 use crate::fs::Kind;
-use crate::fs::aio::{Context, Read};
+use crate::fs::aio::{AioContext, AsyncRead};
 
 /// Bytes of the files of a batch, and of the largest single one.
 const BYTES: usize = 128 * 1024;
@@ -23,7 +23,7 @@ const BYTES: usize = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     files: usize,
-    context: Option<Context>,
+    context: Option<AioContext>,
     /// The kernel has no context for this thread.
     refused: bool,
     /// Where the bytes go; empty until the first batch.
@@ -54,7 +54,7 @@ impl ReadAhead {
     /// Where the file system cannot do that.
     pub fn read(&mut self, batch: &mut [FoundEntry], mount: u64) -> Result<(), Errno> {
         if self.context.is_none() && self.is_able() {
-            self.context = Context::new(self.files).ok();
+            self.context = AioContext::new(self.files).ok();
             self.refused = self.context.is_none();
             self.bytes = vec![0; if self.refused { 0 } else { BYTES }];
         }
@@ -71,7 +71,7 @@ impl ReadAhead {
             let start = BYTES - free.len();
             let (buffer, rest) = free.split_at_mut(size);
             free = rest;
-            reads.push(Read { file: source.fd.as_fd(), buffer, done: 0 });
+            reads.push(AsyncRead { file: source.fd.as_fd(), buffer, done: 0 });
             places.push((index, start..start + size));
         }
         if reads.len() < 2 {

@@ -16,7 +16,7 @@ use super::engine::Engine;
 use super::fault::Fault;
 use super::itemize::Change;
 use super::tree::{DirNode, OpenDir, join};
-use crate::fs::descent::{Descent, Next};
+use crate::fs::descent::{DescentNext, TreeDescent};
 use crate::fs::{Kind, Stat, at};
 
 /// How many times more a directory is read that is not found empty: somebody may fill it all the time.
@@ -116,7 +116,7 @@ fn remove_tree(
         base: node.path(),
         mount_id: stat.mount_id,
         purpose,
-        descent: Descent::new(start, name),
+        descent: TreeDescent::new(start, name),
         levels: Vec::new(),
     }
     .run()
@@ -130,7 +130,7 @@ struct TreeRemoval<'a> {
     mount_id: u64,
     purpose: RemovalPurpose,
     /// Begins with the top of the tree.
-    descent: Descent,
+    descent: TreeDescent,
     /// The state of each directory of the way.
     levels: Vec<RemovalLevel>,
 }
@@ -155,13 +155,13 @@ impl TreeRemoval<'_> {
                 return false;
             }
             match self.descent.advance() {
-                Next::Name => {
+                DescentNext::Name => {
                     if !self.enter(AGAIN) {
                         self.keep_deepest();
                     }
                 }
-                Next::Unread => self.empty(),
-                Next::Done => {
+                DescentNext::Unread => self.empty(),
+                DescentNext::Done => {
                     let Some(gone) = self.leave() else { return false };
                     if self.levels.is_empty() {
                         return gone;

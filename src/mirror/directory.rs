@@ -12,16 +12,16 @@ use rustix::io::Errno;
 use super::access::{is_narrow, is_private, is_unfinished, narrow, settle_times, widen};
 use super::announce;
 use super::counters::add;
-use super::engine::{Engine, Pass};
+use super::engine::{Engine, MirrorPass};
 use super::fault::{Fault, Side, Step};
 use super::itemize::{Change, Differences};
 use super::limits::LISTING;
-use super::metadata::{Object, compare};
+use super::metadata::{MetadataObject, compare};
 use super::purge;
 use super::times::same_time;
 use super::tree::{DirNode, OpenDir, Standing};
 use super::xattrs::Xattrs;
-use crate::fs::xattr::Target;
+use crate::fs::xattr::XattrTarget;
 use crate::fs::{Kind, MAKING, Stat, at};
 
 /// The destination directory for a source directory, ready for its entries.
@@ -99,9 +99,10 @@ pub(super) fn make(
         return Ok(Some(ReadyDir::shared(dst)));
     }
     // It may have inherited a default ACL.
-    let found = Xattrs::read(&Target::fd(&dst)).map_err(destination("read xattrs of"))?;
+    let found = Xattrs::read(&XattrTarget::fd(&dst)).map_err(destination("read xattrs of"))?;
     let (none, nothing) = (Xattrs::default(), Differences::default());
-    let faults = Object::Open(dst.as_fd()).apply_differences(&nothing, &made, &none, &found);
+    let faults =
+        MetadataObject::Open(dst.as_fd()).apply_differences(&nothing, &made, &none, &found);
     announce::attributes(engine, node, name, faults);
     Ok(Some(ReadyDir::new(Some(dst))))
 }
@@ -143,7 +144,7 @@ fn take_up(
 /// read all the same.
 pub(super) fn existing(engine: &Engine<'_>, parent: &OpenDir, name: &CStr) -> ReadyDir {
     let Some(dir) = &parent.pair.dst else { return ReadyDir::new(None) };
-    let links = matches!(engine.pass, Pass::Links(_));
+    let links = matches!(engine.pass, MirrorPass::Links(_));
     let widened = if links { widen(engine, dir, name) } else { None };
     match at::open_dir(dir, name) {
         Ok(dst) => ReadyDir { widened, ..ReadyDir::shared(dst) },
@@ -168,7 +169,7 @@ pub(super) fn mend(
 ) -> Step {
     let old = at::stat_fd(dst).map_err(Fault::destination("stat"))?;
     // A directory is not made anew for it.
-    let found = Xattrs::read(&Target::fd(dst)).unwrap_or_else(|errno| {
+    let found = Xattrs::read(&XattrTarget::fd(dst)).unwrap_or_else(|errno| {
         let fault = Fault::Attribute { operation: "read xattrs of", errno };
         announce::fault(engine, parent, name, fault);
         Xattrs::default()
@@ -191,7 +192,7 @@ pub(super) fn mend(
     }
     add(&engine.counters.touched, 1);
     if !engine.dry_run() {
-        let dst = Object::Open(dst.as_fd());
+        let dst = MetadataObject::Open(dst.as_fd());
         let faults = dst.apply_differences(&differences, stat, xattrs, &found);
         announce::attributes(engine, parent, name, faults);
     }
@@ -202,13 +203,13 @@ pub(super) fn mend(
 /// times. Returns it where that was done, with its descriptors.
 pub(super) fn finish(engine: &Engine<'_>, node: &Arc<DirNode>) -> Option<OpenDir> {
     let comparable = !node.is_new() && node.is_complete();
-    if engine.pass == Pass::Remove {
+    if engine.pass == MirrorPass::Remove {
         if comparable {
             purge::purge(engine, node);
         }
         return None;
     }
-    if engine.dry_run() || engine.pass == Pass::MakeRoom {
+    if engine.dry_run() || engine.pass == MirrorPass::MakeRoom {
         if comparable && engine.removes() {
             purge::note(engine, node);
         }
@@ -238,11 +239,11 @@ pub(super) fn finish(engine: &Engine<'_>, node: &Arc<DirNode>) -> Option<OpenDir
 fn complete(engine: &Engine<'_>, dir: &OpenDir, dst: &OwnedFd) -> Step {
     let node = &dir.node;
     let xattrs =
-        Xattrs::read(&Target::fd(&dir.pair.src)).map_err(Fault::source("read xattrs of"))?;
+        Xattrs::read(&XattrTarget::fd(&dir.pair.src)).map_err(Fault::source("read xattrs of"))?;
     if !node.is_new() {
         return mend(engine, node, c"", &node.stat, &xattrs, dst);
     }
-    let faults = Object::Open(dst.as_fd()).apply_new(&node.stat, &xattrs, None, false);
+    let faults = MetadataObject::Open(dst.as_fd()).apply_new(&node.stat, &xattrs, None, false);
     announce::attributes(engine, node, c"", faults);
     Ok(())
 }

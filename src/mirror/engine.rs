@@ -17,7 +17,7 @@ use super::held::HeldDirs;
 use super::ledger::{GroupShare, LinkLedger};
 use super::limits::{BUFFER, LISTING, TICK};
 use super::links::{GroupLeader, LinkGroups};
-use super::options::{Progress, Request};
+use super::options::{MirrorRequest, Progress};
 use super::report::Stop;
 use super::threads::ThreadPace;
 use super::tree::{DirNode, FileSystem, KeptNodes, OpenDir, Pending};
@@ -30,7 +30,7 @@ pub(super) const STOPPED: Duration = Duration::from_millis(250);
 
 /// The purpose of one pass over the trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
+pub(super) enum MirrorPass {
     Copy,
     /// Mirror the names of these groups of hard links, and do nothing else.
     Links(GroupShare),
@@ -43,7 +43,7 @@ pub(super) enum Pass {
 
 /// One piece of work.
 #[derive(Debug)]
-pub(super) enum Task {
+pub(super) enum MirrorTask {
     /// List a directory from a position in it: the top, or one of which the rest has waited.
     List(Pending, u64),
     /// Mirror the directory of this name with everything below it.
@@ -58,10 +58,10 @@ pub(super) enum Task {
 
 /// See the module's description.
 pub(super) struct Engine<'a> {
-    pub request: Request<'a>,
-    pub pass: Pass,
+    pub request: MirrorRequest<'a>,
+    pub pass: MirrorPass,
     pub counters: RunCounters,
-    pub queue: WorkQueue<Task>,
+    pub queue: WorkQueue<MirrorTask>,
     pub pace: ThreadPace,
     pub held: HeldDirs,
     pub links: LinkGroups,
@@ -147,7 +147,7 @@ impl Engine<'_> {
     /// Whether what the source does not have is removed at the end of this pass.
     pub fn removes(&self) -> bool {
         let options = self.request.options;
-        options.delete && options.keep.is_none() && !matches!(self.pass, Pass::Links(_))
+        options.delete && options.keep.is_none() && !matches!(self.pass, MirrorPass::Links(_))
     }
 
     /// Whether something that only the destination has may be removed now: a source that has answered
@@ -207,7 +207,7 @@ impl Engine<'_> {
 
     /// Queues the directory `name` of `node`: done at once, each would be a level of recursion.
     pub fn queue_directory(&self, node: &Arc<DirNode>, name: CString) {
-        self.queue.push(Task::Directory(Pending::more(node), name));
+        self.queue.push(MirrorTask::Directory(Pending::more(node), name));
     }
 
     /// Ends the lead of a hard-link group, without a leader if nothing came of it; the names that waited are
@@ -216,7 +216,7 @@ impl Engine<'_> {
         for (pending, name) in self.links.finish(group, leader) {
             add(&self.counters.waiting, 1);
             let names = vec![ListedName { name, kind: None, ino: 0 }];
-            self.queue.push_urgent(Task::Entries(pending, names));
+            self.queue.push_urgent(MirrorTask::Entries(pending, names));
         }
     }
 

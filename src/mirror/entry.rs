@@ -11,14 +11,14 @@ use super::chunks::FilledFile;
 use super::content;
 use super::counters::add;
 use super::delete::foretell_clear;
-use super::engine::{Engine, Pass, Worker};
+use super::engine::{Engine, MirrorPass, Worker};
 use super::fault::{Fault, Side, Step};
 use super::file::NewName;
 use super::found::{FoundEntry, ListedName, SourceFile};
 use super::itemize::{Change, Differences};
 use super::links::{GroupLeader, GroupRole};
 use super::make::{self, EntryJob, EntryOutcome, is_device};
-use super::metadata::{Object, compare, raises};
+use super::metadata::{MetadataObject, compare, raises};
 use super::times::same_time;
 use super::tree::{OpenDir, Pending};
 use super::xattrs::Xattrs;
@@ -47,14 +47,14 @@ pub(super) fn mirror(w: &mut Worker<'_>, dir: &OpenDir, found: FoundEntry) {
     let group = group_of(&stat);
     let job = EntryJob { dir, name: &name, stat, group };
     match (engine.pass, group) {
-        (Pass::MakeRoom, _) => {
+        (MirrorPass::MakeRoom, _) => {
             announce::value(engine, &dir.node, &name, check_readable(w, &job));
             return;
         }
-        (Pass::Remove, _) | (Pass::Links(_), None) => return,
+        (MirrorPass::Remove, _) | (MirrorPass::Links(_), None) => return,
         // Where its directory could not be made, that has been said.
-        (Pass::Links(_), _) if dir.pair.dst.is_none() && !engine.dry_run() => return,
-        (Pass::Links(share), Some(group)) if !engine.ledger.is_left(share, group) => return,
+        (MirrorPass::Links(_), _) if dir.pair.dst.is_none() && !engine.dry_run() => return,
+        (MirrorPass::Links(share), Some(group)) if !engine.ledger.is_left(share, group) => return,
         _ => {}
     }
     let role = loop {
@@ -304,7 +304,7 @@ fn mend(engine: &Engine<'_>, job: &EntryJob<'_>, old: &Stat, compared: &EntryCom
     if !now.same_inode(old) || now.kind != old.kind || now.nlink != old.nlink {
         return Err(Fault::destination("change metadata of")(Errno::STALE));
     }
-    let handle = Object::Handle(handle.as_fd());
+    let handle = MetadataObject::Handle(handle.as_fd());
     let faults = handle.apply_differences(differences, stat, wanted, found);
     announce::attributes(engine, &dir.node, name, faults);
     Ok(())

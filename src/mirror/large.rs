@@ -25,7 +25,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::chunks::{FilledFile, LargeCopy};
 use super::content::{copy_range, next_data, write};
-use super::engine::{Engine, Task, Worker};
+use super::engine::{Engine, MirrorTask, Worker};
 use super::fault::{Fault, Step};
 use super::file::NewFile;
 use super::tree::Pending;
@@ -59,7 +59,7 @@ pub(super) fn copy(w: &mut Worker<'_>, file: NewFile, src: OwnedFd) -> Option<Fi
     };
     for _ in 1..copy.chunks().min(helpers) {
         // Only who works on the file keeps it, and so its descriptors, open.
-        if engine.queue.offer(Task::Chunks(Arc::downgrade(&copy))).is_err() {
+        if engine.queue.offer(MirrorTask::Chunks(Arc::downgrade(&copy))).is_err() {
             break;
         }
     }

@@ -17,11 +17,11 @@ use super::file::{BornFile, NewFile, NewName};
 use super::found::SourceFile;
 use super::large;
 use super::limits::{BUFFER, LARGE};
-use super::metadata::{Object, is_privileged, without_set_id};
+use super::metadata::{MetadataObject, is_privileged, without_set_id};
 use super::times::same_time;
 use super::tree::OpenDir;
 use super::xattrs::Xattrs;
-use crate::fs::xattr::Target;
+use crate::fs::xattr::XattrTarget;
 use crate::fs::{InodeId, Kind, Stat, at};
 
 /// An entry in work, handed from step to step.
@@ -86,7 +86,8 @@ fn begin(
         return Err(Fault::source("open")(Errno::STALE));
     }
     let (stat, set_id_now) = permitted(engine, content::with_holes_known(stat, &src.fd));
-    let xattrs = Xattrs::read(&Target::fd(&src.fd)).map_err(Fault::source("read xattrs of"))?;
+    let xattrs =
+        Xattrs::read(&XattrTarget::fd(&src.fd)).map_err(Fault::source("read xattrs of"))?;
     let xattrs = permitted_xattrs(engine, xattrs, set_id || set_id_now);
     let at_once = job.dir.node.is_new() && stat.size <= BUFFER as u64;
     let writing = engine.pace.writing();
@@ -146,7 +147,7 @@ fn complete(w: &mut Worker<'_>, file: &mut NewFile) -> Step<Option<InodeId>> {
         w.born = Some(BornFile::new(file, made));
     }
     let known = made.or(like).filter(|_| new_dir);
-    let object = Object::Open(file.dst.as_fd());
+    let object = MetadataObject::Open(file.dst.as_fd());
     let faults = object.apply_new(&file.stat, &file.xattrs, known.as_ref(), !new_dir);
     announce::attributes(engine, &file.name.dir().node, file.name.wanted(), faults);
     check_times(engine, file)?;
@@ -213,7 +214,8 @@ fn complete_special(
     let dst = dir.pair.destination().map_err(Fault::destination("open"))?;
     let new_dir = dir.node.is_new();
     if new_dir && stat.kind == Kind::Symlink && group.is_none() {
-        let faults = Object::Entry(dst.as_fd(), new.current()).apply_new(stat, xattrs, None, false);
+        let faults =
+            MetadataObject::Entry(dst.as_fd(), new.current()).apply_new(stat, xattrs, None, false);
         announce::attributes(engine, &dir.node, name, faults);
         put_in_place(engine, new, old)?;
         return Ok(None);
@@ -224,7 +226,7 @@ fn complete_special(
         return Err(Fault::destination("create")(Errno::STALE));
     }
     let known = Some(&made).filter(|_| new_dir);
-    let faults = Object::Handle(handle.as_fd()).apply_new(stat, xattrs, known, !new_dir);
+    let faults = MetadataObject::Handle(handle.as_fd()).apply_new(stat, xattrs, known, !new_dir);
     announce::attributes(engine, &dir.node, name, faults);
     put_in_place(engine, new, old)?;
     Ok(Some(made.id()))

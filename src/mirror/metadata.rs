@@ -15,12 +15,12 @@ use super::fault::AttributeFaults;
 use super::itemize::Differences;
 use super::times::same_time;
 use super::xattrs::Xattrs;
-use crate::fs::xattr::Target;
+use crate::fs::xattr::XattrTarget;
 use crate::fs::{Kind, Stat, at};
 
 /// Where the metadata of one object is changed.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Object<'a> {
+pub(super) enum MetadataObject<'a> {
     /// An open file or directory.
     Open(BorrowedFd<'a>),
     /// An O_PATH handle.
@@ -30,12 +30,12 @@ pub(super) enum Object<'a> {
     Entry(BorrowedFd<'a>, &'a CStr),
 }
 
-impl Object<'_> {
-    pub fn xattrs(&self) -> Target<'_> {
+impl MetadataObject<'_> {
+    pub fn xattrs(&self) -> XattrTarget<'_> {
         match self {
-            Self::Open(fd) => Target::Fd(*fd),
-            Self::Handle(fd) => Target::handle(fd),
-            Self::Entry(dir, name) => Target::entry(dir, name),
+            Self::Open(fd) => XattrTarget::Fd(*fd),
+            Self::Handle(fd) => XattrTarget::handle(fd),
+            Self::Entry(dir, name) => XattrTarget::entry(dir, name),
         }
     }
 
@@ -101,7 +101,7 @@ impl Object<'_> {
         faults
     }
 
-    /// Changes what differs and nothing else; returns what failed, as [`Object::apply_new`] does.
+    /// Changes what differs and nothing else; returns what failed, as [`MetadataObject::apply_new`] does.
     pub fn apply_differences(
         &self,
         differences: &Differences,

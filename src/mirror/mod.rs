@@ -95,5 +95,5 @@ pub fn mirror(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Report> {
-    passes::all(&options::Request { src, dst, options, observer })
+    passes::all(&options::MirrorRequest { src, dst, options, observer })
 }

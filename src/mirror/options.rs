@@ -64,7 +64,7 @@ pub trait Observer: Sync {
 
 /// The arguments that all passes of one mirroring have in common.
 #[derive(Clone, Copy)]
-pub(super) struct Request<'a> {
+pub(super) struct MirrorRequest<'a> {
     pub src: &'a Dir,
     /// None in a dry run, for a tree that does not exist yet.
     pub dst: Option<&'a Dir>,
@@ -72,7 +72,7 @@ pub(super) struct Request<'a> {
     pub observer: &'a dyn Observer,
 }
 
-impl Request<'_> {
+impl MirrorRequest<'_> {
     /// Path of the destination, for messages.
     pub fn dst_path(&self) -> &Path {
         self.dst.map_or(Path::new(""), Dir::path)

@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use super::engine::Pass;
+use super::engine::MirrorPass;
 use super::ledger::{GroupShare, LinkLedger};
-use super::options::{Options, Request};
+use super::options::{MirrorRequest, Options};
 use super::report::{Report, Stop};
 use super::run::run;
 use crate::error::Result;
@@ -16,7 +16,7 @@ const ROUNDS: usize = 16;
 const MOST_SHARES: u64 = 1024;
 
 /// Mirrors the trees; see [`mirror`](super::mirror).
-pub(super) fn all(request: &Request<'_>) -> Result<Report> {
+pub(super) fn all(request: &MirrorRequest<'_>) -> Result<Report> {
     let first = copy(request)?;
     let full = first.stop == Some(Stop::Full) || first.deletion_deferred;
     let Options { delete, keep, .. } = request.options;
@@ -26,7 +26,7 @@ pub(super) fn all(request: &Request<'_>) -> Result<Report> {
     // Deletion comes last, for only then is it known that the source could be read. Where the
     // surplus takes the room that is needed, every later run would end here too.
     tracing::info!("the destination is full; what the source does not have is removed first");
-    let room = run(request, Pass::MakeRoom, &mut HashSet::new(), &LinkLedger::new())?;
+    let room = run(request, MirrorPass::MakeRoom, &mut HashSet::new(), &LinkLedger::new())?;
     let room = remove_pending(request, room)?;
     if room.deleted == 0 || room.stop.is_some() {
         return Ok(first.with_findings_of(room));
@@ -34,15 +34,15 @@ pub(super) fn all(request: &Request<'_>) -> Result<Report> {
     Ok(copy(request)?.after(&first).after(&room))
 }
 
-fn copy(request: &Request<'_>) -> Result<Report> {
+fn copy(request: &MirrorRequest<'_>) -> Result<Report> {
     let ledger = LinkLedger::new();
-    let done = in_rounds(request, Pass::Copy, &ledger)?;
+    let done = in_rounds(request, MirrorPass::Copy, &ledger)?;
     let done = link_left(request, done, &ledger)?;
     remove_pending(request, done)
 }
 
 /// Runs a pass, and again for the groups of hard links that it has torn.
-fn in_rounds(request: &Request<'_>, pass: Pass, ledger: &LinkLedger) -> Result<Report> {
+fn in_rounds(request: &MirrorRequest<'_>, pass: MirrorPass, ledger: &LinkLedger) -> Result<Report> {
     let mut torn = HashSet::new();
     let mut done = run(request, pass, &mut torn, ledger)?;
     for _ in 1..ROUNDS {
@@ -56,7 +56,7 @@ fn in_rounds(request: &Request<'_>, pass: Pass, ledger: &LinkLedger) -> Result<R
 
 /// Mirrors the names of hard links that were left for want of room, share by share of their groups,
 /// and in smaller ones where there is still none.
-fn link_left(request: &Request<'_>, mut done: Report, ledger: &LinkLedger) -> Result<Report> {
+fn link_left(request: &MirrorRequest<'_>, mut done: Report, ledger: &LinkLedger) -> Result<Report> {
     let mut names = done.unlinked;
     let mut count = GroupShare::count(done.groups, names);
     while names > 0 && done.stop.is_none() {
@@ -67,7 +67,7 @@ fn link_left(request: &Request<'_>, mut done: Report, ledger: &LinkLedger) -> Re
         tracing::info!("{names} names of hard links are left to {count} more passes");
         names = 0;
         for share in GroupShare::all(count) {
-            let part = in_rounds(request, Pass::Links(share), ledger)?;
+            let part = in_rounds(request, MirrorPass::Links(share), ledger)?;
             names += part.unlinked;
             done = done.with_part(part);
             if done.stop.is_some() {
@@ -80,7 +80,7 @@ fn link_left(request: &Request<'_>, mut done: Report, ledger: &LinkLedger) -> Re
 }
 
 /// Removes what the source does not have, if the pass has left that.
-fn remove_pending(request: &Request<'_>, mut done: Report) -> Result<Report> {
+fn remove_pending(request: &MirrorRequest<'_>, mut done: Report) -> Result<Report> {
     if !done.deletion_pending || done.stop.is_some() {
         return Ok(done);
     }
@@ -91,7 +91,12 @@ fn remove_pending(request: &Request<'_>, mut done: Report) -> Result<Report> {
     } else if done.did_not_fit {
         done.deletion_deferred = true;
     } else {
-        done = done.with_part(run(request, Pass::Remove, &mut HashSet::new(), &LinkLedger::new())?);
+        done = done.with_part(run(
+            request,
+            MirrorPass::Remove,
+            &mut HashSet::new(),
+            &LinkLedger::new(),
+        )?);
     }
     Ok(done)
 }

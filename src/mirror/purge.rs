@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::access::{narrow, settle_times, widen};
 use super::announce;
 use super::delete;
-use super::engine::{Engine, Task};
+use super::engine::{Engine, MirrorTask};
 use super::fault::{Fault, Side};
 use super::limits::LISTING;
 use super::tree::DirNode;
@@ -59,7 +59,7 @@ pub(super) fn queue(engine: &Engine<'_>) {
         return counters.deletion_pending.store(true, Ordering::Relaxed);
     }
     for node in nodes {
-        engine.queue.push(Task::Purge(node));
+        engine.queue.push(MirrorTask::Purge(node));
     }
 }
 

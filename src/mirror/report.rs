@@ -26,7 +26,7 @@ pub enum Stop {
 pub struct Failure {
     /// Which tree.
     pub side: Side,
-    /// Path below the top of the tree; of a long one both ends (see [`shorten`]).
+    /// Path below the top of the tree; of a long one both ends (see `error::shorten`).
     pub path: PathBuf,
     /// Operation and the kernel's reason, one line.
     pub reason: String,

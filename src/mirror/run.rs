@@ -16,7 +16,7 @@ use super::access::{is_narrow, widen};
 use super::announce;
 use super::counters::RunCounters;
 use super::directory;
-use super::engine::{Engine, Pass, STOPPED, Task, Worker};
+use super::engine::{Engine, MirrorPass, MirrorTask, STOPPED, Worker};
 use super::entry;
 use super::fetching::DiskShare;
 use super::held::HeldDirs;
@@ -24,7 +24,7 @@ use super::large;
 use super::ledger::LinkLedger;
 use super::limits::{ENTRY_LISTS, MoreDescriptors, RunLimits};
 use super::links::LinkGroups;
-use super::options::Request;
+use super::options::MirrorRequest;
 use super::purge;
 use super::report::Report;
 use super::threads::ThreadPace;
@@ -32,18 +32,18 @@ use super::tree::{DirNode, DirPair, FileSystem, Pending, Standing};
 use super::walk;
 use super::xattrs::Xattrs;
 use crate::error::{Error, Result, describe};
-use crate::fs::xattr::Target;
+use crate::fs::xattr::XattrTarget;
 use crate::fs::{Dir, InodeId, KeepDumpable};
 use crate::queue::WorkQueue;
 
 /// Does one pass. The hard-link groups `groups` are made anew; afterwards those that it has torn are in it.
 pub(super) fn run(
-    request: &Request<'_>,
-    pass: Pass,
+    request: &MirrorRequest<'_>,
+    pass: MirrorPass,
     groups: &mut HashSet<InodeId>,
     ledger: &LinkLedger,
 ) -> Result<Report> {
-    let &Request { src, dst, options, .. } = request;
+    let &MirrorRequest { src, dst, options, .. } = request;
     need_proc(src)?;
     let _more = MoreDescriptors::allow();
     let _dumpable = KeepDumpable::note();
@@ -81,9 +81,9 @@ pub(super) fn run(
 
 /// The top directory, mended unless that waits for its end.
 fn root(engine: &Engine<'_>) -> Result<Pending> {
-    let &Request { src, dst, options, .. } = &engine.request;
+    let &MirrorRequest { src, dst, options, .. } = &engine.request;
     let stat = src.stat()?;
-    let xattrs = Xattrs::read(&Target::fd(src))
+    let xattrs = Xattrs::read(&XattrTarget::fd(src))
         .map_err(|errno| Error::os("read xattrs of", src.path(), errno))?;
     let clone = |dir: &Dir| rustix::io::fcntl_dupfd_cloexec(dir, 3);
     let pair = (|| {
@@ -97,14 +97,16 @@ fn root(engine: &Engine<'_>) -> Result<Pending> {
     if let Some(dst) = dst.filter(|_| options.keep.is_some()) {
         root.protected = engine.protects(&stat, &dst.stat()?);
     }
-    if let Some(dst) = dst.filter(|_| matches!(engine.pass, Pass::Copy | Pass::Links(_))) {
+    if let Some(dst) =
+        dst.filter(|_| matches!(engine.pass, MirrorPass::Copy | MirrorPass::Links(_)))
+    {
         if is_narrow(engine, &stat) || is_narrow(engine, &dst.stat()?) {
             root.standing = Standing::Private;
         }
         root.widened = widen(engine, dst, c".");
     }
     let root = Pending::first(root);
-    if engine.pass == Pass::Copy
+    if engine.pass == MirrorPass::Copy
         && root.node().standing == Standing::Shared
         && let Some(dst) = &pair.dst
     {
@@ -140,14 +142,14 @@ fn work(engine: &Engine<'_>, root: Pending, most: usize) {
             let progress = engine.tick();
             share.is_fetching(progress.bytes, progress.entries)
         };
-        let helps = |task: &Task| matches!(task, Task::Chunks(_));
+        let helps = |task: &MirrorTask| matches!(task, MirrorTask::Chunks(_));
         let mut work = || {
             let pace = &engine.pace;
             if !pace.supervise(&engine.queue, most, spawn, &mut tick, helps) {
                 work_alone(engine, refused.get());
             }
         };
-        engine.queue.push(Task::List(root, 0));
+        engine.queue.push(MirrorTask::List(root, 0));
         work();
         if engine.removes() {
             purge::queue(engine);
@@ -172,37 +174,37 @@ fn work_alone(engine: &Engine<'_>, refused: Option<Errno>) {
     engine.queue.drain(|task| run_task(&mut worker, task));
 }
 
-fn run_task(w: &mut Worker<'_>, task: Task) {
+fn run_task(w: &mut Worker<'_>, task: MirrorTask) {
     let engine = w.engine;
     let stopped = engine.stopped();
     match task {
-        Task::List(pending, position) => {
+        MirrorTask::List(pending, position) => {
             match announce::opened(engine, pending.node(), c"") {
                 Some(dir) => walk::list(w, &dir, position),
                 None => pending.node().set_incomplete(),
             }
             walk::release(engine, pending);
         }
-        Task::Directory(pending, name) => {
+        MirrorTask::Directory(pending, name) => {
             if !stopped {
                 walk::directory(w, pending.node(), name);
             }
             walk::release(engine, pending);
         }
-        Task::Entries(pending, list) => {
+        MirrorTask::Entries(pending, list) => {
             match announce::opened(engine, pending.node(), c"") {
                 Some(dir) => walk::entries(w, &dir, list),
                 None => engine.pass_over(list.len()),
             }
             walk::release(engine, pending);
         }
-        Task::Chunks(copy) => {
+        MirrorTask::Chunks(copy) => {
             if let Some(filled) = copy.upgrade().and_then(|copy| large::help(w, copy)) {
                 let pending = entry::finish_large(w, filled);
                 walk::release(engine, pending);
             }
         }
-        Task::Purge(node) => purge::purge(engine, &node),
+        MirrorTask::Purge(node) => purge::purge(engine, &node),
     }
 }
 

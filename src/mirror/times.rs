@@ -14,10 +14,7 @@ use std::sync::Once;
 use nix::libc::MSDOS_SUPER_MAGIC;
 use rustix::fs::fstatfs;
 
-use crate::fs::Stat;
-
-/// Seconds since 1970 and nanoseconds.
-type Time = (i64, u32);
+use crate::fs::{FileTime, Stat};
 
 /// Nanoseconds of a second.
 const SECOND: u32 = 1_000_000_000;
@@ -50,7 +47,12 @@ pub(super) fn same_time(src: &Stat, dst: &Stat, fd: impl AsFd) -> bool {
 }
 
 /// Whether a file system makes `found` of `wanted` when it sets `changed` as a time of its own.
-fn is_kept(wanted: Time, found: Time, changed: Time, is_fat: impl Fn() -> bool) -> bool {
+fn is_kept(
+    wanted: FileTime,
+    found: FileTime,
+    changed: FileTime,
+    is_fat: impl Fn() -> bool,
+) -> bool {
     let step = step(found.1).min(step(changed.1));
     let cut = (wanted.0, wanted.1 - wanted.1 % step);
     if cut == found || found.1 == 0 && is_beyond(wanted.0, found.0, &LAST, &FIRST) {
@@ -82,7 +84,7 @@ fn is_fat(fd: impl AsFd) -> bool {
 mod tests {
     use super::*;
 
-    fn same(wanted: Time, found: Time, changed: Time) -> bool {
+    fn same(wanted: FileTime, found: FileTime, changed: FileTime) -> bool {
         is_kept(wanted, found, changed, || false)
     }
 

@@ -10,14 +10,14 @@ use super::ahead::is_too_large;
 use super::announce;
 use super::counters::add;
 use super::directory::{self, ReadyDir};
-use super::engine::{Engine, Pass, Task, Worker};
+use super::engine::{Engine, MirrorPass, MirrorTask, Worker};
 use super::entry;
 use super::fault::{Fault, Side, Step};
 use super::found::{FoundEntry, ListedName, look};
 use super::limits::{LISTING, SMALL_LISTING};
 use super::tree::{DirNode, DirPair, OpenDir, Pending};
 use super::xattrs::Xattrs;
-use crate::fs::xattr::Target;
+use crate::fs::xattr::XattrTarget;
 use crate::fs::{Kind, at};
 
 /// Names gathered before they are sorted by inode number and handed on. ext4 hands out names in the
@@ -55,9 +55,9 @@ pub(super) fn directory(w: &mut Worker<'_>, parent: &Arc<DirNode>, name: CString
 fn open(engine: &Engine<'_>, parent: &OpenDir, name: &CString) -> Step<Option<(OpenDir, Pending)>> {
     let src = at::open_dir(&parent.pair.src, name).map_err(Fault::source("open directory"))?;
     let stat = at::stat_fd(&src).map_err(Fault::source("open directory"))?;
-    let xattrs = Xattrs::read(&Target::fd(&src)).map_err(Fault::source("read xattrs of"))?;
+    let xattrs = Xattrs::read(&XattrTarget::fd(&src)).map_err(Fault::source("read xattrs of"))?;
     let ready = match engine.pass {
-        Pass::Copy => directory::make(engine, parent, name, &stat, &xattrs)?,
+        MirrorPass::Copy => directory::make(engine, parent, name, &stat, &xattrs)?,
         _ => Some(directory::existing(engine, parent, name)),
     };
     let Some(ReadyDir { dst, standing, widened, protected }) = ready else { return Ok(None) };
@@ -94,7 +94,7 @@ pub(super) fn list(w: &mut Worker<'_>, dir: &OpenDir, mut position: u64) {
             }
             if kind == Some(Kind::Dir) {
                 directories.push(name.to_owned());
-            } else if kind.is_none() || engine.pass != Pass::Remove {
+            } else if kind.is_none() || engine.pass != MirrorPass::Remove {
                 add(&engine.counters.waiting, 1);
                 batch.push(ListedName { name: name.to_owned(), kind, ino });
             }
@@ -113,7 +113,7 @@ pub(super) fn list(w: &mut Worker<'_>, dir: &OpenDir, mut position: u64) {
                 }
             }
             // Below those that were found, for the last is taken first.
-            engine.queue.push(Task::List(Pending::more(node), position));
+            engine.queue.push(MirrorTask::List(Pending::more(node), position));
             listed = Ok(ControlFlow::Break(()));
         }
         for name in directories.drain(..) {
@@ -154,7 +154,7 @@ fn hand_out(w: &mut Worker<'_>, dir: &OpenDir, mut batch: Vec<ListedName>) {
 /// free threads.
 pub(super) fn entries(w: &mut Worker<'_>, dir: &OpenDir, list: Vec<ListedName>) {
     let engine = w.engine;
-    let open = dir.node.is_new() && engine.pass == Pass::Copy;
+    let open = dir.node.is_new() && engine.pass == MirrorPass::Copy;
     let fill = open && !engine.dry_run();
     let alone = list.len() == 1;
     let mut list = list.into_iter();
@@ -189,8 +189,8 @@ fn wants_ahead(engine: &Engine<'_>) -> bool {
 
 /// Leaves a list to a free thread; it is done here only when the queue is full.
 fn pass_on(w: &mut Worker<'_>, dir: &OpenDir, list: Vec<ListedName>) {
-    let task = Task::Entries(Pending::more(&dir.node), list);
-    if let Err(Task::Entries(pending, list)) = w.engine.queue.offer(task) {
+    let task = MirrorTask::Entries(Pending::more(&dir.node), list);
+    if let Err(MirrorTask::Entries(pending, list)) = w.engine.queue.offer(task) {
         entries(w, dir, list);
         release(w.engine, pending);
     }

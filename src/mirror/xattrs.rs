@@ -12,7 +12,7 @@ use rustix::fs::fstatfs;
 use rustix::io::Errno;
 
 use super::fault::AttributeFaults;
-use crate::fs::xattr::{ACCESS_ACL, Buffer, CAPABILITY, DEFAULT_ACL, Target};
+use crate::fs::xattr::{ACCESS_ACL, CAPABILITY, DEFAULT_ACL, XattrBuffer, XattrTarget};
 
 /// Bytes of values held of one object.
 const HELD: usize = 64 * 1024;
@@ -32,7 +32,7 @@ pub(super) struct Xattrs {
 }
 
 impl Xattrs {
-    pub fn read(target: &Target<'_>) -> Result<Self, Errno> {
+    pub fn read(target: &XattrTarget<'_>) -> Result<Self, Errno> {
         let mut xattrs = Self::default();
         let mut names = match target.list() {
             Err(Errno::TOOBIG) => {
@@ -109,7 +109,7 @@ impl Xattrs {
         &self,
         (name, value): &(CString, Option<Vec<u8>>),
         found: &Self,
-        buffers: &mut [Buffer; 2],
+        buffers: &mut [XattrBuffer; 2],
     ) -> bool {
         let Some(there) = found.find(name) else { return false };
         if let (Some(value), Some(there)) = (value, there) {
@@ -127,11 +127,11 @@ impl Xattrs {
         &self,
         name: &CStr,
         held: &'a Option<Vec<u8>>,
-        buffer: &'a mut Buffer,
+        buffer: &'a mut XattrBuffer,
     ) -> Result<Option<&'a [u8]>, Errno> {
         match (held, &self.object) {
             (Some(value), _) => Ok(Some(value)),
-            (None, Some(object)) => Target::handle(object).get_into(name, buffer),
+            (None, Some(object)) => XattrTarget::handle(object).get_into(name, buffer),
             (None, None) => Ok(None),
         }
     }
@@ -146,7 +146,7 @@ impl Xattrs {
     }
 
     /// Removes from `target` what is in `found` and not in these.
-    pub fn remove_surplus(&self, target: &Target<'_>, found: &Self) -> AttributeFaults {
+    pub fn remove_surplus(&self, target: &XattrTarget<'_>, found: &Self) -> AttributeFaults {
         let mut faults = AttributeFaults::default();
         if found.unlisted {
             faults.add("list all xattrs of", Errno::TOOBIG);
@@ -173,7 +173,7 @@ impl Xattrs {
     /// not be given to its owner (`owned`).
     pub fn set(
         &self,
-        target: &Target<'_>,
+        target: &XattrTarget<'_>,
         found: Option<(&Self, bool)>,
         owned: bool,
     ) -> AttributeFaults {

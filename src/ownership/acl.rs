@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::give::Mode;
 use crate::error::{Error, Result, escape};
-use crate::fs::xattr::{ACCESS_ACL, Target};
+use crate::fs::xattr::{ACCESS_ACL, XattrTarget};
 use crate::fs::{Dir, Stat};
 
 const VERSION: u32 = 2;
@@ -31,7 +31,8 @@ const OTHER: u16 = 0x20;
 pub fn let_search(dir: &Dir, uid: u32, groups: &[u32], mode: Mode) -> Result<bool> {
     let fail = |operation, errno| Error::os(operation, dir.path(), errno);
     let stat = dir.stat()?;
-    let value = Target::fd(dir).get(ACCESS_ACL).map_err(|errno| fail("read the ACL of", errno))?;
+    let value =
+        XattrTarget::fd(dir).get(ACCESS_ACL).map_err(|errno| fail("read the ACL of", errno))?;
     let acl = match value {
         None => Acl::from_mode(stat.mode),
         Some(value) => Acl::parse(&value).ok_or_else(|| fail("read the ACL of", Errno::INVAL))?,
@@ -43,7 +44,7 @@ pub fn let_search(dir: &Dir, uid: u32, groups: &[u32], mode: Mode) -> Result<boo
         info!("would let uid {uid} search {}", escape(dir.path()));
         return Ok(true);
     }
-    Target::fd(dir).set(ACCESS_ACL, &acl.with_search(uid).to_bytes()).map_err(|errno| {
+    XattrTarget::fd(dir).set(ACCESS_ACL, &acl.with_search(uid).to_bytes()).map_err(|errno| {
         let error = fail("let the user search", errno);
         match errno {
             Errno::OPNOTSUPP => error.hint("this file system has no ACLs; chmod o+x would do"),

@@ -9,10 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::fs::{InodeId, Kind, Stat};
-
-/// Seconds and nanoseconds since 1970.
-pub(super) type Time = (i64, u32);
+use crate::fs::{FileTime, InodeId, Kind, Stat};
 
 /// Entries that are looked at before any is counted, which small trees do not reach.
 const UNCOUNTED: u64 = 4096;
@@ -30,8 +27,8 @@ const BITS: u32 = 24;
 /// limit by it to all else. What was there: an inode's time of last change is set when it is made, and
 /// when it is moved itself. The first time: by a map of one bit for each of what was seen, which two may
 /// share, so that the first is too small in trees of many millions.
-pub(super) struct Bounds {
-    begin: Time,
+pub(super) struct WalkBounds {
+    begin: FileTime,
     total: AtomicU64,
     first: AtomicU64,
     map: OnceLock<Vec<AtomicU64>>,
@@ -40,12 +37,12 @@ pub(super) struct Bounds {
 
 /// Counts of one thread since it last added them up.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct SeenCount {
     total: u64,
     first: u64,
 }
 
-impl Bounds {
+impl WalkBounds {
     pub(super) fn start() -> Self {
         Self {
             begin: now(ClockId::Realtime),
@@ -57,7 +54,7 @@ impl Bounds {
     }
 
     /// When the walk began.
-    pub(super) fn begin(&self) -> Time {
+    pub(super) fn begin(&self) -> FileTime {
         self.begin
     }
 
@@ -65,7 +62,7 @@ impl Bounds {
     /// change of these minutes.
     pub(super) fn note(
         &self,
-        seen: &mut Seen,
+        seen: &mut SeenCount,
         directory: Option<InodeId>,
         name: &CStr,
         stat: &Stat,
@@ -85,7 +82,7 @@ impl Bounds {
     }
 
     /// Adds up; false if the walk has to end.
-    pub(super) fn allow(&self, seen: &mut Seen) -> bool {
+    pub(super) fn allow(&self, seen: &mut SeenCount) -> bool {
         let seen = std::mem::take(seen);
         let total = self.total.fetch_add(seen.total, Ordering::Relaxed) + seen.total;
         let first = self.first.fetch_add(seen.first, Ordering::Relaxed) + seen.first;
@@ -100,7 +97,7 @@ impl Bounds {
 
 /// The time of `clock`. File systems stamp inodes by CLOCK_REALTIME_COARSE, which lags behind
 /// CLOCK_REALTIME by up to 10 ms, and some of them (since Linux 6.13) by the latter.
-pub(super) fn now(clock: ClockId) -> Time {
+pub(super) fn now(clock: ClockId) -> FileTime {
     let now = clock_gettime(clock);
     (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
@@ -109,16 +106,16 @@ pub(super) fn now(clock: ClockId) -> Time {
 mod tests {
     use super::*;
 
-    fn stat(ino: u64, ctime: Time) -> Stat {
+    fn stat(ino: u64, ctime: FileTime) -> Stat {
         let mut stat = crate::fs::at::stat(rustix::fs::CWD, c"/").unwrap();
         (stat.ino, stat.ctime) = (ino, ctime);
         stat
     }
 
     /// How many entries are allowed, each a directory with the inode number and time of `entry`.
-    fn allowed(entry: impl Fn(u64, Time) -> (u64, Time)) -> u64 {
-        let bounds = Bounds::start();
-        let mut seen = Seen::default();
+    fn allowed(entry: impl Fn(u64, FileTime) -> (u64, FileTime)) -> u64 {
+        let bounds = WalkBounds::start();
+        let mut seen = SeenCount::default();
         for count in 0..400_000 {
             let (ino, ctime) = entry(count, bounds.begin());
             bounds.note(&mut seen, None, c"name", &stat(ino, ctime));

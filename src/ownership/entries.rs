@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::bounds::Seen;
+use super::bounds::SeenCount;
 use super::give::{Mode, Privileges, Tally, change};
 use super::links::LinkVerdict;
 use super::shared::{SharedWalk, WalkPass, WalkPlan};
 use crate::error::Error;
-use crate::fs::descent::Way;
-use crate::fs::xattr::{CAPABILITY, Target, XattrReach};
+use crate::fs::descent::DescentWay;
+use crate::fs::xattr::{CAPABILITY, XattrReach, XattrTarget};
 use crate::fs::{Kind, Stat, at};
 
 /// The state of a thread that does not depend on its place in the tree.
@@ -23,7 +23,7 @@ pub(super) struct EntryHands<'a> {
     pub(super) number: usize,
     pub(super) reach: XattrReach,
     pub(super) tally: Tally,
-    pub(super) seen: Seen,
+    pub(super) seen: SeenCount,
     /// Path of the start of the way.
     pub(super) base: PathBuf,
 }
@@ -36,7 +36,7 @@ impl<'a> EntryHands<'a> {
         reach: XattrReach,
         base: &Path,
     ) -> Self {
-        let (tally, seen) = (Tally::default(), Seen::default());
+        let (tally, seen) = (Tally::default(), SeenCount::default());
         Self { shared, number, reach, tally, seen, base: base.to_owned() }
     }
 }
@@ -51,7 +51,13 @@ impl EntryHands<'_> {
     }
 
     /// The directory itself.
-    pub(super) fn give_directory(&mut self, way: Way<'_>, name: &CStr, fd: &OwnedFd, stat: &Stat) {
+    pub(super) fn give_directory(
+        &mut self,
+        way: DescentWay<'_>,
+        name: &CStr,
+        fd: &OwnedFd,
+        stat: &Stat,
+    ) {
         self.shared.bounds.note(&mut self.seen, way.id(), name, stat);
         if self.shared.pass != WalkPass::Look {
             return;
@@ -69,7 +75,7 @@ impl EntryHands<'_> {
 
     /// Entry `name` could not be opened as a directory: it is none (a link or a file at the top of the
     /// walk, or put there since its parent was listed), or it may not be read. Gives the entry itself.
-    pub(super) fn not_opened(&mut self, way: Way<'_>, name: &CStr, errno: Errno) {
+    pub(super) fn not_opened(&mut self, way: DescentWay<'_>, name: &CStr, errno: Errno) {
         let stat = match at::stat(way.fd(), name) {
             Err(Errno::NOENT) => return,
             Ok(stat) => stat,
@@ -102,7 +108,7 @@ impl EntryHands<'_> {
     }
 
     /// Gives entry `name`, unless it is a directory. Its type, as far as it is known.
-    pub(super) fn entry(&mut self, way: Way<'_>, name: &CStr) -> Option<Kind> {
+    pub(super) fn entry(&mut self, way: DescentWay<'_>, name: &CStr) -> Option<Kind> {
         let stat = match at::stat(way.fd(), name) {
             Ok(stat) if stat.kind == Kind::Dir => return Some(Kind::Dir),
             Ok(stat) => stat,
@@ -136,7 +142,7 @@ impl EntryHands<'_> {
 
     /// Whether chown(2) would take something from the file: set-user-ID, set-group-ID with
     /// group-execute, file capabilities. If the answer is an error, true: `chown -R` asks no file.
-    fn privileged(&mut self, way: Way<'_>, name: &CStr, stat: &Stat) -> bool {
+    fn privileged(&mut self, way: DescentWay<'_>, name: &CStr, stat: &Stat) -> bool {
         const SET_USER_ID: u32 = 0o4000;
         const SET_GROUP_ID_AND_EXECUTE: u32 = 0o2010;
         stat.kind == Kind::File
@@ -152,12 +158,11 @@ impl EntryHands<'_> {
 
     /// Whether regular file `name` has file capabilities. A file system without the attribute has none, nor
     /// has a file that just went.
-    fn has_capabilities(&self, way: Way<'_>, name: &CStr) -> Result<bool, Errno> {
+    fn has_capabilities(&self, way: DescentWay<'_>, name: &CStr) -> Result<bool, Errno> {
         let found = match self.reach.entry(name).has(CAPABILITY) {
             // No /proc here. The file is opened then, which works but costs more.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                at::open_read(way.fd(), name).and_then(|file| Target::fd(&file).has(CAPABILITY))
-            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => at::open_read(way.fd(), name)
+                .and_then(|file| XattrTarget::fd(&file).has(CAPABILITY)),
             other => other,
         };
         match found {
@@ -168,7 +173,7 @@ impl EntryHands<'_> {
     }
 
     /// Opens entry `name`, which was seen to need a change, and changes what is there now.
-    fn change(&mut self, way: Way<'_>, name: &CStr) {
+    fn change(&mut self, way: DescentWay<'_>, name: &CStr) {
         let WalkPlan { owner, mode, .. } = self.shared.walk.plan;
         let Some((handle, stat)) = self.open(way, name) else { return };
         if stat.kind != Kind::Dir && stat.nlink > 1 && stat.uid != owner.uid {
@@ -181,7 +186,7 @@ impl EntryHands<'_> {
     }
 
     /// A handle of entry `name`, and what it shows. None if it is gone, or after a warning.
-    fn open(&mut self, way: Way<'_>, name: &CStr) -> Option<(OwnedFd, Stat)> {
+    fn open(&mut self, way: DescentWay<'_>, name: &CStr) -> Option<(OwnedFd, Stat)> {
         let open = || {
             let handle = at::open_handle(way.fd(), name).map_err(|errno| ("open", errno))?;
             let stat = at::stat_fd(&handle).map_err(|errno| ("stat", errno))?;
@@ -199,7 +204,7 @@ impl EntryHands<'_> {
     }
 
     /// Counts entry `name`, one of several of its file, for the second walk.
-    fn count_link(&mut self, way: Way<'_>, name: &CStr) {
+    fn count_link(&mut self, way: DescentWay<'_>, name: &CStr) {
         let (links, begin) = (&self.shared.walk.links, self.shared.bounds.begin());
         links.wait_past(begin);
         let look = || {
@@ -217,7 +222,7 @@ impl EntryHands<'_> {
     }
 
     /// Gives entry `name`, one of several of its file, if the first walk has counted all of them.
-    fn give_link(&mut self, way: Way<'_>, name: &CStr) {
+    fn give_link(&mut self, way: DescentWay<'_>, name: &CStr) {
         let WalkPlan { owner, mode, .. } = self.shared.walk.plan;
         let Some((handle, stat)) = self.open(way, name) else { return };
         if stat.kind == Kind::Dir || stat.uid == owner.uid {
@@ -244,6 +249,6 @@ impl EntryHands<'_> {
 }
 
 /// The path of entry `name`, for messages.
-pub(super) fn join(way: Way<'_>, base: &Path, name: &CStr) -> PathBuf {
+pub(super) fn join(way: DescentWay<'_>, base: &Path, name: &CStr) -> PathBuf {
     way.path(base).join(OsStr::from_bytes(name.to_bytes()))
 }

@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use rustix::time::ClockId;
 
-use super::bounds::{Time, now};
-use crate::fs::{InodeId, Stat};
+use super::bounds::now;
+use crate::fs::{FileTime, InodeId, Stat};
 use crate::lock::lock;
 
 /// Files that are counted, at most: 22 MB.
@@ -99,7 +99,7 @@ impl LinkCounts {
 
     /// Returns once a change of any file sets a time later than `begin`: at most one step of the clock,
     /// once for a tree.
-    pub(super) fn wait_past(&self, begin: Time) {
+    pub(super) fn wait_past(&self, begin: FileTime) {
         if self.clock_passed.load(Ordering::Acquire) {
             return;
         }
@@ -113,7 +113,7 @@ impl LinkCounts {
     }
 
     /// Counts entry `name` of `directory`, seen as `stat` after [`LinkCounts::wait_past`] of `begin`.
-    pub(super) fn count(&self, stat: &Stat, directory: InodeId, name: &CStr, begin: Time) {
+    pub(super) fn count(&self, stat: &Stat, directory: InodeId, name: &CStr, begin: FileTime) {
         let id = (stat.dev, stat.ino);
         let number = self.hasher.hash_one((id, directory, name));
         let time = match stat.ctime {

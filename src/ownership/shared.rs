@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tracing::warn;
 
-use super::bounds::Bounds;
+use super::bounds::WalkBounds;
 use super::give::{Mode, Owner, Privileges};
 use super::links::LinkCounts;
 use crate::error::{Error, escape, shorten};
@@ -112,7 +112,7 @@ impl<'a> TreeWalk<'a> {
 pub(super) struct SharedWalk<'a> {
     pub(super) walk: &'a TreeWalk<'a>,
     pub(super) pass: WalkPass,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: WalkBounds,
     pub(super) queue: WorkQueue<WalkTask>,
     /// There are threads that take from the queue.
     threads: AtomicBool,
@@ -126,7 +126,7 @@ impl<'a> SharedWalk<'a> {
         Self {
             walk,
             pass,
-            bounds: Bounds::start(),
+            bounds: WalkBounds::start(),
             queue: WorkQueue::bounded(WAITING),
             threads: AtomicBool::new(false),
             left: AtomicU64::new(0),

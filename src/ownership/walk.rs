@@ -18,7 +18,7 @@ use tracing::warn;
 use super::give::Tally;
 use super::links::FILES;
 use super::shared::{SharedWalk, SubTree, TreeWalk, WalkPass, WalkPlan, WalkTask};
-use super::worker::Worker;
+use super::worker::WalkWorker;
 use crate::error::Error;
 use crate::fs::Dir;
 use crate::fs::xattr::XattrReach;
@@ -62,7 +62,7 @@ pub(super) fn run(parent: &Dir, name: &CStr, plan: WalkPlan<'_>) -> Tally {
 
 fn pass(walk: &TreeWalk<'_>, top: &SubTree, pass: WalkPass) -> Tally {
     let shared = SharedWalk::new(walk, pass);
-    let mut first = Worker::new(&shared, 1, XattrReach::through_proc(), top);
+    let mut first = WalkWorker::new(&shared, 1, XattrReach::through_proc(), top);
     first.walk(ALONE);
     let mut tally = match first.has_work() {
         true => with_threads(&shared, first),
@@ -84,26 +84,26 @@ fn pass(walk: &TreeWalk<'_>, top: &SubTree, pass: WalkPass) -> Tally {
 }
 
 /// Goes on with what `first` has left, in several threads.
-fn with_threads<'a>(shared: &'a SharedWalk<'a>, first: Worker<'a>) -> Tally {
+fn with_threads<'a>(shared: &'a SharedWalk<'a>, first: WalkWorker<'a>) -> Tally {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS);
     // A thread that cannot be started must not take the work with it.
     let first = Mutex::new(Some(first));
     let tally = Mutex::new(Tally::default());
-    let run = |worker: &mut Option<Worker<'a>>, number, reach: fn() -> XattrReach, task| {
+    let run = |worker: &mut Option<WalkWorker<'a>>, number, reach: fn() -> XattrReach, task| {
         match (task, &mut *worker) {
             (WalkTask::Rest, _) => {
                 *worker = lock(&first).take().map(|first| first.moved_to(number, reach()));
             }
             (WalkTask::Tree(tree), Some(worker)) => worker.take(&tree),
             (WalkTask::Tree(tree), None) => {
-                *worker = Some(Worker::new(shared, number, reach(), &tree));
+                *worker = Some(WalkWorker::new(shared, number, reach(), &tree));
             }
         }
         if let Some(worker) = worker {
             worker.walk(u64::MAX);
         }
     };
-    let add = |worker: Option<Worker<'a>>| {
+    let add = |worker: Option<WalkWorker<'a>>| {
         *lock(&tally) += worker.map_or(Tally::default(), |worker| worker.tally());
     };
     let (run, add, queue) = (&run, &add, &shared.queue);

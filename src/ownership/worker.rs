@@ -8,21 +8,21 @@ use super::entries::{EntryHands, join};
 use super::give::{Mode, Privileges, Tally};
 use super::shared::{SharedWalk, SubTree, WalkPass, WalkPlan, WalkTask};
 use crate::error::Error;
-use crate::fs::descent::{CutOff, Descent, Next};
+use crate::fs::descent::{CutOff, DescentNext, TreeDescent};
 use crate::fs::xattr::XattrReach;
 use crate::fs::{Kind, MAKING, at};
 
 /// A thread with its way through the tree.
-pub(super) struct Worker<'a> {
+pub(super) struct WalkWorker<'a> {
     hands: EntryHands<'a>,
-    descent: Descent,
+    descent: TreeDescent,
     /// A task was taken and is in turn.
     begins: bool,
     /// For the heartbeat.
     place: Vec<u8>,
 }
 
-impl<'a> Worker<'a> {
+impl<'a> WalkWorker<'a> {
     /// Thread `number`, with `task` to do.
     pub(super) fn new(
         shared: &'a SharedWalk<'a>,
@@ -32,7 +32,7 @@ impl<'a> Worker<'a> {
     ) -> Self {
         Self {
             hands: EntryHands::new(shared, number, reach, &task.path),
-            descent: Descent::new(Arc::clone(&task.dir), &task.name),
+            descent: TreeDescent::new(Arc::clone(&task.dir), &task.name),
             begins: true,
             place: Vec::new(),
         }
@@ -74,13 +74,13 @@ impl<'a> Worker<'a> {
                 break;
             }
             match self.descent.advance() {
-                Next::Name if self.hand_over() => {}
-                Next::Name => {
+                DescentNext::Name if self.hand_over() => {}
+                DescentNext::Name => {
                     self.visit();
                     visited += 1;
                 }
-                Next::Unread => self.list(),
-                Next::Done => {
+                DescentNext::Unread => self.list(),
+                DescentNext::Done => {
                     // A directory in which nothing waited is done.
                     if let Err(CutOff { waiting: waiting @ 1.. }) = self.descent.leave() {
                         self.cut_off(waiting);

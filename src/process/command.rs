@@ -42,7 +42,7 @@ pub struct Command<'a> {
 
 /// The output of a program, and how it ended.
 #[derive(Debug)]
-pub struct Printed {
+pub struct CommandOutput {
     /// Exit status, or 128 and the signal's number.
     pub status: u8,
     /// Standard output.
@@ -54,7 +54,7 @@ pub struct Printed {
 impl Command<'_> {
     /// Runs it to its end. It is killed when the calling process ends before. That process must have
     /// one thread; what it does with SIGCHLD is the same afterwards.
-    pub fn run(&self) -> Result<Printed> {
+    pub fn run(&self) -> Result<CommandOutput> {
         let input = in_memory(self.input)?;
         let (stdout, stderr) = (in_memory(b"")?, in_memory(b"")?);
         let (program, arguments, environment) = self.strings()?;
@@ -78,7 +78,7 @@ impl Command<'_> {
         };
         let status = wait(child)?;
         drop(waited);
-        Ok(Printed { status, stdout: content(stdout)?, stderr: content(stderr)? })
+        Ok(CommandOutput { status, stdout: content(stdout)?, stderr: content(stderr)? })
     }
 
     fn strings(&self) -> Result<(CString, Vec<CString>, Vec<CString>)> {

@@ -21,7 +21,7 @@ pub struct Inherited {
 impl Inherited {
     /// Takes note of what was inherited and makes the process safe to run in: closed standard
     /// descriptors are held shut, so that no file opened later becomes "stdout"; a reader that goes
-    /// away and a limit of file size or processor time do not kill a boot (see [`SPARED`]); limits too
+    /// away and a limit of file size or processor time do not kill a boot (see `SPARED`); limits too
     /// small to work with are raised where that is allowed.
     pub fn take(arguments: Vec<CString>) -> Self {
         let limits = RaisedLimits::raise();

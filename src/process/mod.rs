@@ -1,4 +1,17 @@
 //! The state that this process inherited, and handing it on through exec(3) as it was.
+//!
+//! - `supervise`: one command that is kept running
+//! - [`step`]: a part of the boot in a process of its own
+//! - `command`: a program that is run, and its output
+//! - `daemon`: a process that goes on in the background
+//! - `interrupt`: SIGTERM and SIGINT as a question
+//! - `search`: a program in PATH, as a shell finds it
+//! - `inherited`: dispositions and limits, changed and restored at exec
+//! - `environment`: variables
+//! - `limits`: limits that are raised for the work
+//! - `bounded_log`: a log file that does not outgrow its bound
+//! - `trust`: whether only root can change a file
+//! - `sys`: calls that have no safe form; the only unsafe code here
 
 mod bounded_log;
 mod command;
@@ -14,12 +27,12 @@ mod sys;
 mod trust;
 
 pub use bounded_log::BoundedLog;
-pub use command::{Command, Printed};
+pub use command::{Command, CommandOutput};
 pub use daemon::{become_daemon, fork_child, start_in_background};
 pub use environment::{lookup, set, setting};
 pub use inherited::Inherited;
 pub use interrupt::Interruption;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
-pub use supervise::{End, Prepared, Supervisor};
+pub use supervise::{ChildEnd, PreparedSupervisor, Supervisor};
 pub use sys::environment;
 pub use trust::only_root_can_change;

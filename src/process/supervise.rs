@@ -36,7 +36,7 @@ const REQUESTS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, 
 
 /// How one run of the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ChildEnd {
     /// By itself: its exit status, or 128 plus the number of the signal that killed it.
     Status(u8),
     /// This process was asked to end by this signal; the command and its descendants are gone.
@@ -56,12 +56,12 @@ enum Reaped {
 /// The resources that a supervisor needs and may be refused, out of memory or descriptors: to be had
 /// before there is nobody left to tell.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedSupervisor {
     signals: SignalFd,
     output: Option<Output>,
 }
 
-impl Prepared {
+impl PreparedSupervisor {
     /// With a log, the command's output goes there, else where the supervisor's own goes.
     pub fn new(log: Option<BoundedLog>) -> Result<Self> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
@@ -103,7 +103,7 @@ struct Output {
 
 impl Supervisor {
     /// One that has not taken over the signals.
-    pub fn new(Prepared { signals, output }: Prepared) -> Self {
+    pub fn new(PreparedSupervisor { signals, output }: PreparedSupervisor) -> Self {
         let inherited_mask = SigSet::empty();
         let inherited_sigchld = Disposition::default_action();
         Self { signals, inherited_mask, inherited_sigchld, leader: None, output }
@@ -136,18 +136,18 @@ impl Supervisor {
     }
 
     /// Runs `program` (a path) without arguments to its end, or until this process is asked to end.
-    pub fn run(&mut self, program: &CStr, environment: &[CString]) -> Result<End> {
+    pub fn run(&mut self, program: &CStr, environment: &[CString]) -> Result<ChildEnd> {
         let leader = self.spawn(program, environment)?;
         loop {
             while let Reaped::Ended(pid, status) = self.reap()? {
                 if pid == leader {
                     self.drain();
-                    return Ok(End::Status(status));
+                    return Ok(ChildEnd::Status(status));
                 }
             }
             if let Some(signal) = self.wait(None) {
                 self.end_all();
-                return Ok(End::Stopped(signal));
+                return Ok(ChildEnd::Stopped(signal));
             }
         }
     }
@@ -349,7 +349,7 @@ impl Supervisor {
         let line = error.to_string();
         match self.output {
             // Standard error is the log file, which is text in every form of the boot log.
-            Some(_) => log::write_line(log::Stream::Stderr, &line),
+            Some(_) => log::write_line(log::LogStream::Stderr, &line),
             None => log::complain_as(&line, "token-refresh", Level::ERROR, &line),
         }
         sys::exit_child(if errno == Errno::ENOENT { 127 } else { 126 })

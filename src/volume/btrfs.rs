@@ -13,7 +13,7 @@ use super::discover;
 use super::ioctl::{self, BtrfsLookup, BtrfsSearch};
 use super::number::DeviceNumber;
 use crate::error::{Error, Result};
-use crate::fs::{Dir, Listing};
+use crate::fs::{Dir, DirListing};
 
 /// Identifier of the top of all subvolumes.
 const TOP: u64 = 5;
@@ -38,7 +38,7 @@ pub fn device(dir: &Dir) -> Result<Option<DeviceNumber>> {
         write!(uuid, "{dash}{byte:02x}").unwrap_or_default();
     }
     let devices = Path::new("/sys/fs/btrfs").join(uuid).join("devices");
-    let entries = Listing::read(&Dir::open_operator_path(&devices)?)?;
+    let entries = DirListing::read(&Dir::open_operator_path(&devices)?)?;
     let name = entries.first().and_then(|entry| entry.name.to_str().ok()).unwrap_or_default();
     discover::device_number(Path::new("/sys"), "block", name)
 }

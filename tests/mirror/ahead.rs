@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-use molecule_tools::fs::aio::{Context, Read};
+use molecule_tools::fs::aio::{AioContext, AsyncRead};
 
 use crate::support::device::{Device, Manners};
 use crate::support::mounts::{Mounted, ext4_image};
@@ -100,11 +100,11 @@ fn files(lengths: &[usize]) -> (Mounted, Vec<File>, tempfile::TempDir) {
 }
 
 /// What one batch over the whole files gives.
-fn batch(context: &mut Context, files: &[File], buffers: &mut [Vec<u8>]) -> Vec<usize> {
-    let mut reads: Vec<Read<'_>> = files
+fn batch(context: &mut AioContext, files: &[File], buffers: &mut [Vec<u8>]) -> Vec<usize> {
+    let mut reads: Vec<AsyncRead<'_>> = files
         .iter()
         .zip(buffers)
-        .map(|(file, buffer)| Read { file: file.as_fd(), buffer, done: 0 })
+        .map(|(file, buffer)| AsyncRead { file: file.as_fd(), buffer, done: 0 })
         .collect();
     context.read(&mut reads).unwrap();
     reads.iter().map(|read| read.done).collect()
@@ -113,7 +113,7 @@ fn batch(context: &mut Context, files: &[File], buffers: &mut [Vec<u8>]) -> Vec<
 fn a_batch_gives_what_is_cached_and_fetches_the_rest() {
     let lengths = [10, 0, 5000, 4096];
     let (_mounted, files, _directory) = files(&lengths);
-    let mut context = Context::new(4).unwrap();
+    let mut context = AioContext::new(4).unwrap();
     let mut buffers = vec![vec![0; 6000]; 4];
     assert_eq!(batch(&mut context, &files, &mut buffers), lengths);
     for ((buffer, length), byte) in buffers.iter().zip(lengths).zip(1..) {
@@ -131,7 +131,7 @@ fn a_batch_gives_what_is_cached_and_fetches_the_rest() {
 
 fn a_context_takes_no_more_than_it_is_for() {
     let (_mounted, files, _directory) = files(&[3, 3]);
-    let mut context = Context::new(1).unwrap();
+    let mut context = AioContext::new(1).unwrap();
     let mut buffers = vec![vec![0; 3]; 2];
     assert_eq!(batch(&mut context, &files, &mut buffers), [3, 0]);
     assert_eq!(buffers, [vec![1; 3], vec![0; 3]]);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use molecule_tools::volume::probe::{Kind, Probe, Table, probe};
+use molecule_tools::volume::probe::{PartitionKind, PartitionTable, Probe, probe};
 
 use crate::probe::image::{Blkid, Image, Loop, PATH, open};
 use crate::support::{self, Case, Need, test_case};
@@ -59,7 +59,7 @@ impl Image {
         let ours: Vec<(u32, u64, u64)> =
             found.partitions.iter().map(|p| (p.number, p.start_bytes, p.size_bytes)).collect();
         assert_eq!(oracle, ours, "left: sfdisk, right: ours");
-        for part in found.partitions.iter().filter(|part| part.kind != Kind::Extended) {
+        for part in found.partitions.iter().filter(|part| part.kind != PartitionKind::Extended) {
             let area = [part.start_bytes.to_string(), part.size_bytes.to_string()];
             let content = Blkid::run(&self.path(), &["-O", &area[0], "-S", &area[1]]);
             let oracle = (content.fstype.as_deref(), content.uuid, content.label);
@@ -106,7 +106,7 @@ fn listed(device: &Path) -> Vec<(u32, u64, u64)> {
 
 const MIB: u64 = 1 << 20;
 
-fn kinds(found: &Probe) -> Vec<(Kind, Option<&'static str>)> {
+fn kinds(found: &Probe) -> Vec<(PartitionKind, Option<&'static str>)> {
     found.partitions.iter().map(|part| (part.kind, part.fstype)).collect()
 }
 
@@ -128,17 +128,17 @@ fn disk() -> Image {
     image
 }
 
-const CLOUD: [(Kind, Option<&str>); 5] = [
-    (Kind::BiosBoot, None),
-    (Kind::Esp, Some("vfat")),
-    (Kind::Swap, Some("swap")),
-    (Kind::Linux, Some("ext4")),
-    (Kind::Linux, Some("xfs")),
+const CLOUD: [(PartitionKind, Option<&str>); 5] = [
+    (PartitionKind::BiosBoot, None),
+    (PartitionKind::Esp, Some("vfat")),
+    (PartitionKind::Swap, Some("swap")),
+    (PartitionKind::Linux, Some("ext4")),
+    (PartitionKind::Linux, Some("xfs")),
 ];
 
 fn gpt_of_a_cloud_root_disk() {
     let found = disk().agreed_partitions();
-    assert_eq!((found.fstype, found.table), (None, Some(Table::Gpt)));
+    assert_eq!((found.fstype, found.table), (None, Some(PartitionTable::Gpt)));
     assert_eq!(kinds(&found), CLOUD);
     let names: Vec<Option<&str>> = found.partitions.iter().map(|p| p.name.as_deref()).collect();
     assert_eq!(names, [Some("bios"), Some("EFI"), None, Some("böot"), None]);
@@ -195,7 +195,7 @@ fn gpt_with_sectors_of_4096_bytes() {
     std::fs::File::open(device.path()).unwrap().sync_all().unwrap();
     image.place(MIB, &content);
     let found = probe(&open(Path::new(device.path()))).unwrap();
-    assert_eq!(kinds(&found), [(Kind::Linux, Some("ext4"))]);
+    assert_eq!(kinds(&found), [(PartitionKind::Linux, Some("ext4"))]);
     let oracle = listed(Path::new(device.path()));
     let part = &found.partitions[0];
     assert_eq!(oracle, [(part.number, part.start_bytes, part.size_bytes)]);
@@ -222,18 +222,18 @@ fn old_disk() -> Image {
     image
 }
 
-const OLD: [(Kind, Option<&str>); 6] = [
-    (Kind::Windows, Some("vfat")),
-    (Kind::Linux, Some("ext2")),
-    (Kind::Extended, None),
-    (Kind::Linux, Some("ext3")),
-    (Kind::Swap, Some("swap")),
-    (Kind::Lvm, None),
+const OLD: [(PartitionKind, Option<&str>); 6] = [
+    (PartitionKind::Windows, Some("vfat")),
+    (PartitionKind::Linux, Some("ext2")),
+    (PartitionKind::Extended, None),
+    (PartitionKind::Linux, Some("ext3")),
+    (PartitionKind::Swap, Some("swap")),
+    (PartitionKind::Lvm, None),
 ];
 
 fn mbr_with_logical_partitions() {
     let found = old_disk().agreed_partitions();
-    assert_eq!(found.table, Some(Table::Dos));
+    assert_eq!(found.table, Some(PartitionTable::Dos));
     assert_eq!(kinds(&found), OLD);
     let numbers: Vec<u32> = found.partitions.iter().map(|part| part.number).collect();
     assert_eq!(numbers, [1, 2, 3, 5, 6, 7]);
@@ -295,5 +295,5 @@ fn file_system_over_an_old_table() {
     let table = std::fs::read(old_disk().path()).unwrap()[..512].to_vec();
     image.write(0, &table);
     let found = image.agreed();
-    assert_eq!((found.fstype, found.table), (Some("ext4"), Some(Table::Dos)));
+    assert_eq!((found.fstype, found.table), (Some("ext4"), Some(PartitionTable::Dos)));
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use molecule_tools::volume::discover;
 use molecule_tools::volume::loopdev::ByteRange;
 use molecule_tools::volume::mount::{self, MountTarget};
-use molecule_tools::volume::partitions::Kind;
+use molecule_tools::volume::partitions::PartitionKind;
 use molecule_tools::volume::probe::{self, Probe};
 use tracing::{info, warn};
 
-use super::locate::Located;
+use super::locate::LocatedDevice;
 
 /// A file system that may be the source.
-pub struct Candidate<'a> {
+pub struct CandidateFs<'a> {
     /// Number of its partition; `None` for the whole device.
     pub partition: Option<u32>,
     pub start_bytes: u64,
@@ -26,7 +26,11 @@ pub struct Candidate<'a> {
 }
 
 /// The file system on the whole device first, then those of its partitions, the largest first.
-pub fn candidates<'a>(located: &Located, found: &'a Probe, name: &str) -> Vec<Candidate<'a>> {
+pub fn candidates<'a>(
+    located: &LocatedDevice,
+    found: &'a Probe,
+    name: &str,
+) -> Vec<CandidateFs<'a>> {
     let size = discover::human_size;
     if let Some(table) = found.table {
         let count = found.partitions.len();
@@ -35,18 +39,23 @@ pub fn candidates<'a>(located: &Located, found: &'a Probe, name: &str) -> Vec<Ca
     if !found.ambivalent.is_empty() {
         warn!("{name} shows more than one type: {}", found.ambivalent.join(", "));
     }
-    let mut parts: Vec<&probe::Partition> = found
+    let mut parts: Vec<&probe::ProbedPartition> = found
         .partitions
         .iter()
         .filter(|part| located.partition.is_none_or(|number| number == part.number))
         .filter(|part| {
-            let wanted =
-                !matches!(part.kind, Kind::Esp | Kind::BiosBoot | Kind::Swap | Kind::Extended);
+            let wanted = !matches!(
+                part.kind,
+                PartitionKind::Esp
+                    | PartitionKind::BiosBoot
+                    | PartitionKind::Swap
+                    | PartitionKind::Extended
+            );
             let swap = part.fstype == Some("swap");
             located.partition.is_some() || (wanted && !swap)
         })
         .collect();
-    let no_file_system = |part: &probe::Partition| {
+    let no_file_system = |part: &probe::ProbedPartition| {
         part.fstype.is_some_and(|fstype| mount::why_not_mountable(fstype).is_some())
     };
     parts.sort_by_key(|part| (no_file_system(part), std::cmp::Reverse(part.size_bytes)));
@@ -60,7 +69,7 @@ pub fn candidates<'a>(located: &Located, found: &'a Probe, name: &str) -> Vec<Ca
                 size(part.size_bytes)
             );
         }
-        Some(Candidate {
+        Some(CandidateFs {
             partition: Some(part.number),
             start_bytes: part.start_bytes,
             size_bytes: part.size_bytes,
@@ -70,7 +79,7 @@ pub fn candidates<'a>(located: &Located, found: &'a Probe, name: &str) -> Vec<Ca
             backup_superblock: backup.map(|backup| backup.superblock),
         })
     });
-    let whole = |fstype, uuid, backup_superblock| Candidate {
+    let whole = |fstype, uuid, backup_superblock| CandidateFs {
         partition: None,
         start_bytes: 0,
         size_bytes: 0,
@@ -90,7 +99,7 @@ pub fn candidates<'a>(located: &Located, found: &'a Probe, name: &str) -> Vec<Ca
     all
 }
 
-impl Candidate<'_> {
+impl CandidateFs<'_> {
     pub fn label(&self, name: &str) -> String {
         match self.partition {
             Some(number) => {
@@ -100,7 +109,7 @@ impl Candidate<'_> {
         }
     }
 
-    pub fn target<'b>(&'b self, located: &'b Located, shown: &'b Path) -> MountTarget<'b> {
+    pub fn target<'b>(&'b self, located: &'b LocatedDevice, shown: &'b Path) -> MountTarget<'b> {
         let node = match self.partition {
             None => located.whole(),
             Some(_) => located.partition_at(self.start_bytes, self.size_bytes),

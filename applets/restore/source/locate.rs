@@ -20,7 +20,7 @@ use super::request::DEFAULT_DEVICE;
 const SYSFS: &str = "/sys";
 
 /// A device that was found.
-pub struct Located {
+pub struct LocatedDevice {
     /// Open for reading.
     pub device: Device,
     /// Only this partition of it, if one was asked for.
@@ -40,7 +40,7 @@ pub fn locate(
     request: &OsStr,
     nodes: &DeviceNodes,
     mount_point: &Path,
-) -> Result<Option<Located>, String> {
+) -> Result<Option<LocatedDevice>, String> {
     let text = request.to_string_lossy();
     if let Some((key @ ("UUID" | "LABEL"), value)) = text.split_once('=') {
         return by_identifier(key, value, nodes, &mounts(mount_point));
@@ -60,7 +60,7 @@ pub fn locate(
         false => AcceptedDevice::BlockOrImage,
     };
     match Device::open(&path, accepted) {
-        Ok(Some(device)) => return Ok(Some(Located::new(device, "name", nodes))),
+        Ok(Some(device)) => return Ok(Some(LocatedDevice::new(device, "name", nodes))),
         Ok(None) => {}
         Err(error) => match error.errno() {
             // No node of a device that exists can be opened: it is not there (any more).
@@ -100,7 +100,7 @@ fn select(
     selection: DiskSelection,
     request: &str,
     nodes: &DeviceNodes,
-) -> Result<Option<Located>, String> {
+) -> Result<Option<LocatedDevice>, String> {
     let request = escape(request);
     match selection {
         DiskSelection::None => Ok(None),
@@ -158,9 +158,9 @@ fn open(
     disk: &WholeDisk,
     why: &'static str,
     nodes: &DeviceNodes,
-) -> Result<Option<Located>, String> {
+) -> Result<Option<LocatedDevice>, String> {
     match Device::open_number(nodes, &disk.name, disk.number) {
-        Ok(device) => Ok(Some(Located::new(device, why, nodes))),
+        Ok(device) => Ok(Some(LocatedDevice::new(device, why, nodes))),
         Err(error) => {
             warn!("{error}");
             Err(error.to_string())
@@ -179,7 +179,7 @@ fn by_identifier(
     value: &str,
     nodes: &DeviceNodes,
     mounts: &Mounts,
-) -> Result<Option<Located>, String> {
+) -> Result<Option<LocatedDevice>, String> {
     let mut matches: Vec<Match> = Vec::new();
     let mut unclear: Vec<WholeDisk> = Vec::new();
     let mut reason = None;
@@ -232,7 +232,7 @@ fn by_identifier(
     let part = found.partition.map_or(String::new(), |number| format!(" partition {number} of"));
     info!("{key}={shown} is{part} {}", discover::describe_disk(&found.disk));
     let located = open(&found.disk, "identifier", nodes)?;
-    Ok(located.map(|located| Located { partition: found.partition, ..located }))
+    Ok(located.map(|located| LocatedDevice { partition: found.partition, ..located }))
 }
 
 fn hits(found: &Probe, key: &str, value: &str) -> Vec<Option<u32>> {
@@ -300,7 +300,7 @@ fn is_busy(
     Device::open_number(nodes, &disk.name, disk.number)?.is_claimed()
 }
 
-impl Located {
+impl LocatedDevice {
     fn new(device: Device, why: &'static str, nodes: &DeviceNodes) -> Self {
         let sysfs = Path::new(SYSFS);
         let name = device.number().and_then(|number| discover::kernel_name(sysfs, number));

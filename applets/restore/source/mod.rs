@@ -1,5 +1,12 @@
 //! The source of a restore: from the name of a device to a directory that holds the restore set.
 //! Says every line that the boot log has between the marker check and the paths.
+//!
+//! - `search`: each path in the trees of the file systems
+//! - `subvolumes`: the trees of a btrfs
+//! - `trees`: the trees that were found
+//! - `candidates`: the file systems of a device
+//! - `locate`: the device
+//! - `request`: the words of the request
 #![forbid(unsafe_code)]
 
 mod candidates;
@@ -22,16 +29,16 @@ use tracing::{info, warn};
 
 use candidates::candidates;
 use locate::locate;
-pub use request::{DEFAULT_DEVICE, Request};
-use search::Search;
-pub use trees::{Found, Trees};
+pub use request::{DEFAULT_DEVICE, SourceRequest};
+use search::SourceSearch;
+pub use trees::{FoundTree, SourceTrees};
 
 /// Where to restore from.
-pub enum Source {
+pub enum RestoreSource {
     /// Read-only trees.
     Ready {
         /// Where each path of the restore set is.
-        trees: Trees,
+        trees: SourceTrees,
         /// For the report.
         device: Value,
     },
@@ -45,7 +52,7 @@ pub enum Source {
 }
 
 /// Finds, identifies and mounts the source.
-pub fn open(request: &Request<'_>) -> Source {
+pub fn open(request: &SourceRequest<'_>) -> RestoreSource {
     let nodes = match DeviceNodes::new(request.root, request.mount_point) {
         Ok(nodes) => nodes,
         Err(error) => return skip(format!("{error}"), true),
@@ -56,11 +63,11 @@ pub fn open(request: &Request<'_>) -> Source {
             Ok(Some(located)) => located,
             Ok(None) => {
                 info!("no {name} — first-time provision or no backup snapshot, skipping");
-                return Source::Skip { reason: format!("no {name}"), failed: false };
+                return RestoreSource::Skip { reason: format!("no {name}"), failed: false };
             }
             Err(reason) => {
                 info!("no {name} — first-time provision or no backup snapshot, skipping");
-                return Source::Skip { reason, failed: true };
+                return RestoreSource::Skip { reason, failed: true };
             }
         };
     info!("{name} detected — attempting restore");
@@ -71,12 +78,12 @@ pub fn open(request: &Request<'_>) -> Source {
     let candidates = candidates(&located, &found, &name);
     if candidates.is_empty() {
         warn!("no fs detected on {name} (raw/unformatted) — skipping");
-        return Source::Skip { reason: format!("no file system on {name}"), failed: true };
+        return RestoreSource::Skip { reason: format!("no file system on {name}"), failed: true };
     }
     let place = MountPlace::prepare(request.root, request.mount_point)
         .inspect_err(|error| warn!("{error}; the volume will not be visible in the file tree"))
         .ok();
-    let search = Search {
+    let search = SourceSearch {
         request,
         located: &located,
         nodes: &nodes,
@@ -86,9 +93,9 @@ pub fn open(request: &Request<'_>) -> Source {
     };
     let Some((trees, device)) = search.run(&candidates) else {
         warn!("mount of {name} failed — skipping restore");
-        return Source::Skip { reason: format!("mount of {name} failed"), failed: true };
+        return RestoreSource::Skip { reason: format!("mount of {name} failed"), failed: true };
     };
-    Source::Ready { trees, device }
+    RestoreSource::Ready { trees, device }
 }
 
 /// Unmounts what [`open`] has mounted; says what was unmounted.
@@ -103,7 +110,7 @@ pub fn unmount(root: &Dir, mount_point: &Path) -> Result<()> {
     Ok(())
 }
 
-fn skip(reason: String, failed: bool) -> Source {
+fn skip(reason: String, failed: bool) -> RestoreSource {
     warn!("{reason}");
-    Source::Skip { reason, failed }
+    RestoreSource::Skip { reason, failed }
 }

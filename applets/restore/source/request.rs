@@ -11,7 +11,7 @@ use molecule_tools::fs::Dir;
 pub const DEFAULT_DEVICE: &str = "/dev/xvdb";
 
 /// The request for a source.
-pub struct Request<'a> {
+pub struct SourceRequest<'a> {
     /// A device node, an image file, `UUID=`, `LABEL=` or a volume id (`vol-...`).
     pub device: &'a OsStr,
     /// The root beneath which `mount_point` is made.

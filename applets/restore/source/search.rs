@@ -10,19 +10,19 @@ use molecule_tools::volume::place::MountPlace;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::candidates::Candidate;
-use super::locate::Located;
-use super::request::Request;
-use super::subvolumes::{Hit, Subvolumes, below};
-use super::trees::{Found, Trees, Where};
+use super::candidates::CandidateFs;
+use super::locate::LocatedDevice;
+use super::request::SourceRequest;
+use super::subvolumes::{SubvolumeHit, SubvolumeTrees, below};
+use super::trees::{FoundTree, SourceTrees, TreePlace};
 
 /// Most file systems that are mounted at once to find the restore set.
 const MOST: usize = 8;
 
 /// The input of a search.
-pub struct Search<'a> {
-    pub request: &'a Request<'a>,
-    pub located: &'a Located,
+pub struct SourceSearch<'a> {
+    pub request: &'a SourceRequest<'a>,
+    pub located: &'a LocatedDevice,
     pub nodes: &'a DeviceNodes,
     pub place: Option<&'a MountPlace>,
     /// The device in log lines.
@@ -33,9 +33,9 @@ pub struct Search<'a> {
 
 /// A file system that was mounted.
 struct Volume<'a> {
-    candidate: &'a Candidate<'a>,
+    candidate: &'a CandidateFs<'a>,
     mounted: MountedVolume,
-    trees: Subvolumes,
+    trees: SubvolumeTrees,
     /// Whether it has one of the paths.
     holds: bool,
 }
@@ -43,7 +43,7 @@ struct Volume<'a> {
 /// A path that was found: in which volume.
 struct At {
     volume: usize,
-    hit: Hit,
+    hit: SubvolumeHit,
 }
 
 /// The state of one path.
@@ -53,10 +53,10 @@ enum Look {
     Unknown(Error),
 }
 
-impl<'a> Search<'a> {
+impl<'a> SourceSearch<'a> {
     /// Mounts one candidate after the other until each path of the restore set is found, and shows the
     /// first that has one of them; if none has, the first that could be mounted. `None` if none could.
-    pub fn run(&self, candidates: &'a [Candidate<'a>]) -> Option<(Trees, Value)> {
+    pub fn run(&self, candidates: &'a [CandidateFs<'a>]) -> Option<(SourceTrees, Value)> {
         let mut volumes: Vec<Volume<'a>> = Vec::new();
         let mut looks: Vec<Look> = self.request.paths.iter().map(|_| Look::Missing).collect();
         let mut unclear = self.unread.then(|| "some of the device could not be read".to_owned());
@@ -82,7 +82,7 @@ impl<'a> Search<'a> {
         self.finish(volumes, looks, unclear)
     }
 
-    fn mount(&self, candidate: &'a Candidate<'a>) -> Result<Volume<'a>, String> {
+    fn mount(&self, candidate: &'a CandidateFs<'a>) -> Result<Volume<'a>, String> {
         let label = candidate.label(self.name);
         info!("{} fstype={}", self.name, escape(candidate.fstype));
         if candidate.backup_superblock.is_some() {
@@ -91,7 +91,7 @@ impl<'a> Search<'a> {
         let target = candidate.target(self.located, Path::new(&label));
         let mounted = mount::mount(&target, self.nodes, self.place)
             .map_err(|error| format!("{label} could not be mounted: {error}"))?;
-        let trees = Subvolumes::of(&mounted.root, candidate.fstype, &label);
+        let trees = SubvolumeTrees::of(&mounted.root, candidate.fstype, &label);
         Ok(Volume { candidate, mounted, trees, holds: false })
     }
 
@@ -163,7 +163,7 @@ impl<'a> Search<'a> {
         volumes: Vec<Volume<'a>>,
         looks: Vec<Look>,
         unclear: Option<String>,
-    ) -> Option<(Trees, Value)> {
+    ) -> Option<(SourceTrees, Value)> {
         // The one that has most paths, as they are named; the first of several.
         let count = |volume| {
             let has = |(look, path): &(&Look, &PathBuf)| match look {
@@ -216,17 +216,17 @@ impl<'a> Search<'a> {
                     }
                     // An earlier tree may lack a path for want of its journal.
                     let stale = shown[..=volume].iter().any(|(_, stale)| *stale);
-                    Where::Here(Found { dir: hit.dir.shown_as(&from), shown: from, stale })
+                    TreePlace::Here(FoundTree { dir: hit.dir.shown_as(&from), shown: from, stale })
                 }
-                Look::Unknown(error) => Where::Unknown(error),
+                Look::Unknown(error) => TreePlace::Unknown(error),
                 Look::Missing => match &unclear {
-                    Some(reason) => Where::Unknown(Error::on("look for", path, reason.clone())),
-                    None => Where::Absent { stale: shown.iter().any(|(_, stale)| *stale) },
+                    Some(reason) => TreePlace::Unknown(Error::on("look for", path, reason.clone())),
+                    None => TreePlace::Absent { stale: shown.iter().any(|(_, stale)| *stale) },
                 },
             };
             found.push((path.clone(), place));
         }
-        Some((Trees::new(top, found, passing), device))
+        Some((SourceTrees::new(top, found, passing), device))
     }
 
     /// Puts the mount at the place it is wanted at.
@@ -240,7 +240,7 @@ impl<'a> Search<'a> {
     }
 
     /// For the report.
-    fn describe(&self, candidate: &Candidate<'_>, shown: &ShownMount) -> Value {
+    fn describe(&self, candidate: &CandidateFs<'_>, shown: &ShownMount) -> Value {
         json!({
             "requested": self.request.device.to_string_lossy(),
             "device": self.located.device.shown().to_string_lossy(),
@@ -259,7 +259,7 @@ impl<'a> Search<'a> {
 fn below_mount_point(
     volume: &Volume<'_>,
     path: &Path,
-) -> molecule_tools::error::Result<Option<Hit>> {
+) -> molecule_tools::error::Result<Option<SubvolumeHit>> {
     let mut rest = path.components();
     while let Some(component) = rest.next() {
         let rest = rest.as_path();

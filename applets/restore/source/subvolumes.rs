@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::{Dir, Kind, Listing};
+use molecule_tools::fs::{Dir, DirListing, Kind};
 use molecule_tools::volume::btrfs;
 use molecule_tools::volume::look::again_of;
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ const ROOTS: [&str; 3] = ["@", "root", "@rootfs"];
 const MOST: usize = 256;
 
 /// The trees of a mounted file system, in the order in which they are looked at.
-pub struct Subvolumes {
+pub struct SubvolumeTrees {
     /// Paths below the root of the mount.
     first: Vec<PathBuf>,
     /// Whether there may be more.
@@ -34,7 +34,7 @@ pub fn below(top: &Path, rest: &Path) -> PathBuf {
 }
 
 /// Where a path was found.
-pub struct Hit {
+pub struct SubvolumeHit {
     pub dir: Dir,
     /// The tree, below the root of the mount.
     pub tree: PathBuf,
@@ -42,7 +42,7 @@ pub struct Hit {
     pub rest: PathBuf,
 }
 
-impl Subvolumes {
+impl SubvolumeTrees {
     /// Those of the file system of type `fstype` with root directory `root`.
     pub fn of(root: &Dir, fstype: &str, label: &str) -> Self {
         let is_btrfs = fstype == "btrfs";
@@ -68,7 +68,7 @@ impl Subvolumes {
     /// Finds directory `path` of a system below `root`: in the default subvolume, at the top, in the
     /// usual roots, in the subvolume that is named after its first directory (`@home`), then in any
     /// one at the top. An error if some tree cannot be looked at, or several of the last kind have it.
-    pub fn find(&self, root: &Dir, path: &Path) -> Result<Option<Hit>> {
+    pub fn find(&self, root: &Dir, path: &Path) -> Result<Option<SubvolumeHit>> {
         for tree in &self.first {
             if let Some(hit) = look(root, tree, path)? {
                 return Ok(Some(hit));
@@ -110,7 +110,7 @@ impl Subvolumes {
     }
 
     /// Finds `path` below the trees that are looked at first, and nowhere else.
-    pub fn find_in_first(&self, root: &Dir, path: &Path) -> Result<Option<Hit>> {
+    pub fn find_in_first(&self, root: &Dir, path: &Path) -> Result<Option<SubvolumeHit>> {
         for tree in &self.first {
             if let Some(hit) = look(root, tree, path)? {
                 return Ok(Some(hit));
@@ -125,7 +125,7 @@ fn others(root: &Dir, known: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut names = Vec::new();
     again_of(|| {
         names.clear();
-        Listing::for_each(root, |name, kind, _| {
+        DirListing::for_each(root, |name, kind, _| {
             if kind.is_none_or(|kind| kind == Kind::Dir) && names.len() <= MOST {
                 names.push(name.to_owned());
             }
@@ -151,7 +151,7 @@ fn others(root: &Dir, known: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 /// Opens directory `rest` of `tree` below `root`, no link followed. A tree that is no directory is no
 /// tree; a link within one is an error, not an absence.
-fn look(root: &Dir, tree: &Path, rest: &Path) -> Result<Option<Hit>> {
+fn look(root: &Dir, tree: &Path, rest: &Path) -> Result<Option<SubvolumeHit>> {
     let top = match again_of(|| root.open_beneath(tree)) {
         Ok(Some(top)) => top,
         Ok(None) => return Ok(None),
@@ -161,7 +161,9 @@ fn look(root: &Dir, tree: &Path, rest: &Path) -> Result<Option<Hit>> {
         },
     };
     match again_of(|| top.open_beneath(rest)) {
-        Ok(Some(dir)) => Ok(Some(Hit { dir, tree: tree.to_owned(), rest: rest.to_owned() })),
+        Ok(Some(dir)) => {
+            Ok(Some(SubvolumeHit { dir, tree: tree.to_owned(), rest: rest.to_owned() }))
+        }
         Ok(None) => Ok(None),
         Err(error) if error.errno() == Some(Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error),

@@ -10,17 +10,17 @@ use molecule_tools::volume::mount::PassingMount;
 use rustix::io::Errno;
 
 /// The source of a restore: for each path of the restore set, the directory it is restored from.
-pub struct Trees {
+pub struct SourceTrees {
     /// Top of the tree that has most, for the lines about absent paths.
     top: PathBuf,
-    found: Vec<(PathBuf, Where)>,
+    found: Vec<(PathBuf, TreePlace)>,
     /// Ends the mount, if it does not outlive the restore.
     _passing: Option<PassingMount>,
 }
 
 /// Where one path of the restore set is.
-pub enum Where {
-    Here(Found),
+pub enum TreePlace {
+    Here(FoundTree),
     /// In no tree.
     Absent {
         /// Whether one of them was mounted without journal replay.
@@ -31,7 +31,7 @@ pub enum Where {
 }
 
 /// One path of the restore set, open.
-pub struct Found {
+pub struct FoundTree {
     /// The directory to restore from.
     pub dir: Dir,
     /// Its path in log lines.
@@ -40,8 +40,12 @@ pub struct Found {
     pub stale: bool,
 }
 
-impl Trees {
-    pub fn new(top: PathBuf, found: Vec<(PathBuf, Where)>, passing: Option<PassingMount>) -> Self {
+impl SourceTrees {
+    pub fn new(
+        top: PathBuf,
+        found: Vec<(PathBuf, TreePlace)>,
+        passing: Option<PassingMount>,
+    ) -> Self {
         Self { top, found, _passing: passing }
     }
 
@@ -50,11 +54,13 @@ impl Trees {
         let look = |path: &PathBuf| match again_of(|| dir.open_beneath(path)) {
             Ok(Some(dir)) => {
                 let shown = shown.join(path);
-                Where::Here(Found { dir: dir.shown_as(&shown), shown, stale: false })
+                TreePlace::Here(FoundTree { dir: dir.shown_as(&shown), shown, stale: false })
             }
-            Ok(None) => Where::Absent { stale: false },
-            Err(error) if error.errno() == Some(Errno::NOTDIR) => Where::Absent { stale: false },
-            Err(error) => Where::Unknown(error),
+            Ok(None) => TreePlace::Absent { stale: false },
+            Err(error) if error.errno() == Some(Errno::NOTDIR) => {
+                TreePlace::Absent { stale: false }
+            }
+            Err(error) => TreePlace::Unknown(error),
         };
         let found = paths.iter().map(|path| (path.clone(), look(path))).collect();
         Self::new(shown, found, None)
@@ -62,27 +68,27 @@ impl Trees {
 
     /// The directory that `path` of the restore set is restored from; `None` if no tree has it; an
     /// error if that is not known.
-    pub fn find(&self, path: &Path) -> Result<Option<Found>> {
+    pub fn find(&self, path: &Path) -> Result<Option<FoundTree>> {
         match self.place(path) {
-            Some(Where::Here(found)) => {
+            Some(TreePlace::Here(found)) => {
                 let dir = found.dir.try_clone()?.shown_as(&found.shown);
-                Ok(Some(Found { dir, shown: found.shown.clone(), stale: found.stale }))
+                Ok(Some(FoundTree { dir, shown: found.shown.clone(), stale: found.stale }))
             }
-            Some(Where::Absent { .. }) => Ok(None),
-            Some(Where::Unknown(error)) => Err(error.clone()),
+            Some(TreePlace::Absent { .. }) => Ok(None),
+            Some(TreePlace::Unknown(error)) => Err(error.clone()),
             None => Err(Error::on("look for", path, "it is not in the restore set")),
         }
     }
 
-    /// Whether [`Trees::find`] has something for `path`.
+    /// Whether [`SourceTrees::find`] has something for `path`.
     pub fn has(&self, path: &Path) -> bool {
-        matches!(self.place(path), Some(Where::Here(_)))
+        matches!(self.place(path), Some(TreePlace::Here(_)))
     }
 
     /// The path of `path`'s source in log lines; where it is absent, where it would be.
     pub fn shown(&self, path: &Path) -> PathBuf {
         match self.place(path) {
-            Some(Where::Here(found)) => found.shown.clone(),
+            Some(TreePlace::Here(found)) => found.shown.clone(),
             _ => self.top.join(path),
         }
     }
@@ -91,13 +97,13 @@ impl Trees {
     /// without journal replay: an absent path is then a failure.
     pub fn stale(&self) -> bool {
         self.found.iter().any(|(_, place)| match place {
-            Where::Here(found) => found.stale,
-            Where::Absent { stale } => *stale,
-            Where::Unknown(_) => false,
+            TreePlace::Here(found) => found.stale,
+            TreePlace::Absent { stale } => *stale,
+            TreePlace::Unknown(_) => false,
         })
     }
 
-    fn place(&self, path: &Path) -> Option<&Where> {
+    fn place(&self, path: &Path) -> Option<&TreePlace> {
         self.found.iter().find(|(it, _)| it == path).map(|(_, place)| place)
     }
 }

@@ -10,7 +10,7 @@ use crate::fs::Dir;
 const DEEP: usize = 20;
 
 /// A tree `top/d/d/...`, in each level also `a` and `b`, and the way down to its deepest `d`.
-fn scene() -> (tempfile::TempDir, Descent) {
+fn scene() -> (tempfile::TempDir, TreeDescent) {
     let place = tempfile::tempdir().unwrap();
     let root = Dir::open_operator_path(place.path()).unwrap();
     root.make_dir(c"top", 0o755).unwrap();
@@ -22,7 +22,7 @@ fn scene() -> (tempfile::TempDir, Descent) {
         level = level.open_dir(c"d").unwrap();
     }
     let start = Arc::new(rustix::io::fcntl_dupfd_cloexec(&root, 3).unwrap());
-    let mut descent = Descent::new(start, c"top");
+    let mut descent = TreeDescent::new(start, c"top");
     enter(&mut descent);
     while descent.list(|_, _, kind| kind == Some(Kind::Dir)) == Ok(true) {}
     while descent.levels.len() <= DEEP {
@@ -30,7 +30,7 @@ fn scene() -> (tempfile::TempDir, Descent) {
         let level = descent.levels.last().unwrap().waiting as usize;
         descent.names.truncate(level);
         descent.names.extend_from_slice(b"a\0\x01b\0\x01d\0\x01");
-        assert_eq!(descent.advance(), Next::Name);
+        assert_eq!(descent.advance(), DescentNext::Name);
         assert_eq!(descent.name(), c"d");
         enter(&mut descent);
         assert_eq!(descent.list(|_, _, _| false), Ok(true));
@@ -38,25 +38,25 @@ fn scene() -> (tempfile::TempDir, Descent) {
     (place, descent)
 }
 
-fn enter(descent: &mut Descent) {
+fn enter(descent: &mut TreeDescent) {
     let fd = at::open_dir(descent.here(), descent.name()).unwrap();
     let stat = at::stat_fd(&fd).unwrap();
     descent.enter(fd, &stat);
 }
 
 /// Goes on to the end; names met in order, and what was cut off.
-fn rest(descent: &mut Descent) -> (String, u64) {
+fn rest(descent: &mut TreeDescent) -> (String, u64) {
     let (mut names, mut cut) = (String::new(), 0);
     while !descent.is_empty() {
         match descent.advance() {
-            Next::Name => {
+            DescentNext::Name => {
                 let stat = at::stat(descent.here(), descent.name());
                 assert_eq!(stat.unwrap().kind, Kind::Dir);
                 names += descent.name().to_str().unwrap();
                 descent.skip();
             }
-            Next::Unread => assert_eq!(descent.list(|_, _, _| false), Ok(false)),
-            Next::Done => {
+            DescentNext::Unread => assert_eq!(descent.list(|_, _, _| false), Ok(false)),
+            DescentNext::Done => {
                 assert!(descent.held.len() <= HELD);
                 if let Err(CutOff { waiting }) = descent.leave() {
                     cut += waiting;

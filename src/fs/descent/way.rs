@@ -6,19 +6,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::level::Level;
+use super::level::DescentLevel;
 use crate::error::{LONGEST_SHOWN, SHOWN_END, left_out};
 use crate::fs::InodeId;
 
 /// A look at a way.
 #[derive(Debug, Clone, Copy)]
-pub struct Way<'a> {
-    pub(super) levels: &'a [Level],
+pub struct DescentWay<'a> {
+    pub(super) levels: &'a [DescentLevel],
     pub(super) names: &'a [u8],
     pub(super) fd: &'a OwnedFd,
 }
 
-impl<'a> Way<'a> {
+impl<'a> DescentWay<'a> {
     /// The deepest directory; the start if nothing was entered.
     pub fn fd(&self) -> &'a OwnedFd {
         self.fd
@@ -34,7 +34,7 @@ impl<'a> Way<'a> {
         self.levels.last().map_or(c"", |level| name_at(self.names, level.name))
     }
 
-    fn name(&self, level: &Level) -> &'a OsStr {
+    fn name(&self, level: &DescentLevel) -> &'a OsStr {
         OsStr::from_bytes(name_at(self.names, level.name).to_bytes())
     }
 

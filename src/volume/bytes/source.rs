@@ -70,8 +70,8 @@ impl ReadAt for OwnedFd {
 const BLOCK: u64 = 512;
 
 /// A device and what has been read of it. Each byte is read at most once, and less than
-/// [`Source::LIMIT`] bytes in all, which bounds the memory too.
-pub struct Source<'a> {
+/// [`DeviceBytes::LIMIT`] bytes in all, which bounds the memory too.
+pub struct DeviceBytes<'a> {
     device: &'a dyn ReadAt,
     size: u64,
     sector_size: u64,
@@ -81,7 +81,7 @@ pub struct Source<'a> {
     failure: Cell<Option<Errno>>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> DeviceBytes<'a> {
     /// A probe reads less than this, in bytes.
     pub const LIMIT: u64 = 1024 * 1024;
 
@@ -182,22 +182,22 @@ impl<'a> Source<'a> {
 }
 
 /// The part of a device that a file system would be in: the whole of it, or a partition.
-pub struct Extent<'a> {
-    source: &'a Source<'a>,
+pub struct ByteExtent<'a> {
+    source: &'a DeviceBytes<'a>,
     start: u64,
     size: u64,
     /// (start, size) in bytes of the partitions of the whole disk that this is.
     covered: &'a [(u64, u64)],
 }
 
-impl<'a> Extent<'a> {
+impl<'a> ByteExtent<'a> {
     /// The whole device; `covered` are its partitions, (start, size) in bytes.
-    pub fn whole(source: &'a Source<'a>, covered: &'a [(u64, u64)]) -> Self {
+    pub fn whole(source: &'a DeviceBytes<'a>, covered: &'a [(u64, u64)]) -> Self {
         Self { source, start: 0, size: source.size(), covered }
     }
 
     /// A partition of it; what lies beyond the end of the device is cut off.
-    pub fn part(source: &'a Source<'a>, start: u64, size: u64) -> Self {
+    pub fn part(source: &'a DeviceBytes<'a>, start: u64, size: u64) -> Self {
         let size = size.min(source.size().saturating_sub(start));
         Self { source, start, size, covered: &[] }
     }

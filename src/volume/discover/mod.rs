@@ -1,5 +1,10 @@
 //! Which disk is meant: by kernel name, by the name the cloud was asked to attach it under, by
 //! identifier, or because it is the only one that can be.
+//!
+//! - `select`: the one disk that is meant, or why none is
+//! - `nvme`: the record of an NVMe controller
+//! - `sysfs`: disks and partitions
+//! - `mounts`: which of them are mounted
 #![forbid(unsafe_code)]
 
 mod mounts;

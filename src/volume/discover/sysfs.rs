@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::mounts::Mounts;
 use crate::error::{Result, escape};
-use crate::fs::{Dir, Kind, Listing};
+use crate::fs::{Dir, DirListing, Kind};
 use crate::volume::look::again_of;
 use crate::volume::number::{self, DeviceNumber};
 
@@ -70,7 +70,7 @@ pub fn disks(
 ) -> Result<Vec<WholeDisk>> {
     let class = open(&sysfs.join("class/block"))?;
     let mut disks = Vec::new();
-    for entry in again_of(|| Listing::read(&class))? {
+    for entry in again_of(|| DirListing::read(&class))? {
         if let Some(name) = entry.name.to_str().ok().filter(|name| wanted(name)) {
             disks.extend(disk(&class, name, mounts)?);
         }
@@ -129,7 +129,7 @@ fn disk(class: &Dir, name: &str, mounts: &Mounts) -> Result<Option<WholeDisk>> {
 
 fn partitions(disk: &Dir) -> Result<Vec<DiskPartition>> {
     let mut partitions = Vec::new();
-    for entry in again_of(|| Listing::read(disk))? {
+    for entry in again_of(|| DirListing::read(disk))? {
         if entry.kind.is_some_and(|kind| kind != Kind::Dir) {
             continue;
         }
@@ -152,7 +152,7 @@ fn partitions(disk: &Dir) -> Result<Vec<DiskPartition>> {
 /// Which device is built upon this one (device mapper, md, bcache).
 fn held(dir: &Dir) -> Result<Option<String>> {
     let Some(holders) = there(again_of(|| dir.open_dir(c"holders")))? else { return Ok(None) };
-    let holders = again_of(|| Listing::read(&holders))?;
+    let holders = again_of(|| DirListing::read(&holders))?;
     Ok(holders.into_iter().next().map(|holder| {
         let name = std::ffi::OsStr::from_bytes(holder.name.to_bytes());
         format!("held by {}", escape(name))

@@ -49,7 +49,7 @@ impl fmt::Display for MountOption {
 
 /// An option that takes a choice from the volume, or from a default of the driver.
 #[derive(Debug)]
-pub struct Guard {
+pub struct MountGuard {
     /// The option.
     pub option: MountOption,
     /// Whether the mount is not to be made without it; if not, a driver that refuses it mounts
@@ -58,14 +58,14 @@ pub struct Guard {
 }
 
 /// All options of one mount.
-pub struct Options<'a> {
+pub struct MountOptions<'a> {
     /// The option.
     pub wanted: &'a [MountOption],
-    /// See [`Guard`].
-    pub guards: &'a [Guard],
+    /// See [`MountGuard`].
+    pub guards: &'a [MountGuard],
 }
 
-impl Options<'_> {
+impl MountOptions<'_> {
     /// The options, each with whether the mount needs it; `all` includes those that it does not need.
     fn list(&self, all: bool) -> impl Iterator<Item = (&MountOption, bool)> {
         let guards = self.guards.iter().map(|guard| (&guard.option, guard.needed));
@@ -80,14 +80,14 @@ impl Options<'_> {
 
 /// A mount and how it is held.
 #[derive(Debug)]
-pub enum Mount {
+pub enum OneMount {
     /// In no mount namespace; it ends with the descriptor unless it is moved to a directory.
     Detached(OwnedFd),
     /// On a directory.
     Attached(MountPlace),
 }
 
-impl Mount {
+impl OneMount {
     /// The root directory of the mounted file system; `shown` is its path in messages.
     pub fn open_root(&self, shown: &Path) -> Result<Dir> {
         match self {
@@ -111,14 +111,14 @@ impl Mount {
 pub fn mount(
     fstype: &str,
     source: &Path,
-    options: &Options<'_>,
+    options: &MountOptions<'_>,
     fallback: Option<&MountPlace>,
-) -> Result<Mount, Errno> {
+) -> Result<OneMount, Errno> {
     let try_with = |all| match (detached(fstype, source, options, all), fallback) {
         (Err(Errno::NOSYS | Errno::PERM), Some(place)) => {
-            attached(fstype, source, options, all, place).map(Mount::Attached)
+            attached(fstype, source, options, all, place).map(OneMount::Attached)
         }
-        (other, _) => other.map(Mount::Detached),
+        (other, _) => other.map(OneMount::Detached),
     };
     match try_with(true) {
         // mount(2) and drivers of the old kind refuse all options at once.
@@ -130,7 +130,7 @@ pub fn mount(
 fn detached(
     fstype: &str,
     source: &Path,
-    options: &Options<'_>,
+    options: &MountOptions<'_>,
     all: bool,
 ) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -159,7 +159,7 @@ fn detached(
 fn attached(
     fstype: &str,
     source: &Path,
-    options: &Options<'_>,
+    options: &MountOptions<'_>,
     all: bool,
     place: &MountPlace,
 ) -> Result<MountPlace, Errno> {

@@ -1,5 +1,11 @@
 //! Read-only mounts of a file system that nobody vouches for: with journal replay if the device
 //! allows it, else without, else from a backup superblock.
+//!
+//! - `mounted`: a mount, and how it is shown to others
+//! - `api`: one mount: fsopen(2), or mount(2)
+//! - `kmsg`: the kernel's reasons
+//! - `asks`: requests of a superblock that are not granted
+//! - `target`: the file system that is to be mounted
 #![forbid(unsafe_code)]
 
 mod api;
@@ -18,8 +24,8 @@ use super::loopdev::LoopDevice;
 use super::nodes::{DeviceNode, DeviceNodes};
 use super::place::MountPlace;
 use crate::error::{Error, Result, describe, escape};
-use api::{Guard, MountOption, Options};
-use asks::Asks;
+use api::{MountGuard, MountOption, MountOptions};
+use asks::SuperblockAsks;
 pub use kmsg::KernelLog;
 pub use mounted::{MountedVolume, PassingMount, ShownMount};
 pub use target::MountTarget;
@@ -48,9 +54,9 @@ pub fn mount(
     }
     let asks = asks::asks(&target.device.as_fd(), target.range.offset, target.fstype);
     let no_replay = match asks {
-        Ok(Asks::Nothing) => None,
-        Ok(Asks::NoReplay(why)) => Some(why.to_owned()),
-        Ok(Asks::OtherDevices(why)) => {
+        Ok(SuperblockAsks::Nothing) => None,
+        Ok(SuperblockAsks::NoReplay(why)) => Some(why.to_owned()),
+        Ok(SuperblockAsks::OtherDevices(why)) => {
             warn!("{}: {why}; it is not mounted", escape(target.shown));
             return Err(Error::on("mount", target.shown, why));
         }
@@ -87,7 +93,7 @@ pub fn mount(
                 continue;
             }
         };
-        let options = Options { wanted: &attempt.options, guards: guards(target.fstype) };
+        let options = MountOptions { wanted: &attempt.options, guards: guards(target.fstype) };
         match api::mount(kernel_type(target.fstype), &node.path, &options, place) {
             Ok(mount) => {
                 let root = match mount.open_root(target.shown) {
@@ -193,13 +199,13 @@ fn open_for_replay(target: &MountTarget<'_>, node: &DeviceNode) -> Result<Option
 
 /// Options that keep a volume from choosing how the host takes its damage, by type. Each comes after what the
 /// superblock asks for, and wins.
-fn guards(fstype: &str) -> &'static [Guard] {
+fn guards(fstype: &str) -> &'static [MountGuard] {
     const CONTINUE: MountOption = MountOption::constant("errors", "continue");
-    const fn must(option: MountOption) -> Guard {
-        Guard { option, needed: true }
+    const fn must(option: MountOption) -> MountGuard {
+        MountGuard { option, needed: true }
     }
-    const fn may(option: MountOption) -> Guard {
-        Guard { option, needed: false }
+    const fn may(option: MountOption) -> MountGuard {
+        MountGuard { option, needed: false }
     }
     match fstype {
         // s_errors, s_default_mount_opts and s_mount_opts (ext4(5), tune2fs(8) -e, -o, -E mount_opts).

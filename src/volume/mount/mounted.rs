@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use super::api::Mount;
+use super::api::OneMount;
 use super::target::MountTarget;
 use crate::error::{Result, escape};
 use crate::fs::Dir;
@@ -33,7 +33,7 @@ pub struct MountedVolume {
 #[derive(Debug)]
 enum Hold {
     /// Made now.
-    Own(Mount),
+    Own(OneMount),
     /// Found where an earlier restore or the operator put it; it stays.
     Found(MountPlace),
 }
@@ -63,7 +63,7 @@ impl Drop for PassingMount {
 
 impl MountedVolume {
     pub(super) fn new(
-        mount: Mount,
+        mount: OneMount,
         root: Dir,
         replayed: bool,
         shared: bool,
@@ -118,14 +118,14 @@ impl MountedVolume {
         let here = || (place.shown().to_owned(), None);
         let fd = match &self.hold {
             Hold::Found(found) => return Ok((found.shown().to_owned(), None)),
-            Hold::Own(Mount::Attached(at)) if at.shown() == place.shown() => return Ok(here()),
-            Hold::Own(Mount::Attached(at)) => {
+            Hold::Own(OneMount::Attached(at)) if at.shown() == place.shown() => return Ok(here()),
+            Hold::Own(OneMount::Attached(at)) => {
                 if place.is_free()? && place.take(at).is_ok() {
                     return Ok(here());
                 }
                 return Ok((at.shown().to_owned(), Some(PassingMount(at.try_clone()?))));
             }
-            Hold::Own(Mount::Detached(fd)) => fd,
+            Hold::Own(OneMount::Detached(fd)) => fd,
         };
         if place.is_free()? {
             place.attach(fd)?;
@@ -199,13 +199,13 @@ impl MountedVolume {
         let Self { hold, root, .. } = self;
         drop(root);
         match hold {
-            Hold::Own(Mount::Attached(place)) => {
+            Hold::Own(OneMount::Attached(place)) => {
                 if let Err(error) = place.unmount() {
                     warn!("{error}");
                 }
             }
             // A detached mount ends with its descriptor.
-            Hold::Own(Mount::Detached(_)) | Hold::Found(_) => {}
+            Hold::Own(OneMount::Detached(_)) | Hold::Found(_) => {}
         }
     }
 }

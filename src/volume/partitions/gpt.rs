@@ -2,24 +2,24 @@
 //! first one or its entries do not match their checksums.
 #![forbid(unsafe_code)]
 
-use super::kind::Kind;
-use super::table::{Entry, Layout, Table};
+use super::kind::PartitionKind;
+use super::table::{PartitionEntry, PartitionLayout, PartitionTable};
 use crate::volume::bytes::checksum::{crc32, crc32_without, holds};
 use crate::volume::bytes::fields::{guid, has, le32, le64, utf16_le};
-use crate::volume::bytes::source::Source;
+use crate::volume::bytes::source::DeviceBytes;
 
 const HEADER: u32 = 92;
 const ENTRY: u32 = 128;
 /// Entries read at most; every tool writes 128.
 const ENTRIES: u32 = 1024;
 
-pub(super) fn read(source: &Source<'_>) -> Option<Layout> {
+pub(super) fn read(source: &DeviceBytes<'_>) -> Option<PartitionLayout> {
     let last = (source.size() / source.sector_size()).checked_sub(1)?;
     let entries = entries(source, 1, last).or_else(|| entries(source, last, last))?;
-    Some(Layout { table: Table::Gpt, entries })
+    Some(PartitionLayout { table: PartitionTable::Gpt, entries })
 }
 
-fn entries(source: &Source<'_>, own: u64, last: u64) -> Option<Vec<Entry>> {
+fn entries(source: &DeviceBytes<'_>, own: u64, last: u64) -> Option<Vec<PartitionEntry>> {
     let sector = source.sector_size();
     let header = source.bytes(own.checked_mul(sector)?, sector)?;
     let length = le32(&header, 12)?;
@@ -44,11 +44,11 @@ fn entries(source: &Source<'_>, own: u64, last: u64) -> Option<Vec<Entry>> {
     if !holds(crc32(&table), le32(&header, 88)?) {
         return None;
     }
-    let parse = |(number, raw): (u32, &[u8])| -> Option<Entry> {
+    let parse = |(number, raw): (u32, &[u8])| -> Option<PartitionEntry> {
         let (start, end) = (le64(raw, 32)?, le64(raw, 40)?);
         let usable = first_usable <= start && start <= end && end <= last_usable;
-        let kind = Kind::of_guid(&guid(raw, 0)?);
-        Some(Entry {
+        let kind = PartitionKind::of_guid(&guid(raw, 0)?);
+        Some(PartitionEntry {
             number,
             kind,
             name: utf16_le(raw, 56, 72),

@@ -3,7 +3,7 @@
 
 /// Purpose of a partition, as far as it matters to a search for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PartitionKind {
     /// EFI system partition.
     Esp,
     /// Space for a boot loader's image; never a file system.
@@ -24,7 +24,7 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl PartitionKind {
     /// By the type GUID of a GPT entry in its usual spelling (UEFI specification; UAPI group,
     /// Discoverable Partitions Specification).
     pub(super) fn of_guid(guid: &str) -> Self {

@@ -2,10 +2,10 @@
 //! signature, the boot indicators and the bounds are all that distinguishes a table from other boot code.
 #![forbid(unsafe_code)]
 
-use super::kind::Kind;
-use super::table::{Entry, Layout, Table};
+use super::kind::PartitionKind;
+use super::table::{PartitionEntry, PartitionLayout, PartitionTable};
 use crate::volume::bytes::fields::{field, has, le32};
-use crate::volume::bytes::source::Source;
+use crate::volume::bytes::source::DeviceBytes;
 
 /// Links followed in a row that lead to no partition.
 const EMPTY_LINKS: u32 = 100;
@@ -15,34 +15,34 @@ const PARTITIONS: usize = 256;
 /// One of the four records of a boot sector; sectors count from the boot sector or, in links, from the
 /// start of the extended partition.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Record {
+pub(super) struct MbrRecord {
     boot: u8,
     kind: u8,
     start: u32,
     sectors: u32,
 }
 
-impl Record {
+impl MbrRecord {
     pub(super) fn protects_gpt(&self) -> bool {
         self.kind == 0xee
     }
 
     fn is_link(&self) -> bool {
-        self.sectors != 0 && Kind::of_byte(self.kind) == Kind::Extended
+        self.sectors != 0 && PartitionKind::of_byte(self.kind) == PartitionKind::Extended
     }
 
     fn is_data(&self) -> bool {
-        self.sectors != 0 && Kind::of_byte(self.kind) != Kind::Extended
+        self.sectors != 0 && PartitionKind::of_byte(self.kind) != PartitionKind::Extended
     }
 }
 
 /// The records of a boot sector; `None` without the signature.
-pub(super) fn records(sector: &[u8]) -> Option<Vec<Record>> {
+pub(super) fn records(sector: &[u8]) -> Option<Vec<MbrRecord>> {
     if !has(sector, 510, b"\x55\xaa") {
         return None;
     }
     let parse = |raw: &[u8]| {
-        Some(Record {
+        Some(MbrRecord {
             boot: *raw.first()?,
             kind: *raw.get(4)?,
             start: le32(raw, 8)?,
@@ -53,12 +53,16 @@ pub(super) fn records(sector: &[u8]) -> Option<Vec<Record>> {
 }
 
 /// The table of a disk whose first sector is `boot`.
-pub(super) fn read(source: &Source<'_>, boot: &[u8], records: &[Record]) -> Option<Layout> {
+pub(super) fn read(
+    source: &DeviceBytes<'_>,
+    boot: &[u8],
+    records: &[MbrRecord],
+) -> Option<PartitionLayout> {
     const AIX: &[u8] = b"\xc9\xc2\xd4\xc1";
     if has(boot, 0, AIX) || records.iter().any(|record| !matches!(record.boot, 0 | 0x80)) {
         return None;
     }
-    let mut entries: Vec<Entry> = (1..)
+    let mut entries: Vec<PartitionEntry> = (1..)
         .zip(records)
         .filter(|(_, record)| record.sectors != 0)
         .map(|(number, record)| entry(source, number, record, u64::from(record.start)))
@@ -66,13 +70,13 @@ pub(super) fn read(source: &Source<'_>, boot: &[u8], records: &[Record]) -> Opti
     for record in records.iter().filter(|record| record.is_link()) {
         logical(source, record, &mut entries);
     }
-    Some(Layout { table: Table::Dos, entries })
+    Some(PartitionLayout { table: PartitionTable::Dos, entries })
 }
 
-fn entry(source: &Source<'_>, number: u32, record: &Record, start: u64) -> Entry {
-    Entry {
+fn entry(source: &DeviceBytes<'_>, number: u32, record: &MbrRecord, start: u64) -> PartitionEntry {
+    PartitionEntry {
         number,
-        kind: Kind::of_byte(record.kind),
+        kind: PartitionKind::of_byte(record.kind),
         name: None,
         // At most 2^34 sectors of at most 2^16 bytes.
         start_bytes: start * source.sector_size(),
@@ -81,7 +85,7 @@ fn entry(source: &Source<'_>, number: u32, record: &Record, start: u64) -> Entry
 }
 
 /// Follows the links of an extended partition. A link that does not lead on ends the chain.
-fn logical(source: &Source<'_>, extended: &Record, entries: &mut Vec<Entry>) {
+fn logical(source: &DeviceBytes<'_>, extended: &MbrRecord, entries: &mut Vec<PartitionEntry>) {
     let base = u64::from(extended.start);
     let end = base + u64::from(extended.sectors);
     let (mut at, mut sectors) = (base, u64::from(extended.sectors));

@@ -1,18 +1,18 @@
 //! The content of a partition table, whatever its format.
 #![forbid(unsafe_code)]
 
-use super::kind::Kind;
+use super::kind::PartitionKind;
 
 /// The kinds of table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
+pub enum PartitionTable {
     /// GUID partition table (UEFI specification, chapter 5).
     Gpt,
     /// Master boot record with its logical partitions.
     Dos,
 }
 
-impl Table {
+impl PartitionTable {
     /// blkid's PTTYPE.
     pub fn name(self) -> &'static str {
         match self {
@@ -24,9 +24,9 @@ impl Table {
 
 /// One partition, as its entry describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::volume) struct Entry {
+pub(in crate::volume) struct PartitionEntry {
     pub(in crate::volume) number: u32,
-    pub(in crate::volume) kind: Kind,
+    pub(in crate::volume) kind: PartitionKind,
     pub(in crate::volume) name: Option<String>,
     pub(in crate::volume) start_bytes: u64,
     pub(in crate::volume) size_bytes: u64,
@@ -34,7 +34,7 @@ pub(in crate::volume) struct Entry {
 
 /// A table and its partitions by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::volume) struct Layout {
-    pub(in crate::volume) table: Table,
-    pub(in crate::volume) entries: Vec<Entry>,
+pub(in crate::volume) struct PartitionLayout {
+    pub(in crate::volume) table: PartitionTable,
+    pub(in crate::volume) entries: Vec<PartitionEntry>,
 }

@@ -1,10 +1,10 @@
 //! ext2, ext3, ext4 and their external journal (kernel documentation, filesystems/ext4/super.rst).
 #![forbid(unsafe_code)]
 
-use super::signature::{Found, Magic};
+use super::signature::{FoundFormat, Magic};
 use crate::volume::bytes::checksum::{crc32c, holds};
 use crate::volume::bytes::fields::{has, label, le16, le32, uuid};
-use crate::volume::bytes::source::Extent;
+use crate::volume::bytes::source::ByteExtent;
 
 pub(super) const MAGIC: Magic = Magic::new(1024, 0x38, b"\x53\xef");
 
@@ -26,7 +26,7 @@ struct Superblock {
 }
 
 impl Superblock {
-    fn read(extent: &Extent<'_>, offset: u64) -> Option<Self> {
+    fn read(extent: &ByteExtent<'_>, offset: u64) -> Option<Self> {
         let bytes = extent.bytes(offset, 1024)?;
         let superblock = Self {
             compat: le32(&bytes, 0x5c)?,
@@ -60,18 +60,18 @@ impl Superblock {
         }
     }
 
-    fn found(&self, name: &'static str) -> Found {
-        Found::named(name, uuid(&self.bytes, 0x68), label(&self.bytes, 0x78, 16))
+    fn found(&self, name: &'static str) -> FoundFormat {
+        FoundFormat::named(name, uuid(&self.bytes, 0x68), label(&self.bytes, 0x78, 16))
     }
 }
 
-pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+pub(super) fn check(extent: &ByteExtent<'_>, magic: &Magic) -> Option<FoundFormat> {
     let superblock = Superblock::read(extent, magic.base())?;
     Some(superblock.found(superblock.name()?))
 }
 
 /// The type of the time before ext4 was declared stable.
-pub(super) fn check_development(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+pub(super) fn check_development(extent: &ByteExtent<'_>, magic: &Magic) -> Option<FoundFormat> {
     let superblock = Superblock::read(extent, magic.base())?;
     let marked = superblock.flags & TEST_FILESYSTEM != 0;
     (marked && superblock.incompat & JOURNAL_DEVICE == 0).then(|| superblock.found("ext4dev"))
@@ -94,7 +94,7 @@ pub struct ExtBackup {
 
 /// Looks for a copy of the superblock where mke2fs(8) puts the first ones for blocks of 1, 2 and
 /// 4 KiB: in block groups 1, 3, 5, 7 and 9 of the default size.
-pub(super) fn backup(extent: &Extent<'_>) -> Option<ExtBackup> {
+pub(super) fn backup(extent: &ByteExtent<'_>) -> Option<ExtBackup> {
     [1024_u64, 2048, 4096].into_iter().find_map(|block_size| {
         let first_block = u64::from(block_size == 1024);
         [1_u64, 3, 5, 7, 9].into_iter().find_map(|group| {
@@ -102,7 +102,7 @@ pub(super) fn backup(extent: &Extent<'_>) -> Option<ExtBackup> {
             let superblock = Superblock::read(extent, offset)?;
             let own = u64::from(le16(&superblock.bytes, 0x5a)?) == group
                 && 1024_u64.checked_shl(le32(&superblock.bytes, 0x18)?) == Some(block_size);
-            let Found { name, uuid, label } = superblock.found(superblock.name()?);
+            let FoundFormat { name, uuid, label } = superblock.found(superblock.name()?);
             (own && name != "jbd").then_some(ExtBackup {
                 fstype: name,
                 uuid,

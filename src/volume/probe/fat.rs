@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::member::is_bitlocker;
-use super::signature::{Found, Magic};
+use super::signature::{FoundFormat, Magic};
 use crate::volume::bytes::fields::{field, has, label, le16, le32, serial};
-use crate::volume::bytes::source::Extent;
+use crate::volume::bytes::source::ByteExtent;
 
 pub(super) const MAGICS: &[Magic] = &[
     Magic::new(0, 0x52, b"MSWIN"),
@@ -79,14 +79,14 @@ impl Parameters {
 }
 
 /// Whether the first sector is that of a FAT volume, which looks like a partition table.
-pub(super) fn is_fat(extent: &Extent<'_>) -> bool {
+pub(super) fn is_fat(extent: &ByteExtent<'_>) -> bool {
     MAGICS.iter().find(|magic| magic.is_in(extent)).is_some_and(|magic| {
         let boot = extent.bytes(0, 512);
         boot.and_then(|boot| Parameters::read(&boot, magic)).is_some() && !is_bitlocker(extent)
     })
 }
 
-pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+pub(super) fn check(extent: &ByteExtent<'_>, magic: &Magic) -> Option<FoundFormat> {
     let boot = extent.bytes(0, 512)?;
     let parameters = Parameters::read(&boot, magic).filter(|_| !is_bitlocker(extent))?;
     let sector = parameters.sector;
@@ -95,19 +95,19 @@ pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
         if !has_fsinfo(extent, u64::from(le16(&boot, 0x30)?) * u64::from(sector))? {
             return None;
         }
-        return Some(Found::new(serial(&boot, 0x43), name));
+        return Some(FoundFormat::new(serial(&boot, 0x43), name));
     }
     if le16(&boot, 0x16)? == 0 {
-        return Some(Found::new(None, None));
+        return Some(FoundFormat::new(None, None));
     }
     let root = parameters.reserved.wrapping_add(parameters.tables).wrapping_mul(sector);
     let name = label_in(extent, root.into(), parameters.root_entries);
     let has_serial = matches!(boot.get(0x26)?, 0x28 | 0x29);
-    Some(Found::new(serial(&boot, 0x27).filter(|_| has_serial), name))
+    Some(FoundFormat::new(serial(&boot, 0x27).filter(|_| has_serial), name))
 }
 
 /// The information sector of FAT 32 is signed, or left empty by old tools; `offset` 0 means none.
-fn has_fsinfo(extent: &Extent<'_>, offset: u64) -> Option<bool> {
+fn has_fsinfo(extent: &ByteExtent<'_>, offset: u64) -> Option<bool> {
     if offset == 0 {
         return Some(true);
     }
@@ -123,7 +123,7 @@ fn has_fsinfo(extent: &Extent<'_>, offset: u64) -> Option<bool> {
 const SEARCHED: u32 = 64 * 1024;
 
 /// The name in the directory of `count` entries at `offset`.
-fn label_in(extent: &Extent<'_>, offset: u64, count: u32) -> Option<String> {
+fn label_in(extent: &ByteExtent<'_>, offset: u64, count: u32) -> Option<String> {
     const VOLUME: u8 = 0x08;
     const DIRECTORY: u8 = 0x10;
     if offset.checked_add(u64::from(count) * 32)? > extent.size() {
@@ -147,7 +147,7 @@ fn label_in(extent: &Extent<'_>, offset: u64, count: u32) -> Option<String> {
 }
 
 /// The name in the root directory of FAT 32, a chain of clusters.
-fn label_in_chain(extent: &Extent<'_>, parameters: &Parameters, root: u32) -> Option<String> {
+fn label_in_chain(extent: &ByteExtent<'_>, parameters: &Parameters, root: u32) -> Option<String> {
     let Parameters { sector, cluster_sectors, reserved, tables, table_sectors, .. } = *parameters;
     let bytes = cluster_sectors * sector;
     let entries = u64::from(table_sectors) * u64::from(sector) / 4;

@@ -19,11 +19,11 @@ mod zfs;
 pub use super::bytes::source::ReadAt;
 pub use ext::ExtBackup;
 
-use super::bytes::source::{Extent, Source};
+use super::bytes::source::{ByteExtent, DeviceBytes};
 use super::partitions;
-pub use super::partitions::{Kind, Table};
+pub use super::partitions::{PartitionKind, PartitionTable};
 use crate::error::{Error, Result};
-use signature::{Found, Usage};
+use signature::{FormatUsage, FoundFormat};
 use table::FORMATS;
 
 /// The result of [`probe`].
@@ -40,20 +40,20 @@ pub struct Probe {
     /// A sound copy of an ext superblock, looked for where no type was found.
     pub ext_backup: Option<ExtBackup>,
     /// Partition table of the device.
-    pub table: Option<Table>,
+    pub table: Option<PartitionTable>,
     /// Its partitions by number.
-    pub partitions: Vec<Partition>,
+    pub partitions: Vec<ProbedPartition>,
     /// Why some of it could not be read: a partition without a type may have one then.
     pub unread: Option<rustix::io::Errno>,
 }
 
 /// A partition and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Partition {
+pub struct ProbedPartition {
     /// Its number in the kernel.
     pub number: u32,
     /// Its purpose by its entry.
-    pub kind: Kind,
+    pub kind: PartitionKind,
     /// Name in its entry (GPT).
     pub name: Option<String>,
     /// Start in bytes from the start of the device.
@@ -75,18 +75,19 @@ pub struct Partition {
 /// Probes a device or an image. Partitions are probed too, the largest first. An error only if
 /// reading failed and nothing was found.
 pub fn probe(device: &impl ReadAt) -> Result<Probe> {
-    let source = Source::new(device);
-    let boot_sector = Extent::whole(&source, &[]);
+    let source = DeviceBytes::new(device);
+    let boot_sector = ByteExtent::whole(&source, &[]);
     let layout = partitions::read(&source).filter(|layout| {
         // The boot sector of these ends like a master boot record.
-        layout.table == Table::Gpt || !(fat::is_fat(&boot_sector) || windows::is_ntfs(&boot_sector))
+        layout.table == PartitionTable::Gpt
+            || !(fat::is_fat(&boot_sector) || windows::is_ntfs(&boot_sector))
     });
     let ranges: Vec<(u64, u64)> = layout
         .iter()
         .flat_map(|layout| &layout.entries)
         .map(|entry| (entry.start_bytes, entry.size_bytes))
         .collect();
-    let whole = search(&Extent::whole(&source, &ranges));
+    let whole = search(&ByteExtent::whole(&source, &ranges));
     let mut result = Probe {
         fstype: whole.fstype,
         uuid: whole.uuid,
@@ -97,8 +98,8 @@ pub fn probe(device: &impl ReadAt) -> Result<Probe> {
     };
     if let Some(layout) = layout.filter(|_| !whole.is_raid) {
         result.table = Some(layout.table);
-        result.partitions = layout.entries.into_iter().map(Partition::from).collect();
-        let mut order: Vec<&mut Partition> = result.partitions.iter_mut().collect();
+        result.partitions = layout.entries.into_iter().map(ProbedPartition::from).collect();
+        let mut order: Vec<&mut ProbedPartition> = result.partitions.iter_mut().collect();
         order.sort_by_key(|partition| std::cmp::Reverse(partition.size_bytes));
         for partition in order {
             partition.search(&source);
@@ -107,7 +108,7 @@ pub fn probe(device: &impl ReadAt) -> Result<Probe> {
     if source.exhausted() {
         tracing::warn!(
             "the probe stopped after {} bytes; some partitions may show no type",
-            Source::LIMIT
+            DeviceBytes::LIMIT
         );
     }
     result.unread = source.failure();
@@ -120,8 +121,8 @@ pub fn probe(device: &impl ReadAt) -> Result<Probe> {
     }
 }
 
-impl From<partitions::Entry> for Partition {
-    fn from(entry: partitions::Entry) -> Self {
+impl From<partitions::PartitionEntry> for ProbedPartition {
+    fn from(entry: partitions::PartitionEntry) -> Self {
         Self {
             number: entry.number,
             kind: entry.kind,
@@ -137,12 +138,12 @@ impl From<partitions::Entry> for Partition {
     }
 }
 
-impl Partition {
-    fn search(&mut self, source: &Source<'_>) {
-        if self.kind == Kind::Extended {
+impl ProbedPartition {
+    fn search(&mut self, source: &DeviceBytes<'_>) {
+        if self.kind == PartitionKind::Extended {
             return;
         }
-        let content = search(&Extent::part(source, self.start_bytes, self.size_bytes));
+        let content = search(&ByteExtent::part(source, self.start_bytes, self.size_bytes));
         self.fstype = content.fstype;
         self.uuid = content.uuid;
         self.label = content.label;
@@ -165,25 +166,28 @@ struct Content {
 /// Goes through the table as libblkid's safe probing does: a RAID or crypto member ends the search,
 /// on a floppy-sized extent the first hit does, otherwise two hits are ambivalent unless both may
 /// share a device.
-fn search(extent: &Extent<'_>) -> Content {
+fn search(extent: &ByteExtent<'_>) -> Content {
     const FLOPPY: u64 = 1440 * 1024;
     const LEAST: u64 = 1024;
     if extent.size() <= LEAST {
         return Content::default();
     }
-    let mut hits: Vec<(Usage, Found)> = Vec::new();
+    let mut hits: Vec<(FormatUsage, FoundFormat)> = Vec::new();
     for format in FORMATS {
-        if format.usage == Usage::Raid && extent.size() <= FLOPPY {
+        if format.usage == FormatUsage::Raid && extent.size() <= FLOPPY {
             continue;
         }
         if let Some(found) = format.find(extent) {
             hits.push((format.usage, found));
-            if extent.size() <= FLOPPY || matches!(format.usage, Usage::Raid | Usage::Crypto) {
+            if extent.size() <= FLOPPY
+                || matches!(format.usage, FormatUsage::Raid | FormatUsage::Crypto)
+            {
                 break;
             }
         }
     }
-    let ambivalent = hits.len() > 1 && hits.iter().any(|(usage, _)| *usage != Usage::Tolerant);
+    let ambivalent =
+        hits.len() > 1 && hits.iter().any(|(usage, _)| *usage != FormatUsage::Tolerant);
     if ambivalent {
         let names = hits.iter().map(|(_, found)| found.name).collect();
         return Content { ambivalent: names, ..Content::default() };
@@ -194,7 +198,7 @@ fn search(extent: &Extent<'_>) -> Content {
             fstype: Some(found.name),
             uuid: found.uuid,
             label: found.label,
-            is_raid: usage == Usage::Raid,
+            is_raid: usage == FormatUsage::Raid,
             ..Content::default()
         },
     }

@@ -1,20 +1,20 @@
 //! ISO 9660 with Joliet (ECMA-119) and UDF (ECMA-167, OSTA UDF 2.60). Both may share a device.
 #![forbid(unsafe_code)]
 
-use super::signature::{Found, Magic};
+use super::signature::{FoundFormat, Magic};
 use crate::volume::bytes::fields::{be16, field, has, label, le16, le32, utf16};
-use crate::volume::bytes::source::Extent;
+use crate::volume::bytes::source::ByteExtent;
 
 const DESCRIPTORS: u64 = 0x8000;
 const SECTOR: u64 = 2048;
 
 /// ISO 9660: the identifier is the time of the last change.
-pub(super) fn iso9660(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+pub(super) fn iso9660(extent: &ByteExtent<'_>, magic: &Magic) -> Option<FoundFormat> {
     const HIGH_SIERRA: &[u8] = b"CDROM";
     const MOST: u64 = 16;
     if magic.bytes == HIGH_SIERRA {
         let bytes = extent.bytes(DESCRIPTORS, SECTOR)?;
-        return Some(Found::new(None, label(&bytes, 48, 32)));
+        return Some(FoundFormat::new(None, label(&bytes, 48, 32)));
     }
     let (mut primary, mut joliet) = (None, None);
     for index in 0..MOST {
@@ -40,7 +40,7 @@ pub(super) fn iso9660(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
         }
         None => label(&primary, 40, 32),
     };
-    Some(Found::new(time(MODIFIED).or_else(|| time(CREATED)), name))
+    Some(FoundFormat::new(time(MODIFIED).or_else(|| time(CREATED)), name))
 }
 
 fn is_joliet(bytes: &[u8]) -> bool {
@@ -105,7 +105,7 @@ pub(super) const UDF_MAGICS: &[Magic] = &[
 ];
 
 /// UDF: a descriptor that says so, an anchor at block 256 or 512, and the volume's descriptors.
-pub(super) fn udf(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
+pub(super) fn udf(extent: &ByteExtent<'_>, _: &Magic) -> Option<FoundFormat> {
     const MOST: u32 = 64;
     const PRIMARY: u16 = 1;
     const LOGICAL: u16 = 6;
@@ -116,7 +116,7 @@ pub(super) fn udf(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
     })?;
     let count = u32::try_from(u64::from(le32(&anchor, 16)?) / block).ok()?.min(MOST);
     let first = le32(&anchor, 20)?;
-    let mut found = Found::new(None, None);
+    let mut found = FoundFormat::new(None, None);
     let mut integrity = None;
     for location in (first..=u32::MAX).take(usize::try_from(count).ok()?) {
         let descriptor = extent.bytes(u64::from(location) * block, 512)?;
@@ -151,7 +151,7 @@ pub(super) fn udf(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
 const DESCRIPTOR: u32 = 440;
 
 /// Whether the integrity descriptor and what the implementation keeps in it are within the volume.
-fn has_integrity(extent: &Extent<'_>, block: u64, place: u32) -> bool {
+fn has_integrity(extent: &ByteExtent<'_>, block: u64, place: u32) -> bool {
     const INTEGRITY: u16 = 9;
     const USE: u32 = 46;
     let start = u64::from(place) * block;
@@ -168,7 +168,7 @@ fn has_integrity(extent: &Extent<'_>, block: u64, place: u32) -> bool {
 }
 
 /// Whether the sequence of structure descriptors, `step` bytes each, holds the one of UDF.
-fn announces_udf(extent: &Extent<'_>, step: u64) -> Option<()> {
+fn announces_udf(extent: &ByteExtent<'_>, step: u64) -> Option<()> {
     const MOST: u64 = 64;
     for index in 0..MOST {
         let descriptor = extent.bytes(DESCRIPTORS + index * step, 7)?;
@@ -181,7 +181,7 @@ fn announces_udf(extent: &Extent<'_>, step: u64) -> Option<()> {
     None
 }
 
-fn anchor(extent: &Extent<'_>, block: u64) -> Option<Vec<u8>> {
+fn anchor(extent: &ByteExtent<'_>, block: u64) -> Option<Vec<u8>> {
     const ANCHOR: u16 = 2;
     [256_u32, 512].into_iter().find_map(|location| {
         let bytes = extent.bytes(u64::from(location) * block, 512)?;

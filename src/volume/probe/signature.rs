@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::volume::bytes::fields;
-use crate::volume::bytes::source::Extent;
+use crate::volume::bytes::source::ByteExtent;
 
 /// A signature: `bytes` stand `at` bytes into the structure that begins at `base`.
 pub(super) struct Magic {
@@ -22,7 +22,7 @@ impl Magic {
     }
 
     /// libblkid compares within a whole KiB, so what is cut off in the middle of one is not found.
-    pub(super) fn is_in(&self, extent: &Extent<'_>) -> bool {
+    pub(super) fn is_in(&self, extent: &ByteExtent<'_>) -> bool {
         let offset = self.base + self.at;
         let window = offset - offset % 1024;
         let Some(bytes) = extent.bytes(window, 1024) else { return false };
@@ -31,13 +31,13 @@ impl Magic {
 }
 
 /// The result of a check.
-pub(super) struct Found {
+pub(super) struct FoundFormat {
     pub(super) name: &'static str,
     pub(super) uuid: Option<String>,
     pub(super) label: Option<String>,
 }
 
-impl Found {
+impl FoundFormat {
     /// The type is the row's name.
     pub(super) fn new(uuid: Option<String>, label: Option<String>) -> Self {
         Self::named("", uuid, label)
@@ -51,7 +51,7 @@ impl Found {
 
 /// The meaning of the signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Usage {
+pub(super) enum FormatUsage {
     /// A member of something larger: no further search, and a partition table is not the device's.
     Raid,
     /// Encrypted: no further search.
@@ -65,16 +65,16 @@ pub(super) enum Usage {
 /// One row.
 pub(super) struct Format {
     pub(super) name: &'static str,
-    pub(super) usage: Usage,
+    pub(super) usage: FormatUsage,
     /// Not looked for on anything smaller, in bytes.
     pub(super) least: u64,
     /// The first that is there goes to `check`; no signature at all: `check` looks for itself.
     pub(super) magics: &'static [Magic],
-    pub(super) check: fn(&Extent<'_>, &Magic) -> Option<Found>,
+    pub(super) check: fn(&ByteExtent<'_>, &Magic) -> Option<FoundFormat>,
 }
 
 impl Format {
-    pub(super) fn find(&self, extent: &Extent<'_>) -> Option<Found> {
+    pub(super) fn find(&self, extent: &ByteExtent<'_>) -> Option<FoundFormat> {
         const NONE: Magic = Magic::new(0, 0, b"");
         if extent.size() < self.least {
             return None;
@@ -85,7 +85,7 @@ impl Format {
         };
         let found = (self.check)(extent, magic)?;
         Some(match found.name {
-            "" => Found { name: self.name, ..found },
+            "" => FoundFormat { name: self.name, ..found },
             _ => found,
         })
     }

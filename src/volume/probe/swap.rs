@@ -1,9 +1,9 @@
 //! Swap space (mkswap(8), linux/swap.h): the signature ends the first page, whatever a page is.
 #![forbid(unsafe_code)]
 
-use super::signature::{Found, Magic};
+use super::signature::{FoundFormat, Magic};
 use crate::volume::bytes::fields::{has, label, le32, uuid};
-use crate::volume::bytes::source::Extent;
+use crate::volume::bytes::source::ByteExtent;
 
 /// Ten pages.
 pub(super) const LEAST: u64 = 40960;
@@ -30,12 +30,12 @@ pub(super) const SUSPENDED: &[Magic] = at_page_ends![
     b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"; Magic::new(0, 0, TUX_ON_ICE)
 ];
 
-pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+pub(super) fn check(extent: &ByteExtent<'_>, magic: &Magic) -> Option<FoundFormat> {
     if has(&extent.bytes(0, 8)?, 0, TUX_ON_ICE) {
         return None;
     }
     if magic.bytes == b"SWAP-SPACE" {
-        return Some(Found::new(None, None));
+        return Some(FoundFormat::new(None, None));
     }
     let header = extent.bytes(1024, 512)?;
     let version = le32(&header, 0)?;
@@ -43,13 +43,13 @@ pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
     sound.then(|| names(&header)).flatten()
 }
 
-pub(super) fn suspended(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
+pub(super) fn suspended(extent: &ByteExtent<'_>, _: &Magic) -> Option<FoundFormat> {
     names(&extent.bytes(1024, 512)?)
 }
 
 /// Identifier and label, unless their place holds something else.
-fn names(header: &[u8]) -> Option<Found> {
+fn names(header: &[u8]) -> Option<FoundFormat> {
     let clean = le32(header, 172)? == 0 && le32(header, 176)? == 0;
     let keep = |value: Option<String>| value.filter(|_| clean);
-    Some(Found::new(keep(uuid(header, 12)), keep(label(header, 28, 16))))
+    Some(FoundFormat::new(keep(uuid(header, 12)), keep(label(header, 28, 16))))
 }

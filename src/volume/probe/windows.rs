@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::member::is_bitlocker;
-use super::signature::{Found, Magic};
+use super::signature::{FoundFormat, Magic};
 use crate::volume::bytes::checksum::holds;
 use crate::volume::bytes::fields::{le16, le32, le64, serial, utf16_le};
-use crate::volume::bytes::source::Extent;
+use crate::volume::bytes::source::ByteExtent;
 
 /// exFAT: the sum over the first eleven sectors stands in the twelfth.
-pub(super) fn exfat(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+pub(super) fn exfat(extent: &ByteExtent<'_>, magic: &Magic) -> Option<FoundFormat> {
     let boot = extent.bytes(magic.base(), 512)?;
     let (sector_log, cluster_log) = (*boot.get(108)?, *boot.get(109)?);
     if !(9..=12).contains(&sector_log) || cluster_log > 25 - sector_log {
@@ -25,11 +25,16 @@ pub(super) fn exfat(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
     if stored.chunks_exact(4).any(|word| !holds(Some(sum), le32(word, 0))) {
         return None;
     }
-    Some(Found::new(serial(&boot, 100), exfat_label(extent, &boot, sector, cluster_log)))
+    Some(FoundFormat::new(serial(&boot, 100), exfat_label(extent, &boot, sector, cluster_log)))
 }
 
 /// The name is an entry of the root directory, nearly always the first.
-fn exfat_label(extent: &Extent<'_>, boot: &[u8], sector: u64, cluster_log: u8) -> Option<String> {
+fn exfat_label(
+    extent: &ByteExtent<'_>,
+    boot: &[u8],
+    sector: u64,
+    cluster_log: u8,
+) -> Option<String> {
     const ENTRIES: u32 = 2048;
     const LABEL: u8 = 0x83;
     const CLUSTERS: std::ops::RangeInclusive<u32> = 2..=0xffff_fff6;
@@ -57,13 +62,13 @@ fn exfat_label(extent: &Extent<'_>, boot: &[u8], sector: u64, cluster_log: u8) -
 }
 
 /// Whether the first sector is that of an NTFS volume, which looks like a partition table.
-pub(super) fn is_ntfs(extent: &Extent<'_>) -> bool {
+pub(super) fn is_ntfs(extent: &ByteExtent<'_>) -> bool {
     const MAGIC: Magic = Magic::new(0, 3, b"NTFS    ");
     MAGIC.is_in(extent) && ntfs(extent, &MAGIC).is_some()
 }
 
 /// NTFS: the parameter block, and two records of the master file table that must be there.
-pub(super) fn ntfs(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+pub(super) fn ntfs(extent: &ByteExtent<'_>, magic: &Magic) -> Option<FoundFormat> {
     const VOLUME: u64 = 3;
     const LARGEST_CLUSTER: u64 = 2 << 20;
     let boot = extent.bytes(magic.base(), 512)?;
@@ -102,11 +107,11 @@ pub(super) fn ntfs(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
     }
     let id = le64(&boot, 72)?;
     let uuid = (id != 0).then(|| format!("{id:016X}"));
-    Some(Found::new(uuid, ntfs_label(extent, volume, record)))
+    Some(FoundFormat::new(uuid, ntfs_label(extent, volume, record)))
 }
 
 /// The volume name is an attribute of its own in the record of the volume.
-fn ntfs_label(extent: &Extent<'_>, offset: u64, length: u64) -> Option<String> {
+fn ntfs_label(extent: &ByteExtent<'_>, offset: u64, length: u64) -> Option<String> {
     const NAME: u32 = 0x60;
     const END: u32 = u32::MAX;
     const HEADER: usize = 22;

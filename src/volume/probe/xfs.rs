@@ -1,17 +1,17 @@
 //! XFS (xfs_db(8), kernel fs/xfs/libxfs/xfs_format.h): geometry, and the checksum of version 5.
 #![forbid(unsafe_code)]
 
-use super::signature::{Found, Magic};
+use super::signature::{FoundFormat, Magic};
 use crate::volume::bytes::checksum::{crc32c_without, holds};
 use crate::volume::bytes::fields::{be16, be32, be64, field, label, le32, uuid};
-use crate::volume::bytes::source::Extent;
+use crate::volume::bytes::source::ByteExtent;
 
-pub(super) fn check(extent: &Extent<'_>, magic: &Magic) -> Option<Found> {
+pub(super) fn check(extent: &ByteExtent<'_>, magic: &Magic) -> Option<FoundFormat> {
     let bytes = extent.bytes(magic.base(), 512)?;
     if !geometry_holds(&bytes)? || !checksum_holds(extent, magic.base(), &bytes)? {
         return None;
     }
-    Some(Found::new(uuid(&bytes, 32), label(&bytes, 108, 12)))
+    Some(FoundFormat::new(uuid(&bytes, 32), label(&bytes, 108, 12)))
 }
 
 fn geometry_holds(bytes: &[u8]) -> Option<bool> {
@@ -39,7 +39,7 @@ fn geometry_holds(bytes: &[u8]) -> Option<bool> {
     )
 }
 
-fn checksum_holds(extent: &Extent<'_>, base: u64, bytes: &[u8]) -> Option<bool> {
+fn checksum_holds(extent: &ByteExtent<'_>, base: u64, bytes: &[u8]) -> Option<bool> {
     const CHECKSUM: usize = 224;
     if be16(bytes, 100)? & 0xf != 5 {
         return Some(true);

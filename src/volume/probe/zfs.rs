@@ -2,9 +2,9 @@
 //! each with a list of names and values at 16 KiB and a ring of uberblocks at 128 KiB.
 #![forbid(unsafe_code)]
 
-use super::signature::{Found, Magic};
+use super::signature::{FoundFormat, Magic};
 use crate::volume::bytes::fields::{be32, be64, field, label, trimmed};
-use crate::volume::bytes::source::Extent;
+use crate::volume::bytes::source::ByteExtent;
 
 pub(super) const LEAST: u64 = 64 << 20;
 
@@ -15,7 +15,7 @@ const RING: u64 = 128 * 1024;
 
 /// Four uberblocks are wanted, in one label or several. A label's ring is read only where its list
 /// begins as one does, so that a probe of anything else touches 16 bytes of each label.
-pub(super) fn check(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
+pub(super) fn check(extent: &ByteExtent<'_>, _: &Magic) -> Option<FoundFormat> {
     const WANTED: usize = 4;
     let aligned = extent.size() - extent.size() % LABEL;
     let mut found = 0;
@@ -31,7 +31,7 @@ pub(super) fn check(extent: &Extent<'_>, _: &Magic) -> Option<Found> {
 }
 
 /// Whether the list begins as one in XDR encoding of either byte order (OpenZFS nvlist(9)).
-fn has_list(extent: &Extent<'_>, start: u64) -> Option<bool> {
+fn has_list(extent: &ByteExtent<'_>, start: u64) -> Option<bool> {
     let head = extent.bytes(start + LIST, 4)?;
     Some(matches!(field(&head, 0, 4)?, [1, 0 | 1, 0, 0]))
 }
@@ -46,12 +46,12 @@ fn uberblocks(ring: &[u8]) -> usize {
 }
 
 /// Identifier and name of the pool, from the pairs at the top of the list.
-fn names(list: &[u8]) -> Found {
+fn names(list: &[u8]) -> FoundFormat {
     const NUMBER: u32 = 8;
     const TEXT: u32 = 9;
     const NESTED: u32 = 19;
     const HEAD: usize = 12;
-    let mut found = Found::new(None, None);
+    let mut found = FoundFormat::new(None, None);
     let mut depth = 0_u32;
     let mut rest = list.get(HEAD..).unwrap_or_default();
     while let Some(size) = be32(rest, 0).and_then(|size| usize::try_from(size).ok()) {
