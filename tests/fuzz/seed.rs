@@ -6,9 +6,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
-use molecule_tools::volume::probe::{ReadAt, open, probe};
+use molecule_tools::volume::probe::{ReadAt, probe};
 
 struct Watched {
     image: OwnedFd,
@@ -34,7 +33,7 @@ impl ReadAt for Watched {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, image, output] = arguments.as_slice() else { panic!("usage: seed IMAGE OUTPUT") };
-    let image = open(Path::new(image)).unwrap();
+    let image = std::fs::File::open(image).unwrap().into();
     let device = Watched { image, blocks: RefCell::default() };
     println!("{:?}", probe(&device).unwrap().fstype);
     std::fs::write(output, input::Device::encode(device.size().unwrap(), &device.blocks.borrow())).unwrap();
