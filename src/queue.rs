@@ -35,7 +35,7 @@ struct State<T> {
 pub struct QueueLook {
     /// Tasks that wait for a thread.
     pub queued: usize,
-    /// Those of them that the caller counts.
+    /// The urgent ones of them that the caller counts.
     pub counted: usize,
     /// Threads that wait for a task.
     pub idle: usize,
@@ -131,7 +131,7 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Waits until everything is done, `most` at most, and counts the tasks that wait then and that
+    /// Waits until everything is done, `most` at most, and counts the urgent tasks that wait then and that
     /// `counts` is true for. `None` when everything was done before.
     pub fn wait(&self, most: Duration, counts: impl Fn(&T) -> bool) -> Option<QueueLook> {
         let state = lock(&self.state);
@@ -142,10 +142,9 @@ impl<T> WorkQueue<T> {
             .drained
             .wait_timeout(state, most)
             .map_or_else(|error| error.into_inner().0, |waited| waited.0);
-        let tasks = || state.urgent.iter().chain(&state.later);
         Some(QueueLook {
-            queued: tasks().count(),
-            counted: tasks().filter(|task| counts(task)).count(),
+            queued: state.urgent.len() + state.later.len(),
+            counted: state.urgent.iter().filter(|task| counts(task)).count(),
             idle: state.idle,
         })
     }

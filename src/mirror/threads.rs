@@ -85,7 +85,7 @@ impl ThreadPace {
         }
         let mut before = (Instant::now(), processor_time());
         let mut held_up = 0;
-        while let Some(look) = queue.wait(TICK, |task| !helps(task)) {
+        while let Some(look) = queue.wait(TICK, &helps) {
             let working = self.threads().saturating_sub(look.idle);
             let fetching = tick();
             let now = (Instant::now(), processor_time());
@@ -100,7 +100,7 @@ impl ThreadPace {
             let more = match moment.limit() {
                 PaceLimit::ProcessorOrWork => 0,
                 PaceLimit::Source => {
-                    self.slow.fetch_or(look.counted > 0 && busy < 0.5, Ordering::Relaxed);
+                    self.slow.fetch_or(look.queued > look.counted && busy < 0.5, Ordering::Relaxed);
                     (threads / 2).max(1)
                 }
                 PaceLimit::Other => {
