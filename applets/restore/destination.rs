@@ -62,7 +62,7 @@ pub fn lock(
 ) -> Result<()> {
     let mut trees = trees
         .into_iter()
-        .map(|tree| tree.tree.stat().map(|stat| ((stat.dev, stat.ino), tree)))
+        .map(|tree| tree.tree.stat().map(|stat| (stat.id(), tree)))
         .collect::<Result<Vec<_>>>()?;
     trees.sort_by_key(|(inode, _)| *inode);
     // One tree can be in the set twice, through a bind mount; it has one lock.

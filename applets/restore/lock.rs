@@ -57,7 +57,7 @@ impl HolderSilence {
 
     /// Looks at the file of the lock. Of a holder that never shows any nothing is known, and no time passes.
     pub fn look(&mut self, lock: &Stat) -> Duration {
-        let (now, sign) = (Instant::now(), Some(((lock.dev, lock.ino), lock.mtime)));
+        let (now, sign) = (Instant::now(), Some((lock.id(), lock.mtime)));
         let silent = lock.mode & SHOWS_LIFE == SHOWS_LIFE && self.seen == sign;
         self.time = if silent { self.time + (now - self.looked).min(LOOK) } else { Duration::ZERO };
         (self.seen, self.looked) = (sign, now);

@@ -13,7 +13,7 @@ use super::access::{is_narrow, is_private, is_unfinished, narrow, settle_times, 
 use super::announce;
 use super::counters::add;
 use super::engine::{Engine, MirrorPass};
-use super::fault::{Fault, Side, Step};
+use super::fault::{Fault, Step};
 use super::itemize::{Change, Differences};
 use super::limits::LISTING;
 use super::metadata::{MetadataObject, compare};
@@ -277,7 +277,7 @@ fn take_back(engine: &Engine<'_>, dir: &OpenDir, dst: &OwnedFd) {
         }
     });
     if let Err(errno) = listed {
-        let fault = Fault::Os { side: Side::Destination, operation: "list", errno };
+        let fault = Fault::destination("list")(errno);
         announce::fault(engine, &dir.node, c"", fault);
     }
 }

@@ -16,7 +16,7 @@ use super::access::{narrow, settle_times, widen};
 use super::announce;
 use super::delete;
 use super::engine::{Engine, MirrorTask};
-use super::fault::{Fault, Side};
+use super::fault::Fault;
 use super::limits::LISTING;
 use super::tree::DirNode;
 use crate::fs::at;
@@ -109,7 +109,7 @@ pub(super) fn purge(engine: &Engine<'_>, node: &Arc<DirNode>) {
             ControlFlow::Continue(())
         });
         if let Err(errno) = listed {
-            let fault = Fault::Os { side: Side::Destination, operation: "list", errno };
+            let fault = Fault::destination("list")(errno);
             announce::fault(engine, node, c"", fault);
             break;
         }

@@ -33,7 +33,7 @@ use super::walk;
 use super::xattrs::Xattrs;
 use crate::error::{Error, Result, describe};
 use crate::fs::xattr::XattrTarget;
-use crate::fs::{Dir, InodeId, KeepDumpable};
+use crate::fs::{Dir, InodeId, KeepDumpable, Stat};
 use crate::queue::WorkQueue;
 
 /// Does one pass. The hard-link groups `groups` are made anew; afterwards those that it has torn are in it.
@@ -44,6 +44,7 @@ pub(super) fn run(
     ledger: &LinkLedger,
 ) -> Result<Report> {
     let &MirrorRequest { src, dst, options, .. } = request;
+    let stat = src.stat()?;
     need_proc(src)?;
     let _more = MoreDescriptors::allow();
     let _dumpable = KeepDumpable::note();
@@ -60,7 +61,7 @@ pub(super) fn run(
         ledger,
         kept,
         surplus: Mutex::new(Vec::new()),
-        src_mount: src.stat()?.mount_id,
+        src_mount: stat.mount_id,
         dst_fs: dst.map(Dir::stat).transpose()?.map(|stat| FileSystem::of(&stat)),
         ordinary: is_ordinary(),
         ahead,
@@ -71,7 +72,7 @@ pub(super) fn run(
         next_tick: AtomicU64::new(STOPPED.as_millis() as u64),
         started: Instant::now(),
     };
-    let root = root(&engine)?;
+    let root = root(&engine, stat)?;
     engine.held.note(root.node());
     work(&engine, root, threads);
     *groups = engine.links.torn();
@@ -80,9 +81,8 @@ pub(super) fn run(
 }
 
 /// The top directory, mended unless that waits for its end.
-fn root(engine: &Engine<'_>) -> Result<Pending> {
+fn root(engine: &Engine<'_>, stat: Stat) -> Result<Pending> {
     let &MirrorRequest { src, dst, options, .. } = &engine.request;
-    let stat = src.stat()?;
     let xattrs = Xattrs::read(&XattrTarget::fd(src))
         .map_err(|errno| Error::os("read xattrs of", src.path(), errno))?;
     let clone = |dir: &Dir| rustix::io::fcntl_dupfd_cloexec(dir, 3);

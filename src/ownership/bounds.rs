@@ -71,7 +71,7 @@ impl WalkBounds {
         let Some(map) = self.map.get() else { return };
         let one_name = stat.kind == Kind::Dir || stat.nlink == 1;
         let number = match one_name {
-            true => self.hasher.hash_one((stat.dev, stat.ino)),
+            true => self.hasher.hash_one(stat.id()),
             // Each of its names comes once.
             false => self.hasher.hash_one((directory, name)),
         };

@@ -210,7 +210,7 @@ impl EntryHands<'_> {
         let look = || {
             let directory = match way.id() {
                 Some(id) => id,
-                None => at::stat_fd(way.fd()).map(|stat| (stat.dev, stat.ino))?,
+                None => at::stat_fd(way.fd()).map(|stat| stat.id())?,
             };
             Ok((directory, at::stat(way.fd(), name)?))
         };

@@ -114,7 +114,7 @@ impl LinkCounts {
 
     /// Counts entry `name` of `directory`, seen as `stat` after [`LinkCounts::wait_past`] of `begin`.
     pub(super) fn count(&self, stat: &Stat, directory: InodeId, name: &CStr, begin: FileTime) {
-        let id = (stat.dev, stat.ino);
+        let id = stat.id();
         let number = self.hasher.hash_one((id, directory, name));
         let time = match stat.ctime {
             ctime if ctime <= begin => ChangeTime::Past,
@@ -155,7 +155,7 @@ impl LinkCounts {
     pub(super) fn judge(&self, handle: &OwnedFd, stat: &Stat) -> LinkVerdict {
         let mut counts = self.lock();
         let overflowed = counts.overflowed;
-        let Some(file) = counts.files.get_mut(&(stat.dev, stat.ino)) else {
+        let Some(file) = counts.files.get_mut(&stat.id()) else {
             // Without an overflow it has come since.
             counts.uncounted += 1;
             return LinkVerdict::Leave;
@@ -188,7 +188,7 @@ impl LinkCounts {
 
     /// Notes that the file was given by one of its names.
     pub(super) fn note_given(&self, stat: &Stat) {
-        if let Some(file) = self.lock().files.get_mut(&(stat.dev, stat.ino)) {
+        if let Some(file) = self.lock().files.get_mut(&stat.id()) {
             file.done = NameState::Given;
         }
     }
