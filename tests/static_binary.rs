@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::{Case, Need, PROGRAM, ok, test_case};
+use crate::support::{Case, Need, PROGRAM, copy_program, ok, test_case};
 
 pub fn cases() -> Vec<Case> {
     const ALONE: &[Need] = &[Need::Root];
@@ -44,7 +44,7 @@ fn it_asks_for_no_interpreter_and_no_library() {
 /// Runs the program with `arguments` in a root that holds it and what `prepare` adds.
 fn alone(prepare: impl FnOnce(&Path), arguments: &[&str]) -> (tempfile::TempDir, Output) {
     let root = tempfile::tempdir().unwrap();
-    std::fs::copy(PROGRAM, root.path().join("molecule-tools")).unwrap();
+    copy_program(PROGRAM, root.path().join("molecule-tools"));
     prepare(root.path());
     let mut command = Command::new("chroot");
     command.arg(root.path()).arg("/molecule-tools").args(arguments);

@@ -152,11 +152,13 @@ fn a_holder_that_never_shows_any_is_waited_for() {
     waits(0o600, |_| ());
 }
 
-/// A restore by hand that has begun and will take a while.
+/// A restore by hand of `directories` with 100 files each that has begun and will take a while.
 #[track_caller]
-fn long(sandbox: &Sandbox, options: &[&str]) -> crate::support::sandbox::Started {
-    sandbox.sh("mkdir -p /snapshot/opt/tree; cd /snapshot/opt/tree; for d in $(seq 200); do mkdir $d; cd $d
-        for f in $(seq 100); do echo snapshot > $f; done; cd ..; done");
+fn long(sandbox: &Sandbox, directories: u32, options: &[&str]) -> crate::support::sandbox::Started {
+    sandbox.sh(&format!(
+        "mkdir -p /snapshot/opt/tree; cd /snapshot/opt/tree; for d in $(seq {directories})
+        do mkdir $d; cd $d; for f in $(seq 100); do echo snapshot > $f; done; cd ..; done"
+    ));
     let run = sandbox.program().args(["restore", "--source", "/snapshot", "--path", &TREE[1..]]);
     let started = run.args(["--jobs", "1"]).args(options.iter().copied()).start();
     let until = Instant::now() + Duration::from_secs(20);
@@ -170,7 +172,7 @@ fn long(sandbox: &Sandbox, options: &[&str]) -> crate::support::sandbox::Started
 fn a_long_restore_by_hand_shows_signs_of_life() {
     let (sandbox, _volume) = scene();
     let lock: PathBuf = sandbox.path(LOCK);
-    let started = long(&sandbox, &["--verify"]);
+    let started = long(&sandbox, 800, &["--verify"]);
     let held = lock.metadata().unwrap();
     assert_eq!(held.mode() & 0o7777, 0o700);
     let ended = AtomicBool::new(false);
@@ -194,7 +196,7 @@ fn a_long_restore_by_hand_shows_signs_of_life() {
 
 fn a_restore_that_was_stopped_and_overtaken_takes_nothing_away() {
     let (sandbox, _volume) = scene();
-    let started = long(&sandbox, &[]);
+    let started = long(&sandbox, 200, &[]);
     let pid = Pid::from_raw(started.child.id().cast_signed());
     kill(pid, Signal::SIGSTOP).unwrap();
     let outcome = boots(&sandbox, boot(&sandbox)).0;

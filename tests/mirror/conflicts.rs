@@ -160,7 +160,7 @@ fn a_link_where_a_directory_belongs_is_replaced() {
 fn a_running_program_is_replaced() {
     let pair = Pair::new();
     pair.from().file("sleep", "another program").mode("sleep", 0o755);
-    std::fs::copy("/bin/sleep", pair.to().path("sleep")).unwrap();
+    crate::support::copy_program("/bin/sleep", pair.to().path("sleep"));
     let mut child = Command::new(pair.to().path("sleep")).arg0("sleep").arg("600").spawn().unwrap();
     let output = pair.run(&[]);
     child.kill().unwrap();

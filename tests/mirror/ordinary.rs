@@ -49,7 +49,7 @@ fn compared(source: impl FnOnce(&Tree), destination: impl Fn(&Tree)) {
     let output = as_user(rsync);
     assert!(output.status.success(), "{}", said(&output));
     let program = pair.beside("program");
-    std::fs::copy(crate::support::PROGRAM, &program).unwrap();
+    crate::support::copy_program(crate::support::PROGRAM, &program);
     for options in [&[][..], &["--checksum"]] {
         let mut restore = Command::new(&program);
         restore.args(pair.command().get_args()).args(options);

@@ -158,6 +158,13 @@ pub fn ok(command: &mut Command) -> String {
     stdout
 }
 
+/// Copies a program that is to be run. Another process writes it: what this one has open for writing, a process that
+/// another thread forks has open until its exec, and the kernel runs no such program (ETXTBSY of execve(2)).
+#[track_caller]
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    ok(Command::new("cp").args([from.as_ref(), to.as_ref()]));
+}
+
 /// What rsync would still have to do to make `to` equal to `from`, content compared: empty when the
 /// copy is perfect.
 pub fn rsync_differences(from: &Path, to: &Path) -> String {

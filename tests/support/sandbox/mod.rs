@@ -136,10 +136,7 @@ impl Sandbox {
         self.sh(&format!("mknod /dev/{name} b {major} {minor}"));
     }
 
-    /// Makes an executable file.
-    ///
-    /// Another process writes it: what this one has open for writing, a process that another thread forks
-    /// has open until its exec, and the kernel runs no such program (ETXTBSY of execve(2)).
+    /// Makes an executable file; another process writes it, for the reason of [`crate::support::copy_program`].
     #[track_caller]
     pub fn install(&self, inside: &str, text: &str) {
         let mut file = tempfile::tempfile().expect("a temporary file");
