@@ -26,7 +26,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libtest_mimic::{Arguments, Trial};
-pub use memory::{peak_memory, usage};
+pub use memory::{peak_memory, usage, usage_with};
 pub use needs::Need;
 
 /// One test: its name says what holds, its needs what the machine must have.
