@@ -56,7 +56,7 @@ fn boot_as_root(
     let looked_up = look_up(&agent);
     match Dir::open_operator_path("/") {
         Ok(root) => {
-            let credentials = git_cred_setup::wanted(environment);
+            let credentials = token_refresh::wanted(environment);
             guarded("ownership", limit, |heart| {
                 fix_perms::boot(&root, &agent, restored == Ended::Itself, heart);
                 // Else that step does it.

@@ -1,8 +1,10 @@
-//! `git-cred-setup`: makes git ask the token script for GitHub credentials, for root and the agent.
+//! `git-cred-setup`: makes git ask for GitHub credentials, for root and the agent: this program, or the token
+//! script of an image that has it.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -19,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{fix_perms, token_refresh};
+use crate::{fix_perms, git_credential_molecule, token_refresh};
 
 pub const APPLET: Applet = Applet {
     name: "git-cred-setup",
@@ -28,7 +30,6 @@ pub const APPLET: Applet = Applet {
 };
 
 const SCRIPT: &str = "/app/scripts/molecule-git-token-helper.sh";
-const HELPER: &str = "!/app/scripts/molecule-git-token-helper.sh";
 /// Variable that names another credential helper.
 const HELPER_VARIABLE: &str = "MOLECULE_GIT_HELPER";
 const NAME: &CStr = c".gitconfig";
@@ -48,9 +49,10 @@ struct Options {
     /// The agent: USER[:GROUP]; without GROUP the group named like the user
     #[arg(long, value_name = "SPEC", env = "MOLECULE_AGENT", default_value = "agent")]
     user: OsString,
-    /// Value of credential.https://github.com.helper (gitcredentials(7))
-    #[arg(long, value_name = "CMD", env = HELPER_VARIABLE, default_value = HELPER)]
-    helper: OsString,
+    /// Value of credential.https://github.com.helper (gitcredentials(7)); if it is not given, the script
+    /// /app/scripts/molecule-git-token-helper.sh, or without one git-credential-molecule of this program
+    #[arg(long, value_name = "CMD", env = HELPER_VARIABLE)]
+    helper: Option<OsString>,
 }
 
 fn run(context: &Context) -> Result<Status, Exit> {
@@ -58,24 +60,46 @@ fn run(context: &Context) -> Result<Status, Exit> {
     log::init(LogFormat::Text);
     log::section("MOLECULE-GIT", LogStream::Stdout);
     let root = Dir::open_operator_path(&options.root)?;
-    let failed = set_up(&root, &options.user, &options.helper, None);
+    let helper = options.helper.unwrap_or_else(default_helper);
+    let failed = set_up(&root, &options.user, &helper, None);
     Ok(Status::failed_if(failed > 0))
 }
 
-/// Whether the boot sets the credentials up: mirror credentials are asked for, and the script is
-/// there (or another one is named).
-pub fn wanted(environment: &[CString]) -> bool {
-    let other = process::setting(environment, HELPER_VARIABLE).is_some();
-    token_refresh::mirror_credentials(environment)
-        && (other || token_refresh::executable(OsStr::new(SCRIPT)))
+/// The script of an image that has one, else this program.
+fn default_helper() -> OsString {
+    if token_refresh::executable(OsStr::new(SCRIPT)) {
+        return format!("!{SCRIPT}").into();
+    }
+    match std::env::current_exe() {
+        Ok(program) => shell_command(&program, git_credential_molecule::APPLET.name),
+        // Without /proc: the symlink, which git finds in PATH.
+        Err(_) => "molecule".into(),
+    }
+}
+
+/// A value that makes git run `program word` with a shell.
+fn shell_command(program: &Path, word: &str) -> OsString {
+    let path = program.as_os_str().as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(byte);
+    let quoted = match path.iter().all(plain) {
+        true => path.to_vec(),
+        // Within quotes a shell sees nothing but their end.
+        false => [
+            b"'",
+            &*path.split(|&byte| byte == b'\'').collect::<Vec<_>>().join(&br"'\''"[..]),
+            b"'",
+        ]
+        .concat(),
+    };
+    OsString::from_vec([b"!", &*quoted, b" ", word.as_bytes()].concat())
 }
 
 /// The credential part of a boot below `root`. Whatever goes wrong is a warning line.
 pub fn boot(root: &Dir, user: &OsStr, heart: &Heartbeat) {
     log::section("MOLECULE-GIT", LogStream::Stdout);
     let environment = process::environment();
-    let helper = process::setting(&environment, HELPER_VARIABLE);
-    set_up(root, user, helper.unwrap_or(OsStr::new(HELPER)), Some(heart));
+    let helper = process::setting(&environment, HELPER_VARIABLE).map(OsStr::to_owned);
+    set_up(root, user, &helper.unwrap_or_else(default_helper), Some(heart));
 }
 
 /// Removes the copies of .gitconfig files that a killed run has left, at a boot that sets nothing up. Returns the
@@ -252,22 +276,11 @@ fn about(home: &Dir, error: &Error) -> Error {
     Error::on("set credentials in", home.join(NAME), error.to_string())
 }
 
-/// The git in PATH. Run by root, it must be one that only root can have put there.
 fn find_git(environment: &[CString]) -> Result<GitProgram> {
-    let path = process::lookup(environment, "PATH").unwrap_or(OsStr::new(process::DEFAULT_PATH));
-    let mut failure = None;
-    for candidate in which::which_in_all("git", Some(path), "/").into_iter().flatten() {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(GitProgram::new(candidate));
-        }
-        match process::only_root_can_change(&candidate) {
-            Ok(program) => return Ok(GitProgram::new(program)),
-            Err(error) => failure = failure.or(Some(error)),
-        }
-    }
-    Err(failure.unwrap_or_else(|| {
+    let none = || {
         Error::plain("set git credentials", "no git in PATH").hint("install git, or correct PATH")
-    }))
+    };
+    process::find_own_program("git", environment)?.map(GitProgram::new).ok_or_else(none)
 }
 
 /// A ~/.gitconfig that is there or is to be.

@@ -1,7 +1,7 @@
 //! `molecule-tools`: one binary, several applets. A symlink named after an applet is that applet;
 //! otherwise the first argument names it.
 //!
-//! - `entrypoint`, `git_cred_setup`, `token_refresh`, `restore`, `fix_perms`, `boot_audit`, `gosu`: the applets
+//! - `entrypoint`, `git_cred_setup`, `git_credential_molecule`, `token_refresh`, `restore`, `fix_perms`, `boot_audit`, `gosu`: the applets
 //! - `install`: the symlinks
 //! - `applet`: a row of the table
 //! - `exit`: exit statuses
@@ -15,6 +15,7 @@ mod entrypoint;
 mod exit;
 mod fix_perms;
 mod git_cred_setup;
+mod git_credential_molecule;
 mod gosu;
 mod install;
 mod restore;
@@ -38,6 +39,7 @@ static APPLETS: &[Applet] = &[
     fix_perms::APPLET,
     gosu::APPLET,
     git_cred_setup::APPLET,
+    git_credential_molecule::APPLET,
     token_refresh::APPLET,
     entrypoint::APPLET,
 ];

@@ -109,15 +109,17 @@ impl GitProgram {
             program: &self.0,
             arguments: [&["config", "--no-includes"].map(OsStr::new), words].concat(),
             environment: &[
-                "LC_ALL=C",
-                "GIT_CONFIG_NOSYSTEM=1",
-                "GIT_CONFIG_GLOBAL=/dev/null",
+                c"LC_ALL=C",
+                c"GIT_CONFIG_NOSYSTEM=1",
+                c"GIT_CONFIG_GLOBAL=/dev/null",
                 // No repository: else git looks for one in the current directory and above.
-                "GIT_DIR=/dev/null",
-            ],
+                c"GIT_DIR=/dev/null",
+            ]
+            .map(CStr::to_owned),
             directory: directory.as_fd(),
             input,
             limit: WRITTEN,
+            time: None,
         };
         let printed = command.run()?;
         let complaint = String::from_utf8_lossy(&printed.stderr);

@@ -7,6 +7,7 @@
 //! - [`ownership`]: trees given to a user, changing only what differs
 //! - [`volume`]: what lies on a device: superblocks, partition tables
 //! - [`audit`]: what a boot log says of the container, names of variables only
+//! - [`github`]: GitHub credentials from the platform, for git and others
 //! - [`gitconfig`]: settings in a git configuration file of anybody's, through git
 //! - [`process`]: what a process inherits, and handing it on through exec
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
@@ -21,6 +22,7 @@ pub mod audit;
 pub mod error;
 pub mod fs;
 pub mod gitconfig;
+pub mod github;
 pub mod heartbeat;
 pub mod identity;
 pub mod lock;

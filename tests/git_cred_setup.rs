@@ -4,7 +4,7 @@
 mod faults;
 mod planted;
 
-use crate::support::sandbox::{Outcome, Run, Sandbox};
+use crate::support::sandbox::{Outcome, PROGRAM_INSIDE, Run, Sandbox};
 use crate::support::{Case, Need, test_case};
 
 const ROOTS: &str = "/root/.gitconfig";
@@ -62,9 +62,17 @@ fn values(sandbox: &Sandbox, home: &str, key: &str) -> Vec<String> {
     stdout.split_terminator('\0').map(str::to_owned).collect()
 }
 
+/// The value that is set if nobody names another.
+fn helper(sandbox: &Sandbox) -> String {
+    match sandbox.path(SCRIPT).exists() {
+        true => format!("!{SCRIPT}"),
+        false => format!("!{PROGRAM_INSIDE} git-credential-molecule"),
+    }
+}
+
 #[track_caller]
 fn is_set(sandbox: &Sandbox, home: &str) {
-    assert_eq!(values(sandbox, home, HELPER), [format!("!{SCRIPT}")], "{home}");
+    assert_eq!(values(sandbox, home, HELPER), [helper(sandbox)], "{home}");
     assert_eq!(values(sandbox, home, USE_PATH), ["true"], "{home}");
 }
 
@@ -92,7 +100,8 @@ fn a_fresh_file_is_what_git_itself_makes() {
         let outcome = setup(&sandbox).umask(umask).run();
         succeeded(&outcome);
         let git = format!(
-            "git config --global {HELPER} '!{SCRIPT}'; git config --global {USE_PATH} true"
+            "git config --global {HELPER} '{}'; git config --global {USE_PATH} true",
+            helper(&sandbox)
         );
         sandbox.command("/bin/sh").args(["-c", &git]).env("HOME", "/tmp").umask(umask).run();
         for (file, owner) in [(ROOTS, "root:root"), (AGENTS, "agent:agent")] {
@@ -289,7 +298,7 @@ fn without_git_there_is_one_clear_line() {
 
 fn the_boot_sets_it_up_only_when_asked_and_never_fails() {
     for (variable, script, asked) in
-        [("true", true, true), ("true", false, false), ("TRUE", true, false), ("", true, false)]
+        [("true", true, true), ("true", false, true), ("TRUE", true, false), ("", true, false)]
     {
         let sandbox = Sandbox::new();
         sandbox.install("/usr/local/bin/molecule-runtime", "#!/bin/sh\nexit 42\n");

@@ -14,6 +14,7 @@ mod dispatch;
 mod entrypoint;
 mod fix_perms;
 mod git_cred_setup;
+mod github;
 mod gosu;
 mod layers;
 mod mirror;
@@ -40,6 +41,7 @@ fn groups() -> Vec<Group> {
         ("entrypoint", entrypoint::cases()),
         ("fix_perms", fix_perms::cases()),
         ("git_cred_setup", git_cred_setup::cases()),
+        ("github", github::cases()),
         ("gosu", gosu::cases()),
         ("layers", layers::cases()),
         ("mirror", mirror::cases()),

@@ -11,10 +11,11 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
@@ -22,6 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::sys::{self, Disposition, set_disposition};
 use crate::error::{Error, Result, errno_of, os_errno};
+use crate::fs::pause;
 
 /// The program to run, and its environment. It sees nothing else of the caller's environment.
 #[derive(Debug)]
@@ -31,13 +33,15 @@ pub struct Command<'a> {
     /// `argv[1]` and so on.
     pub arguments: Vec<&'a OsStr>,
     /// `NAME=value` each.
-    pub environment: &'a [&'a str],
+    pub environment: &'a [CString],
     /// Its working directory.
     pub directory: BorrowedFd<'a>,
     /// Its standard input.
     pub input: &'a [u8],
     /// Largest file that it may write, in bytes; standard output and error are one each.
     pub limit: u64,
+    /// How long it may run. Then it is killed, and whatever it has started in its session's first group.
+    pub time: Option<Duration>,
 }
 
 /// The output of a program, and how it ended.
@@ -57,7 +61,7 @@ impl Command<'_> {
     pub fn run(&self) -> Result<CommandOutput> {
         let input = in_memory(self.input)?;
         let (stdout, stderr) = (in_memory(b"")?, in_memory(b"")?);
-        let (program, arguments, environment) = self.strings()?;
+        let (program, arguments) = self.strings()?;
         let waited = Waited::begin()?;
         let parent = nix::unistd::getpid();
         let child = match sys::fork() {
@@ -66,7 +70,8 @@ impl Command<'_> {
                 let prepared = self.prepare(parent, [&input, &stdout, &stderr]);
                 let errno = match prepared {
                     Ok(()) => {
-                        let Err(errno) = nix::unistd::execve(&program, &arguments, &environment);
+                        let Err(errno) =
+                            nix::unistd::execve(&program, &arguments, self.environment);
                         errno_of(errno)
                     }
                     Err(errno) => errno,
@@ -76,22 +81,20 @@ impl Command<'_> {
             }
             Err(errno) => return Err(Error::failed("start a process", errno_of(errno))),
         };
-        let status = wait(child)?;
+        let status = match self.time {
+            Some(time) => wait_for(child, time)?,
+            None => wait(child, WaitPidFlag::empty())?.unwrap_or_default(),
+        };
         drop(waited);
         Ok(CommandOutput { status, stdout: content(stdout)?, stderr: content(stderr)? })
     }
 
-    fn strings(&self) -> Result<(CString, Vec<CString>, Vec<CString>)> {
+    fn strings(&self) -> Result<(CString, Vec<CString>)> {
         let fail = |_| Error::on("run", self.program, "an argument has a NUL byte");
         let program = CString::new(self.program.as_os_str().as_bytes()).map_err(fail)?;
         let arguments = self.arguments.iter().map(|argument| CString::new(argument.as_bytes()));
         let arguments = std::iter::once(Ok(program.clone())).chain(arguments);
-        let environment = self.environment.iter().map(|entry| CString::new(*entry));
-        Ok((
-            program,
-            arguments.collect::<Result<_, _>>().map_err(fail)?,
-            environment.collect::<Result<_, _>>().map_err(fail)?,
-        ))
+        Ok((program, arguments.collect::<Result<_, _>>().map_err(fail)?))
     }
 
     /// The child's part before exec(3).
@@ -99,6 +102,9 @@ impl Command<'_> {
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno_of)?;
         if nix::unistd::getppid() != parent {
             return Err(Errno::SRCH);
+        }
+        if self.time.is_some() {
+            nix::unistd::setsid().map_err(errno_of)?;
         }
         rustix::process::fchdir(self.directory)?;
         rustix::stdio::dup2_stdin(input)?;
@@ -128,15 +134,35 @@ impl Drop for Waited {
     }
 }
 
-fn wait(child: Pid) -> Result<u8> {
+/// The status of `child` as a shell has it; `None` if it runs still and `flags` say not to wait.
+fn wait(child: Pid, flags: WaitPidFlag) -> Result<Option<u8>> {
     loop {
-        match waitpid(child, None) {
-            Ok(WaitStatus::Exited(_, status)) => return Ok(status as u8),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as u8),
+        match waitpid(child, Some(flags)) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(Some(status as u8)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Some(128 + signal as u8)),
+            Ok(WaitStatus::StillAlive) => return Ok(None),
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(errno) => return Err(Error::failed("wait for a child", errno_of(errno))),
         }
     }
+}
+
+/// The same of a child that is killed once `time` has passed. Its group is killed in any case: what it leaves
+/// behind would hold what it was given.
+fn wait_for(child: Pid, time: Duration) -> Result<u8> {
+    let deadline = Instant::now() + time;
+    let group = Pid::from_raw(-child.as_raw());
+    while Instant::now() < deadline {
+        if let Some(status) = wait(child, WaitPidFlag::WNOHANG)? {
+            let _ = kill(group, Signal::SIGKILL);
+            return Ok(status);
+        }
+        pause(Duration::from_millis(10));
+    }
+    let _ = kill(group, Signal::SIGKILL);
+    // It may not have come to a group of its own.
+    let _ = kill(child, Signal::SIGKILL);
+    Ok(wait(child, WaitPidFlag::empty())?.unwrap_or_default())
 }
 
 /// A file in memory with `bytes`, to be read from its start.

@@ -5,12 +5,13 @@
 //! - `command`: a program that is run, and its output
 //! - `daemon`: a process that goes on in the background
 //! - `interrupt`: SIGTERM and SIGINT as a question
+//! - `trust`: a program that root may run, for only root can have put it there
 //! - `search`: a program in PATH, as a shell finds it
 //! - `inherited`: dispositions and limits, changed and restored at exec
 //! - `environment`: variables
 //! - `limits`: limits that are raised for the work
 //! - `bounded_log`: a log file that does not outgrow its bound
-//! - `trust`: whether only root can change a file
+//! - `private`: memory that nobody else may look at
 //! - `sys`: calls that have no safe form; the only unsafe code here
 
 mod bounded_log;
@@ -20,6 +21,7 @@ mod environment;
 mod inherited;
 mod interrupt;
 mod limits;
+mod private;
 mod search;
 pub mod step;
 mod supervise;
@@ -32,7 +34,8 @@ pub use daemon::{become_daemon, fork_child, start_in_background};
 pub use environment::{lookup, set, setting};
 pub use inherited::Inherited;
 pub use interrupt::Interruption;
+pub use private::hide_memory;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
-pub use supervise::{ChildEnd, PreparedSupervisor, Supervisor};
-pub use sys::environment;
-pub use trust::only_root_can_change;
+pub use supervise::{ChildEnd, PreparedSupervisor, SupervisedJob, Supervisor};
+pub use sys::{environment, look_names_up_by_files_and_dns};
+pub use trust::find_own_program;

@@ -34,6 +34,14 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Requests to end. One that is ignored when this process starts stays ignored, SIGTERM excepted.
 const REQUESTS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
+/// What a supervisor keeps running.
+pub enum SupervisedJob<'a> {
+    /// A program, by its path; it gets no arguments and this environment.
+    Program(&'a CStr, &'a [CString]),
+    /// A part of this program, in a process of its own that ends with the status it returns.
+    Work(&'a dyn Fn() -> u8),
+}
+
 /// How one run of the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildEnd {
@@ -135,9 +143,9 @@ impl Supervisor {
         patiently(|| self.signals.set_mask(&mask).map_err(fail))
     }
 
-    /// Runs `program` (a path) without arguments to its end, or until this process is asked to end.
-    pub fn run(&mut self, program: &CStr, environment: &[CString]) -> Result<ChildEnd> {
-        let leader = self.spawn(program, environment)?;
+    /// Runs `job` to its end, or until this process is asked to end.
+    pub fn run(&mut self, job: &SupervisedJob<'_>) -> Result<ChildEnd> {
+        let leader = self.spawn(job)?;
         loop {
             while let Reaped::Ended(pid, status) = self.reap()? {
                 if pid == leader {
@@ -305,20 +313,20 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, program: &CStr, environment: &[CString]) -> Result<Pid> {
+    fn spawn(&mut self, job: &SupervisedJob<'_>) -> Result<Pid> {
         let parent = nix::unistd::getpid();
         match sys::fork() {
             Ok(ForkResult::Parent { child }) => {
                 self.leader = Some(child);
                 Ok(child)
             }
-            Ok(ForkResult::Child) => self.become_command(program, environment, parent),
+            Ok(ForkResult::Child) => self.become_job(job, parent),
             Err(errno) => Err(Error::failed("start a process", errno_of(errno))),
         }
     }
 
     /// The child's part: never returns.
-    fn become_command(&self, program: &CStr, environment: &[CString], parent: Pid) -> ! {
+    fn become_job(&self, job: &SupervisedJob<'_>, parent: Pid) -> ! {
         let prepare = || -> nix::Result<()> {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             if nix::unistd::getppid() != parent {
@@ -336,7 +344,13 @@ impl Supervisor {
             set_disposition(Signal::SIGCHLD, &self.inherited_sigchld)?;
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.inherited_mask), None)
         };
-        let result = prepare()
+        let prepared = prepare();
+        let (program, environment) = match (job, &prepared) {
+            (SupervisedJob::Program(program, environment), _) => (*program, *environment),
+            (SupervisedJob::Work(work), Ok(())) => sys::exit_child(work().into()),
+            (SupervisedJob::Work(_), Err(_)) => sys::exit_child(1),
+        };
+        let result = prepared
             .and_then(|()| nix::unistd::execve(program, &[program], environment))
             .or_else(|errno| match errno {
                 // A script without "#!", which a shell would run itself.

@@ -135,6 +135,22 @@ pub fn environment() -> Vec<CString> {
     entries
 }
 
+/// Makes the C library look host names up in /etc/hosts and by DNS, whatever nsswitch.conf(5) says: other ways are
+/// modules that a static program cannot load. To be called before the first look-up.
+pub fn look_names_up_by_files_and_dns() {
+    #[allow(unsafe_code)]
+    unsafe extern "C" {
+        // Of the GNU C library (nss.h).
+        fn __nss_configure_lookup(
+            database: *const std::ffi::c_char,
+            services: *const std::ffi::c_char,
+        ) -> std::ffi::c_int;
+    }
+    // SAFETY: two C strings, which it copies.
+    #[allow(unsafe_code)]
+    let _ = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+}
+
 /// The memory that a step's parent and its child share. Zero bytes are a valid one, and all of it is atomic: the
 /// mapping below depends on both.
 pub(super) struct StepMemory {

@@ -6,16 +6,39 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use super::environment::lookup;
+use super::search::DEFAULT_PATH;
 use crate::error::{Error, Result};
 use crate::fs::{Dir, Kind, Stat};
 
 /// Links followed on the way, as the kernel's own limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
+/// The program `name` in the PATH of `environment`; run by root, the first that only root can have put there.
+/// `None` if there is none at all.
+///
+/// # Errors
+///
+/// For root, when there are some and others could have changed each of them: why the first is refused.
+pub fn find_own_program(name: &str, environment: &[CString]) -> Result<Option<PathBuf>> {
+    let path = lookup(environment, "PATH").unwrap_or(OsStr::new(DEFAULT_PATH));
+    let mut failure = None;
+    for candidate in which::which_in_all(name, Some(path), "/").into_iter().flatten() {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Some(candidate));
+        }
+        match only_root_can_change(&candidate) {
+            Ok(program) => return Ok(Some(program)),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}
+
 /// Resolves `path` (absolute) and returns the path without links, if every directory and link on the
 /// way and the program itself belong to root and nobody else may write to them. PATH of an image
 /// often begins with a directory of its user.
-pub fn only_root_can_change(path: &Path) -> Result<PathBuf> {
+fn only_root_can_change(path: &Path) -> Result<PathBuf> {
     let refuse = |reason: String| {
         Error::on("run as root", path, reason).hint("remove it from PATH, or give it to root")
     };

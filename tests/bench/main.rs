@@ -1,4 +1,4 @@
-//! The benchmarks: `cargo bench -- NAME`, where NAME is `boot`, `gosu`, `fix_perms` or `mirror`; without
+//! The benchmarks: `cargo bench -- NAME`, where NAME is `boot`, `gosu`, `fix_perms`, `mirror` or `size`; without
 //! a name all of them, one after the other. As root on an otherwise idle machine. See `README.md` here.
 #![no_main]
 #![allow(
@@ -12,6 +12,7 @@ mod boot;
 mod fix_perms;
 mod gosu;
 mod mirror;
+mod size;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -47,15 +48,17 @@ fn bench(arguments: &[&CStr]) -> i32 {
             status = boot::bench();
             gosu::bench();
             fix_perms::bench();
+            size::bench();
             mirror::bench(&[]);
         }
         ["boot"] => status = boot::bench(),
         ["gosu"] => gosu::bench(),
+        ["size"] => size::bench(),
         ["fix_perms"] => fix_perms::bench(),
         ["mirror", ref scenarios @ ..] => mirror::bench(scenarios),
         _ => {
             eprintln!(
-                "no such benchmark: there are boot, fix_perms, gosu and mirror [SCENARIO]..."
+                "no such benchmark: there are boot, fix_perms, gosu, size and mirror [SCENARIO]..."
             );
             status = 2;
         }

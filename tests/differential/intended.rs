@@ -112,6 +112,22 @@ pub const TABLE: &[Row] = &[
         reason: "a link out of the snapshot restores the container's own files",
     },
     Row {
+        keys: &["tree /home/agent/.gh-token-refresh.log"],
+        scenarios: &[
+            "mirror_credentials_on",
+            "mirror_credentials_on_without_scripts",
+            "mirror_credentials_on_with_own_settings",
+            "mirror_credentials_on_with_two_helpers",
+            "mirror_credentials_on_without_home",
+        ],
+        reason: "without a script for it the program keeps the token fresh itself",
+    },
+    Row {
+        keys: &["tree /root/.gitconfig", "tree /root/ mtime", "tree /home/agent/.gitconfig"],
+        scenarios: &["mirror_credentials_on_without_scripts", "refresh_daemon_on"],
+        reason: "without a script for it the program is the credential helper",
+    },
+    Row {
         keys: &["tree /home/agent/.gh-token-refresh.log mode"],
         scenarios: &["refresh_daemon_on"],
         reason: "what a token daemon logs is nobody else's business",

@@ -1,6 +1,6 @@
 //! What an agent can plant before a boot: nothing of it is followed, disclosed or executed by root.
 
-use super::{AGENTS, ROOTS, SCRIPT, is_set, setup, succeeded, text, warning, write};
+use super::{AGENTS, ROOTS, helper, is_set, setup, succeeded, text, warning, write};
 use crate::support::sandbox::Sandbox;
 use crate::support::{Case, Need, test_case};
 
@@ -142,13 +142,17 @@ fn includes_aliases_hooks_and_repositories_are_not_executed() {
         assert!(text(&sandbox, AGENTS).starts_with(own));
         write(&sandbox, AGENTS, own);
     }
-    assert!(text(&sandbox, ROOTS).contains(SCRIPT) && !text(&sandbox, ROOTS).contains("evil"));
+    assert!(
+        text(&sandbox, ROOTS).contains(&helper(&sandbox))
+            && !text(&sandbox, ROOTS).contains("evil")
+    );
 }
 
 fn an_include_does_not_count_as_set() {
     let sandbox = Sandbox::new();
     let settings = format!(
-        "[credential \"https://github.com\"]\n\thelper = !{SCRIPT}\n\tuseHttpPath = true\n"
+        "[credential \"https://github.com\"]\n\thelper = {}\n\tuseHttpPath = true\n",
+        helper(&sandbox)
     );
     write(&sandbox, "/home/agent/more", &settings);
     write(&sandbox, AGENTS, "[include]\n\tpath = more\n");

@@ -16,8 +16,10 @@ pub mod memory;
 pub mod mounts;
 pub mod needs;
 pub mod pair;
+pub mod platform;
 pub mod runtime;
 pub mod sandbox;
+pub mod tls;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crc::{Algorithm, CRC_32_ISCSI, CRC_32_ISO_HDLC, CRC_64_WE, Crc, Table};
 
-type Crc32 = Crc<u32, Table<16>>;
+type Crc32 = Crc<u32, Table<1>>;
 
 static CRC32C: Crc32 = Crc32::new(&CRC_32_ISCSI);
 static CRC32: Crc32 = Crc32::new(&CRC_32_ISO_HDLC);

@@ -1,0 +1,253 @@
+//! `token-refresh` without a script: one refresh, what is cached, and the daemon's schedule.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{EXPIRY, SHORT, TOKEN, agent, get, long_token, now, password, sandbox, text};
+use crate::support::platform::{Platform, grant, reply};
+use crate::support::sandbox::{Run, Sandbox};
+use crate::support::{Case, Need, test_case};
+
+pub fn cases() -> Vec<Case> {
+    let root = &[Need::Root];
+    vec![
+        test_case!(once_refreshes_whatever_is_cached, root),
+        test_case!(once_that_fails_changes_nothing, root),
+        test_case!(status_says_for_how_long_and_never_what, root),
+        test_case!(gh_gets_the_token_on_its_input_and_nowhere_else, root),
+        test_case!(gh_that_hangs_is_left_behind, root),
+        test_case!(the_daemon_refreshes_when_it_is_time_and_after_failures, root),
+        test_case!(a_short_token_is_replaced_before_its_end, root),
+        test_case!(odd_times_do_not_spin, root),
+        test_case!(a_helper_script_is_run_where_one_is_named, &[Need::Root, Need::Program("bash")]),
+        test_case!(the_boot_leaves_a_daemon_that_refreshes, root),
+    ]
+}
+
+fn once(sandbox: &Sandbox, platform: &Platform) -> Run {
+    agent(sandbox, platform).args(["token-refresh", "--once"])
+}
+
+fn once_refreshes_whatever_is_cached() {
+    let sandbox = sandbox();
+    sandbox.sh("echo old > /home/agent/.gh_token; chmod 644 /home/agent/.gh_token; chown agent /home/agent/.gh_token");
+    let platform = Platform::new(|number, _, stream| {
+        let token = if number == 0 { SHORT.to_owned() } else { long_token() };
+        let _ = stream.write_all(&grant(&token, 1800));
+    });
+    for token in [SHORT.to_owned(), long_token()] {
+        let outcome = once(&sandbox, &platform).env("GITHUB_TOKEN", "ghp_own").run();
+        let said = "MOLECULE-GITHUB: refreshed: a token that is good for ";
+        assert!(outcome.status == 0 && outcome.stdout().starts_with(said), "{outcome:?}");
+        assert!(!outcome.stdout().contains("ghs_"), "{outcome:?}");
+        assert_eq!(
+            (text(&sandbox, TOKEN), text(&sandbox, "/home/agent/.gh_token")),
+            (token.clone(), token)
+        );
+        assert_eq!(sandbox.sh("stat -c '%a %U' /home/agent/.gh_token"), "600 agent\n");
+    }
+    assert_eq!(password(&get(&sandbox, &platform).run()).0, long_token());
+    assert_eq!(platform.asked().len(), 2);
+}
+
+fn once_that_fails_changes_nothing() {
+    let sandbox = sandbox();
+    let platform = Platform::new(|number, _, stream| {
+        let answer = if number == 0 { grant(SHORT, 3600) } else { reply(502, &[], "") };
+        let _ = stream.write_all(&answer);
+    });
+    assert_eq!(once(&sandbox, &platform).run().status, 0);
+    let tree = "cd /home/agent; find . -type f ! -name lock -exec stat -c '%i %n %Y %a' {} +";
+    let before = sandbox.sh(tree);
+    let outcome = once(&sandbox, &platform).env("GITHUB_TOKEN", "ghp_own").run();
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    assert!(outcome.stdout().starts_with("MOLECULE-GITHUB: WARN not refreshed: "), "{outcome:?}");
+    assert_eq!(sandbox.sh(tree), before);
+}
+
+fn status_says_for_how_long_and_never_what() {
+    let sandbox = sandbox();
+    let platform = Platform::always(grant(SHORT, 3600));
+    let status = || agent(&sandbox, &platform).args(["token-refresh", "--status"]).run();
+    let none = "MOLECULE-GITHUB: no token is cached that is still to be used\n";
+    assert_eq!((status().status, status().stdout()), (1, none.into()));
+    once(&sandbox, &platform).run();
+    let said = status();
+    let seconds = said.stdout();
+    let seconds = seconds.strip_prefix("MOLECULE-GITHUB: a token is cached, to be used for ");
+    let seconds: u32 = seconds.unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(said.status == 0 && (2980..=3000).contains(&seconds), "{said:?}");
+    std::fs::write(sandbox.path(EXPIRY), (now() - 1).to_string()).unwrap();
+    assert_eq!((status().status, status().stdout()), (1, none.into()));
+    let down = Platform::always(reply(404, &[], ""));
+    once(&sandbox, &down).run();
+    let said = status().stdout();
+    assert!(
+        said.starts_with("MOLECULE-GITHUB: WARN the last request failed: ") && said.contains("404"),
+        "{said}"
+    );
+    assert_eq!(platform.asked().len(), 1);
+}
+
+fn gh_gets_the_token_on_its_input_and_nowhere_else() {
+    let sandbox = sandbox();
+    sandbox.install(
+        "/usr/local/bin/gh",
+        "#!/bin/sh\necho \"$@\" > /tmp/gh; env >> /tmp/gh; cat > /tmp/gh.in; exit ${GH_STATUS:-0}\n",
+    );
+    let platform = Platform::always(grant(&long_token(), 3600));
+    let run = once(&sandbox, &platform).env("GITHUB_TOKEN", "ghp_own").env("GH_TOKEN", "ghp_own");
+    let outcome = run.env("GH_CONFIG_DIR", "/tmp/x").run();
+    assert!(outcome.stdout().ends_with("MOLECULE-GITHUB: gh has it too\n"), "{outcome:?}");
+    assert_eq!(text(&sandbox, "/tmp/gh.in"), long_token());
+    let gh = text(&sandbox, "/tmp/gh");
+    assert!(gh.starts_with("auth login --hostname github.com --with-token\n"), "{gh}");
+    assert!(
+        !gh.contains("ghs_") && !gh.contains("ghp_") && gh.contains("GH_CONFIG_DIR=/tmp/x"),
+        "{gh}"
+    );
+    let outcome = once(&sandbox, &platform).env("GH_STATUS", "4").run();
+    assert!(
+        outcome.status == 0 && outcome.stdout().contains("WARN log in with /usr/local/bin/gh"),
+        "{outcome:?}"
+    );
+}
+
+fn gh_that_hangs_is_left_behind() {
+    let sandbox = sandbox();
+    sandbox.install("/usr/local/bin/gh", "#!/bin/sh\ntrap '' TERM\nsleep 1000 & sleep 1001\n");
+    let platform = Platform::always(grant(SHORT, 3600));
+    let begin = Instant::now();
+    let outcome = once(&sandbox, &platform).run();
+    assert!(outcome.status == 0 && outcome.stdout().contains("its status is 137"), "{outcome:?}");
+    assert!((25..60).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert!(sandbox.processes().is_empty());
+}
+
+fn times(run: Run, [initial, interval, jitter]: [&str; 3]) -> Run {
+    run.env("TOKEN_REFRESH_INITIAL_DELAY_SEC", initial)
+        .env("TOKEN_REFRESH_INTERVAL_SEC", interval)
+        .env("TOKEN_REFRESH_JITTER_SEC", jitter)
+}
+
+fn stop(started: crate::support::sandbox::Started) -> String {
+    kill(Pid::from_raw(started.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let outcome = started.wait();
+    assert_eq!(outcome.status, 143, "{outcome:?}");
+    outcome.stdout() + &outcome.stderr()
+}
+
+#[track_caller]
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(100), "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn the_daemon_refreshes_when_it_is_time_and_after_failures() {
+    let sandbox = sandbox();
+    let platform = Platform::new(|number, _, stream| {
+        let answer = match number {
+            1 => reply(429, &["Retry-After: 1"], ""),
+            _ => grant(&format!("ghs_{number}"), 3600),
+        };
+        let _ = stream.write_all(&answer);
+    });
+    let run = agent(&sandbox, &platform).arg("token-refresh");
+    let started = times(run, ["1", "2", "0"]).start();
+    eventually("the second request", || platform.asked().len() == 2);
+    assert_eq!(text(&sandbox, TOKEN), "ghs_0", "what fails changes nothing");
+    let log = stop(started);
+    assert!(log.contains(" the next refresh is in 1 s\n"), "{log}");
+    assert!(log.contains(" the next refresh is in 2 s\n"), "{log}");
+    assert!(log.contains("WARN not refreshed: ") && !log.contains("ghs_"), "{log}");
+    // The wish of the platform, and a part of two minutes more.
+    let last = log.lines().rfind(|line| line.contains("the next refresh is in"));
+    let seconds = last.and_then(|line| line.split(' ').nth_back(1)?.parse::<u64>().ok());
+    assert!(seconds.is_none_or(|seconds| (1..=121).contains(&seconds)), "{log}");
+}
+
+fn a_short_token_is_replaced_before_its_end() {
+    let sandbox = sandbox();
+    // Five minutes and two seconds: nearly due.
+    let platform = Platform::always(grant(SHORT, 302));
+    let run = agent(&sandbox, &platform).arg("token-refresh");
+    let started = times(run, ["0", "2700", "120"]).start();
+    eventually("the request", || platform.asked().len() == 1 && !text(&sandbox, EXPIRY).is_empty());
+    std::thread::sleep(Duration::from_millis(500));
+    let log = stop(started);
+    let last = log.lines().rfind(|line| line.contains("the next refresh is in ")).unwrap();
+    let seconds: u64 = last.split(' ').nth_back(1).unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{log}");
+}
+
+fn odd_times_do_not_spin() {
+    let sandbox = sandbox();
+    let platform = Platform::always(grant(SHORT, 3600));
+    let run = agent(&sandbox, &platform).arg("token-refresh");
+    let started = times(run, ["0", "-1", "99999999999999999999999"]).start();
+    eventually("the request", || platform.asked().len() == 1 || !started_lives(&started));
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(platform.asked().len() <= 1);
+    let log = stop(started);
+    for name in ["TOKEN_REFRESH_INTERVAL_SEC", "TOKEN_REFRESH_JITTER_SEC"] {
+        let said = format!("use {name}: it is no number of seconds; going on with ");
+        assert!(log.contains(&said), "{log}");
+    }
+}
+
+fn started_lives(started: &crate::support::sandbox::Started) -> bool {
+    std::path::Path::new(&format!("/proc/{}", started.child.id())).exists()
+}
+
+fn a_helper_script_is_run_where_one_is_named() {
+    let sandbox = sandbox();
+    let platform = Platform::always(grant(SHORT, 3600));
+    // No x bit.
+    std::fs::write(
+        sandbox.path("/app/helper"),
+        "echo \"$@\" ghs_CANARY; echo \"$@\" >> /tmp/ran; exit $(cat /tmp/rc)\n",
+    )
+    .unwrap();
+    sandbox.sh("chmod 644 /app/helper; chmod 1777 /tmp; echo 0 > /tmp/rc");
+    let outcome = once(&sandbox, &platform).env("TOKEN_HELPER_SCRIPT", "/app/helper").run();
+    let said = (outcome.status, outcome.stdout());
+    assert_eq!(
+        said,
+        (0, "MOLECULE-GITHUB: refreshed by TOKEN_HELPER_SCRIPT\n".into()),
+        "{outcome:?}"
+    );
+    assert_eq!(text(&sandbox, "/tmp/ran"), "_refresh_gh\n");
+    std::fs::write(sandbox.path("/tmp/rc"), "3").unwrap();
+    let run =
+        agent(&sandbox, &platform).arg("token-refresh").env("TOKEN_HELPER_SCRIPT", "/app/helper");
+    let started = times(run, ["0", "1", "0"]).start();
+    eventually("two runs", || text(&sandbox, "/tmp/ran").lines().count() >= 2);
+    let log = stop(started);
+    assert!(!log.contains("CANARY"), "{log}");
+    assert!(platform.asked().is_empty());
+}
+
+fn the_boot_leaves_a_daemon_that_refreshes() {
+    let sandbox = sandbox();
+    let runtime = "#!/bin/sh\nwhile [ ! -e /tmp/over ]; do sleep 0.1; done\nexit 42\n";
+    sandbox.install("/usr/local/bin/molecule-runtime", runtime);
+    let platform = Platform::always(grant(SHORT, 3600));
+    let run = sandbox.program().arg("entrypoint").env("ENABLE_GITHUB_MIRROR_CREDENTIALS", "true");
+    let run = times(
+        run.env("PLATFORM_URL", platform.url()).env("WORKSPACE_ID", "w-1"),
+        ["0", "2700", "0"],
+    );
+    let started = run.start();
+    eventually("the token", || text(&sandbox, "/home/agent/.gh_token") == SHORT);
+    let log = || text(&sandbox, "/home/agent/.gh-token-refresh.log");
+    eventually("its plan", || log().contains(" the next refresh is in 2700 s\n"));
+    assert!(log().contains("MOLECULE-GITHUB: refreshed: "), "{}", log());
+    std::fs::write(sandbox.path("/tmp/over"), "").unwrap();
+    assert_eq!(started.wait().status, 42);
+}
