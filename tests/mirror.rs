@@ -7,6 +7,7 @@ mod conflicts;
 mod content;
 mod cut_corners;
 mod device;
+mod emulated;
 mod large;
 mod links;
 mod metadata;
@@ -32,6 +33,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(content::cases());
     cases.extend(cut_corners::cases());
     cases.extend(device::cases());
+    cases.extend(emulated::cases());
     cases.extend(large::cases());
     cases.extend(links::cases());
     cases.extend(metadata::cases());

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::{Kind, Stat};
+use super::{Kind, Stat, mount_id};
 
 /// Result of a bare system call.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -40,13 +40,26 @@ const OPEN_FILE: OFlags = OFlags::RDONLY
 
 /// Attributes of entry `name`.
 pub fn stat(dir: impl AsFd, name: &CStr) -> Result<Stat> {
-    again(|| rustix::fs::statx(&dir, name, Stat::FLAGS, Stat::MASK)).map(Stat::from)
+    let found = again(|| rustix::fs::statx(&dir, name, Stat::FLAGS, Stat::MASK))?;
+    if Stat::has_mount(&found) {
+        return Ok(found.into());
+    }
+    let stat = stat_fd(open_handle(&dir, name)?)?;
+    Ok(Stat { mount_root: stat.mount_id != mount_id(&dir)?, ..stat })
 }
 
 /// Attributes of an open object (O_PATH will do).
+///
+/// # Errors
+///
+/// ENOSYS too, where it cannot be found out what mount it is on.
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     let flags = AtFlags::EMPTY_PATH | Stat::FLAGS;
-    again(|| rustix::fs::statx(&fd, c"", flags, Stat::MASK)).map(Stat::from)
+    let found = again(|| rustix::fs::statx(&fd, c"", flags, Stat::MASK))?;
+    if Stat::has_mount(&found) {
+        return Ok(found.into());
+    }
+    Ok(Stat { mount_id: mount_id(&fd)?, ..found.into() })
 }
 
 /// Opens the directory `name`.

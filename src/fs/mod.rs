@@ -11,6 +11,7 @@
 //! - `ids`: the user that a thread makes files as
 //! - `patience`: calls that are tried again for a while
 //! - [`at`]: the system calls, one component each
+//! - `mount_id`: the mount of an object, where statx(2) does not return it
 //! - `stat`: attributes of one object
 
 pub mod aio;
@@ -20,6 +21,7 @@ mod dir;
 mod half_made;
 mod ids;
 mod listing;
+mod mount_id;
 mod patience;
 mod stat;
 pub mod xattr;
@@ -28,6 +30,7 @@ pub use dir::{Dir, TempName};
 pub use half_made::clear_half_made;
 pub use ids::{FsIds, KeepDumpable};
 pub use listing::{DirEntry, DirListing};
+pub use mount_id::mount_id;
 pub use patience::{patiently, pause};
 pub use stat::{FileTime, InodeId, Kind, Stat};
 

@@ -99,7 +99,7 @@ pub struct Stat {
     pub mtime: (i64, u32),
     /// Time of the last change of the inode (owner, mode, links, content): seconds, nanoseconds.
     pub ctime: (i64, u32),
-    /// Mount the object was reached through (since Linux 5.8), else 0.
+    /// Mount the object was reached through.
     pub mount_id: u64,
     /// Whether the object is the root of a mount.
     pub mount_root: bool,
@@ -110,6 +110,13 @@ impl Stat {
     pub(super) const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
     /// Never trigger automounts, never follow.
     pub(super) const FLAGS: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+
+    /// Whether the kernel has said which mount the object is on (since Linux 5.8). An emulator may hand on the bit
+    /// that says so without the number, which is then 0.
+    pub(super) fn has_mount(found: &Statx) -> bool {
+        let said = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+        said && found.stx_mnt_id != 0
+    }
 
     /// Whether the file is known to have holes.
     pub fn is_sparse(&self) -> bool {

@@ -1,14 +1,13 @@
 //! The mounts of this mount namespace, as the kernel lists them (proc_pid_mountinfo(5)).
 #![forbid(unsafe_code)]
 
-use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, AsRawFd};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::number::{self, DeviceNumber};
 use crate::error::{Error, Result};
-use crate::fs::Dir;
+use crate::fs::{Dir, mount_id};
 
 /// Most bytes of a mountinfo that are read.
 const LIMIT: usize = 16 << 20;
@@ -41,14 +40,7 @@ impl MountRecord {
     pub fn of(dir: &Dir) -> Result<Self> {
         let process = Dir::open_operator_path("/proc/self")?;
         let unclear = |reason| Error::on("look up the mount of", dir.path(), reason);
-        let number = CString::new(dir.as_fd().as_raw_fd().to_string()).unwrap_or_default();
-        let descriptors = process.open_dir(c"fdinfo")?;
-        let about = descriptors.read_file(&number, 1 << 16)?;
-        let about = about.ok_or_else(|| unclear("/proc does not tell its number"))?;
-        // statx(2) returns it too, but only since Linux 5.8.
-        let id = about.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:"));
-        let id = id.and_then(|id| std::str::from_utf8(id.trim_ascii()).ok()?.parse().ok());
-        let id: u64 = id.ok_or_else(|| unclear("/proc does not tell its number"))?;
+        let id = mount_id(dir).map_err(|_| unclear("/proc does not tell its number"))?;
         let mounts = process.read_file(c"mountinfo", LIMIT)?.unwrap_or_default();
         let record = Self::all(&mounts).find(|record| record.id == id);
         record.ok_or_else(|| unclear("it is on no directory"))

@@ -38,7 +38,7 @@ impl Mounted {
 
     /// `what` once more at `at`.
     pub fn bind(what: &Path, at: impl Into<PathBuf>) -> Self {
-        let at = made(at.into());
+        let at = if what.is_dir() { made(at.into()) } else { at.into() };
         mount(Some(what), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
         Self(at)
     }
