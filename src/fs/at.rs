@@ -45,7 +45,7 @@ pub fn stat(dir: impl AsFd, name: &CStr) -> Result<Stat> {
         return Ok(found.into());
     }
     let stat = stat_fd(open_handle(&dir, name)?)?;
-    Ok(Stat { mount_root: stat.mount_id != mount_id(&dir)?, ..stat })
+    Ok(Stat { mount_root: stat.mount_id != again(|| mount_id(&dir))?, ..stat })
 }
 
 /// Attributes of an open object (O_PATH will do).
@@ -59,7 +59,7 @@ pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     if Stat::has_mount(&found) {
         return Ok(found.into());
     }
-    Ok(Stat { mount_id: mount_id(&fd)?, ..found.into() })
+    Ok(Stat { mount_id: again(|| mount_id(&fd))?, ..found.into() })
 }
 
 /// Opens the directory `name`.

@@ -11,20 +11,28 @@ use rustix::io::Errno;
 ///
 /// # Errors
 ///
-/// ENOSYS where /proc does not tell either.
+/// ENOSYS where there is no /proc that tells; ENOENT would say something about the object.
 pub fn mount_id(fd: impl AsFd) -> Result<u64, Errno> {
-    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-    let read = || {
-        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let number = fd.as_fd().as_raw_fd().to_string();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let open = || {
+        let directory = rustix::fs::open(c"/proc/self/fdinfo", flags, Mode::empty())?;
+        let file = rustix::fs::openat(&directory, number, flags, Mode::empty())?;
         // It is among the first lines.
         let mut text = [0; 512];
-        let length = rustix::io::read(&file, &mut text).ok()?;
-        let mut lines = text[..length].split(|&byte| byte == b'\n');
-        let number = lines.find_map(|line| line.strip_prefix(b"mnt_id:"))?;
-        std::str::from_utf8(number.trim_ascii()).ok()?.parse().ok()
+        let length = rustix::io::read(&file, &mut text)?;
+        parse(&text[..length]).ok_or(Errno::NOSYS)
     };
-    // Never ENOENT or the like, which would say something about the object.
-    read().ok_or(Errno::NOSYS)
+    open().map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => Errno::NOSYS,
+        other => other,
+    })
+}
+
+fn parse(text: &[u8]) -> Option<u64> {
+    let mut lines = text.split(|&byte| byte == b'\n');
+    let number = lines.find_map(|line| line.strip_prefix(b"mnt_id:"))?;
+    std::str::from_utf8(number.trim_ascii()).ok()?.parse().ok()
 }
 
 #[cfg(test)]

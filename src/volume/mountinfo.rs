@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::number::{self, DeviceNumber};
 use crate::error::{Error, Result};
-use crate::fs::{Dir, mount_id};
+use crate::fs::{Dir, at, mount_id};
 
 /// Most bytes of a mountinfo that are read.
 const LIMIT: usize = 16 << 20;
@@ -40,7 +40,8 @@ impl MountRecord {
     pub fn of(dir: &Dir) -> Result<Self> {
         let process = Dir::open_operator_path("/proc/self")?;
         let unclear = |reason| Error::on("look up the mount of", dir.path(), reason);
-        let id = mount_id(dir).map_err(|_| unclear("/proc does not tell its number"))?;
+        let id = at::again(|| mount_id(dir))
+            .map_err(|errno| Error::os("look up the mount of", dir.path(), errno))?;
         let mounts = process.read_file(c"mountinfo", LIMIT)?.unwrap_or_default();
         let record = Self::all(&mounts).find(|record| record.id == id);
         record.ok_or_else(|| unclear("it is on no directory"))
