@@ -24,7 +24,7 @@ pub const APPLET: Applet = Applet {
 };
 
 /// Variables that are always in the block.
-const VARIABLES: [&str; 8] = [
+pub const NAMES: [&str; 8] = [
     "CLAUDE_CODE_OAUTH_TOKEN",
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
@@ -97,7 +97,7 @@ fn complain(what: &str) {
 
 fn gather(root: &Dir, asked: Vec<String>) -> AuditFacts {
     let environment = process::environment();
-    let mut variables: Vec<String> = VARIABLES.map(str::to_owned).into();
+    let mut variables: Vec<String> = NAMES.map(str::to_owned).into();
     for name in more(&environment).into_iter().chain(asked) {
         if !variables.contains(&name) {
             variables.push(name);

@@ -1,8 +1,8 @@
 //! `molecule-tools`: one binary, several applets. A symlink named after an applet is that applet;
 //! otherwise the first argument names it.
 //!
+//! - `install`: the symlinks, and names in the place of a template's own script
 //! - `entrypoint`, `git_cred_setup`, `git_credential_molecule`, `token_refresh`, `restore`, `fix_perms`, `boot_audit`, `gosu`: the applets
-//! - `install`: the symlinks
 //! - `applet`: a row of the table
 //! - `exit`: exit statuses
 // The standard runtime's start-up would ignore SIGPIPE for good and open /dev/null on closed
@@ -69,6 +69,9 @@ fn dispatch(arguments: Vec<CString>) -> Status {
         _ => log::LogFormat::Text,
     });
     let called_as = words.first().map(std::path::Path::new).and_then(|p| p.file_name());
+    if called_as.is_some_and(install::is_drop_in) {
+        return run(&entrypoint::APPLET, inherited, &words[1..]);
+    }
     if let Some(applet) = called_as.and_then(find) {
         return run(applet, inherited, &words[1..]);
     }
@@ -87,6 +90,7 @@ fn dispatch(arguments: Vec<CString>) -> Status {
             Status::Done
         }
         Some("--install") => install::run(&words[2..], APPLETS),
+        Some("--stub") => install::stub(&words[2..]),
         Some("--version" | "-V") => {
             log::write_line(
                 LogStream::Stdout,
@@ -121,7 +125,8 @@ fn run(applet: &Applet, inherited: Inherited, words: &[OsString]) -> Status {
 fn usage() -> String {
     let mut text = String::from(
         "usage: molecule-tools APPLET [ARG]...\n       \
-         molecule-tools --list | --install DIR | --version | --help\n\napplets:",
+         molecule-tools --list | --install DIR [--as-entrypoint FILE] | --stub NAME\n       \
+         molecule-tools --version | --help\n\napplets:",
     );
     for applet in APPLETS {
         text.push_str(&format!("\n  {:<15} {}", applet.name, applet.summary));

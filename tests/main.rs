@@ -11,6 +11,7 @@
 mod boot_audit;
 mod differential;
 mod dispatch;
+mod docker;
 mod entrypoint;
 mod fix_perms;
 mod git_cred_setup;
@@ -38,6 +39,7 @@ fn groups() -> Vec<Group> {
         ("boot_audit", boot_audit::cases()),
         ("differential", differential::cases()),
         ("dispatch", dispatch::cases()),
+        ("docker", docker::cases()),
         ("entrypoint", entrypoint::cases()),
         ("fix_perms", fix_perms::cases()),
         ("git_cred_setup", git_cred_setup::cases()),

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod compare;
 pub mod destination;
 pub mod device;
+pub mod docker;
 pub mod fuse;
 pub mod manifest;
 pub mod memory;

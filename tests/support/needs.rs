@@ -9,6 +9,8 @@ pub enum Need {
     Root,
     /// FUSE mounts.
     Fuse,
+    /// A Docker engine, which the tests start; only where `MOLECULE_REQUIRE` names it, for it is much to start.
+    Docker,
     /// Loop devices.
     Loop,
     /// A program in PATH.
@@ -23,6 +25,7 @@ impl Need {
         match self {
             Self::Root => "root".into(),
             Self::Fuse => "fuse".into(),
+            Self::Docker => "docker (named in MOLECULE_REQUIRE)".into(),
             Self::Loop => "loop".into(),
             Self::Program(name) => (*name).into(),
             Self::Filesystem(name) => format!("{name}-kernel"),
@@ -34,6 +37,10 @@ impl Need {
         match self {
             Self::Root => effective(21),
             Self::Fuse => Path::new("/dev/fuse").exists(),
+            Self::Docker => {
+                let named = std::env::var("MOLECULE_REQUIRE").unwrap_or_default();
+                named.split(',').any(|word| word == "docker")
+            }
             Self::Loop => Path::new("/dev/loop-control").exists(),
             Self::Program(name) => std::env::var_os("PATH").is_some_and(|path| {
                 std::env::split_paths(&path)
@@ -47,7 +54,10 @@ impl Need {
 
     /// Whether `MOLECULE_REQUIRE` (`all` or labels with commas between) makes it a must.
     pub fn required_by(&self, required: &str) -> bool {
-        required == "all" || required.split(',').any(|word| word == self.label())
+        match self {
+            Self::Docker => false,
+            _ => required.split(',').any(|word| word == "all" || word == self.label()),
+        }
     }
 }
 
