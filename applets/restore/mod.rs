@@ -104,16 +104,36 @@ fn run(context: &Context) -> Result<Status, Exit> {
             info!("to restore all the same: --force");
             (Status::Done, json!({ "status": 0, "result": "marker present" }))
         }
+        Outcome::NoSource if options.device.is_some() => {
+            let reason = format!("{} is not there", options.device().to_string_lossy());
+            source::list_disks(&options.device(), &root.path().join(&options.mount_point));
+            (Status::Failed, json!({ "status": 1, "result": "failed", "reason": reason }))
+        }
         Outcome::NoSource => (Status::Done, json!({ "status": 0, "result": "nothing to do" })),
         Outcome::Failed(reason) => {
             (Status::Failed, json!({ "status": 1, "result": "failed", "reason": reason }))
         }
-        Outcome::Done(report) | Outcome::Interrupted(report) => (report.status(), report.to_json()),
+        Outcome::Done(report) => {
+            if !options.dry_run && report.status() != Status::Failed {
+                say_whose(&root);
+            }
+            (report.status(), report.to_json())
+        }
+        Outcome::Interrupted(report) => (report.status(), report.to_json()),
     };
     if options.json {
         log::write_line(LogStream::Stdout, &log::json_text(&report, true));
     }
     Ok(status)
+}
+
+/// What a boot would do next with the trees of this container, and nobody does after a restore by hand.
+fn say_whose(root: &Dir) {
+    if rustix::process::geteuid().is_root() && root.path() == Path::new("/") {
+        info!(
+            "owners are the snapshot's; to give the trees to the agent: molecule-tools fix-perms"
+        );
+    }
 }
 
 /// At boot: whatever happens is logged and the boot goes on, unless a signal asked for its end; then

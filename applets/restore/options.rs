@@ -14,7 +14,8 @@ use super::{set, source};
 ///
 /// Leaves the result of rsync -aHAX --delete --numeric-ids, once: the marker /configs/.restore-completed
 /// says that it was done and holds the report. Exit status: 0 restored or nothing to do, 23 partially
-/// restored, 20 ended by SIGTERM or SIGINT, 1 nothing could be restored or --force was not confirmed, 2 usage.
+/// restored, 20 ended by SIGTERM or SIGINT, 1 nothing could be restored, --device is not there or --force was not
+/// confirmed, 2 usage.
 #[derive(Parser)]
 pub struct Options {
     /// Volume to restore from: a device node, an image file, UUID=, LABEL= or a volume id (vol-...)

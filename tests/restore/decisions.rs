@@ -23,6 +23,8 @@ pub fn cases() -> Vec<Case> {
         test_case!(a_path_never_leaves_the_root, needs),
         test_case!(one_refused_path_leaves_the_others_restored, needs),
         test_case!(nothing_restorable_by_hand_is_status_1, needs),
+        test_case!(a_device_that_was_named_and_is_absent_is_status_1, needs),
+        test_case!(after_a_restore_over_the_root_it_says_how_to_give_it, needs),
         test_case!(wrong_usage_is_status_2, needs),
         test_case!(a_device_in_the_environment_gives_way_to_a_source, needs),
         test_case!(a_directory_in_the_place_of_the_marker_is_put_aside, needs),
@@ -53,6 +55,60 @@ fn the_restore_set_is_restored_and_nothing_else() {
     assert_eq!(std::fs::read(scene.root.path("configs/.auth_token")).unwrap(), b"secret");
     assert!(!scene.root.path("etc").exists() && !scene.root.path("home/agent/.bashrc").exists());
     assert_eq!(std::fs::read(scene.root.path("home/agent/own")).unwrap(), b"stays");
+}
+
+/// Without a name there is often no volume, and that is in order; with one somebody has mistyped it.
+fn a_device_that_was_named_and_is_absent_is_status_1() {
+    let scene = Scene::new();
+    let absent = |options: &[&str], status: i32| {
+        let mut command = crate::support::program();
+        command.args(["restore", "--root"]).arg(&scene.root.0).args(options);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for device in ["vol-00000000000000000", "UUID=no-such", "LABEL=no-such", "/dev/nvme99n9"] {
+        let log = absent(&["--device", device], 1);
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(
+            lines[0].starts_with(&format!("MOLECULE-RESTORE: no {device} — first-time ")),
+            "{log}"
+        );
+        let warning = format!(
+            "MOLECULE-RESTORE: WARN {device} was asked for and is not there; name one that is"
+        );
+        assert!(lines[1].starts_with(&warning), "{log}");
+        // The disks of the machine, whichever they are.
+        let listed = |line: &&str| line.starts_with("MOLECULE-RESTORE: there is /dev/");
+        assert!(
+            lines[2..].iter().all(listed) || lines[2..] == ["MOLECULE-RESTORE: no disk is there"],
+            "{log}"
+        );
+        assert!(lines.len() > 2, "{log}");
+    }
+    let report = absent(&["--json", "--device", "vol-00000000000000000"], 1);
+    assert!(report.contains("\"reason\": \"vol-00000000000000000 is not there\""), "{report}");
+    assert!(!scene.marker().exists());
+}
+
+fn after_a_restore_over_the_root_it_says_how_to_give_it() {
+    let line = "MOLECULE-RESTORE: owners are the snapshot's; to give the trees to the agent: molecule-tools fix-perms\n";
+    let sandbox = crate::support::sandbox::Sandbox::new();
+    sandbox.sh("mkdir -p /snapshot/configs; echo x > /snapshot/configs/c");
+    let restore = |options: &[&str]| {
+        sandbox
+            .program()
+            .args(["restore", "--force", "--source", "/snapshot"])
+            .args(options)
+            .run()
+            .stdout()
+    };
+    assert!(!restore(&["--dry-run"]).contains(line));
+    let log = restore(&[]);
+    assert!(log.ends_with(line), "{log}");
+    sandbox.program().arg("fix-perms").run();
+    assert_eq!(sandbox.sh("stat -c %U /configs/c"), "agent\n");
+    assert!(!Scene::new().run(&["--force"], 0).contains(line), "another root");
 }
 
 fn a_marker_skips_everything() {

@@ -83,6 +83,26 @@ pub fn locate(
     select(discover::by_name(name, &disks, &identify, &busy), &text, nodes)
 }
 
+/// Says of a device that somebody named and that is not there which disks are.
+pub fn list_disks(request: &OsStr, mount_point: &Path) {
+    /// A line each.
+    const MOST: usize = 16;
+    warn!(
+        "{} was asked for and is not there; name one that is: a node, vol-..., UUID= or LABEL=",
+        escape(request)
+    );
+    // Where they cannot be listed, that has been said.
+    let disks = disks(&mounts(mount_point), |_| true).unwrap_or_default();
+    for disk in disks.iter().take(MOST) {
+        info!("there is {}", discover::describe_disk(disk));
+    }
+    match disks.len() {
+        0 => info!("no disk is there"),
+        count if count > MOST => info!("and {} more", count - MOST),
+        _ => {}
+    }
+}
+
 /// A bare word is a file here, or else the name of a device.
 fn usual_path(path: &Path) -> PathBuf {
     let bare = path.components().count() == 1 && path.is_relative();

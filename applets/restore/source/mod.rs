@@ -28,6 +28,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use candidates::candidates;
+pub use locate::list_disks;
 use locate::locate;
 pub use request::{DEFAULT_DEVICE, SourceRequest};
 use search::SourceSearch;
