@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Case> {
         test_case!(one_refused_path_leaves_the_others_restored, needs),
         test_case!(nothing_restorable_by_hand_is_status_1, needs),
         test_case!(a_device_that_was_named_and_is_absent_is_status_1, needs),
+        test_case!(the_agent_hears_that_root_can_restore, needs),
         test_case!(after_a_restore_over_the_root_it_says_how_to_give_it, needs),
         test_case!(wrong_usage_is_status_2, needs),
         test_case!(a_device_in_the_environment_gives_way_to_a_source, needs),
@@ -89,6 +90,15 @@ fn a_device_that_was_named_and_is_absent_is_status_1() {
     let report = absent(&["--json", "--device", "vol-00000000000000000"], 1);
     assert!(report.contains("\"reason\": \"vol-00000000000000000 is not there\""), "{report}");
     assert!(!scene.marker().exists());
+}
+
+fn the_agent_hears_that_root_can_restore() {
+    let sandbox = crate::support::sandbox::Sandbox::new();
+    sandbox.sh("mknod -m 600 /dev/xvdb b 7 99");
+    let run = sandbox.program().args(["restore"]).identity(1000, 1000, &[]);
+    let outcome = run.run();
+    let said = "MOLECULE-RESTORE: WARN open /dev/xvdb: Permission denied; run it as root\n";
+    assert_eq!((outcome.status, outcome.stdout()), (1, said.into()), "{outcome:?}");
 }
 
 fn after_a_restore_over_the_root_it_says_how_to_give_it() {

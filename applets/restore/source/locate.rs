@@ -65,7 +65,13 @@ pub fn locate(
         Err(error) => match error.errno() {
             // No node of a device that exists can be opened: it is not there (any more).
             Some(Errno::NXIO | Errno::NODEV) => info!("{error}"),
-            Some(_) => {
+            Some(errno) => {
+                let error = match errno {
+                    Errno::ACCESS | Errno::PERM if !rustix::process::geteuid().is_root() => {
+                        error.hint("run it as root")
+                    }
+                    _ => error,
+                };
                 warn!("{error}");
                 return Err(error.to_string());
             }

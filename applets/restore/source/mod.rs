@@ -67,7 +67,10 @@ pub fn open(request: &SourceRequest<'_>) -> RestoreSource {
                 return RestoreSource::Skip { reason: format!("no {name}"), failed: false };
             }
             Err(reason) => {
-                info!("no {name} — first-time provision or no backup snapshot, skipping");
+                // To others than root it says nothing that the device cannot be looked at.
+                if rustix::process::geteuid().is_root() {
+                    info!("no {name} — first-time provision or no backup snapshot, skipping");
+                }
                 return RestoreSource::Skip { reason, failed: true };
             }
         };
