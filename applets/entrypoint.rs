@@ -21,6 +21,20 @@ use crate::{boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
 pub const APPLET: Applet =
     Applet { name: "entrypoint", summary: "boot the container: all of it", run };
 
+/// The applet itself has no `--help`: that, too, is the runtime's.
+pub const HELP: &str = "\
+usage: molecule-tools entrypoint [ARG]...
+
+Boots the container: audit; as root restore, ownership, git credentials (if
+enabled), then the agent for good; the token refresh daemon (if enabled); exec
+of the runtime, which gets every ARG, --help too.
+
+Environment: MOLECULE_AGENT (agent), MOLECULE_RUNTIME (molecule-runtime),
+MOLECULE_STEP_TIMEOUT (60 seconds), MOLECULE_LOG (text, or json),
+ENABLE_GITHUB_MIRROR_CREDENTIALS (true), and those of the other applets.
+Status: 1 no such user, 127 no runtime, 126 a runtime that cannot be executed,
+128 and its number for SIGTERM and SIGINT; else the runtime's.";
+
 /// The steps of the boot, in the order of the contract.
 fn run(context: &Context) -> Result<Status, Exit> {
     let mut environment = process::environment();

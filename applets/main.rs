@@ -98,16 +98,37 @@ fn dispatch(arguments: Vec<CString>) -> Status {
             );
             Status::Done
         }
-        Some("--help" | "-h") => {
+        Some("help") if words.len() == 3 => match find(&words[2]) {
+            // Its options are the runtime's.
+            Some(applet) if applet.name == entrypoint::APPLET.name => {
+                log::write_line(LogStream::Stdout, entrypoint::HELP);
+                Status::Done
+            }
+            Some(applet) => run(applet, inherited, &["--help".into()]),
+            None => unknown(&words[2]),
+        },
+        Some("--help" | "-h" | "help") => {
             log::write_line(LogStream::Stdout, &usage());
             Status::Done
         }
-        _ => {
-            let line = format!("molecule-tools: no applet named {}\n{}", escape(first), usage());
-            log::write_line(LogStream::Stderr, &line);
-            Status::Usage
-        }
+        _ => unknown(first),
     }
+}
+
+/// Says that there is no such applet, and which one may have been meant.
+fn unknown(name: &OsStr) -> Status {
+    /// Of 1 for the same word.
+    const SIMILAR: f64 = 0.8;
+    let typed = name.to_string_lossy();
+    let nearness = |applet: &&Applet| strsim::jaro(applet.name, &typed);
+    let nearest = APPLETS.iter().max_by(|one, other| nearness(one).total_cmp(&nearness(other)));
+    let meant = match nearest.filter(|applet| nearness(applet) > SIMILAR) {
+        Some(applet) => format!("; did you mean {}?", applet.name),
+        None => String::new(),
+    };
+    let line = format!("molecule-tools: no applet named {}{meant}\n{}", escape(name), usage());
+    log::write_line(LogStream::Stderr, &line);
+    Status::Usage
 }
 
 /// Runs an applet, and prints the error that ended it.
@@ -126,7 +147,7 @@ fn usage() -> String {
     let mut text = String::from(
         "usage: molecule-tools APPLET [ARG]...\n       \
          molecule-tools --list | --install DIR [--as-entrypoint FILE] | --stub NAME\n       \
-         molecule-tools --version | --help\n\napplets:",
+         molecule-tools --version | --help | help APPLET\n\napplets:",
     );
     for applet in APPLETS {
         text.push_str(&format!("\n  {:<15} {}", applet.name, applet.summary));

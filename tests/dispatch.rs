@@ -9,6 +9,8 @@ use crate::support::{Case, Need, PROGRAM, copy_program, ok, program, test_case};
 pub fn cases() -> Vec<Case> {
     vec![
         test_case!(an_unknown_name_lists_the_applets_and_exits_2, &[]),
+        test_case!(a_name_that_is_nearly_one_is_guessed, &[]),
+        test_case!(help_of_an_applet_is_its_own, &[]),
         test_case!(a_usage_error_repeats_an_argument_escaped, &[]),
         test_case!(install_makes_a_symlink_per_applet_and_says_so, &[]),
         test_case!(install_refuses_to_replace_what_is_no_symlink, &[]),
@@ -29,6 +31,31 @@ fn an_unknown_name_lists_the_applets_and_exits_2() {
     for name in ok(program().arg("--list")).lines() {
         assert!(stderr.contains(&format!("\n  {name} ")), "{name} is not listed: {stderr}");
     }
+}
+
+fn a_name_that_is_nearly_one_is_guessed() {
+    for (typed, meant) in
+        [("restor", "restore"), ("fixperms", "fix-perms"), ("token_refresh", "token-refresh")]
+    {
+        for words in [&[typed][..], &["help", typed]] {
+            let output = program().args(words).output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            let line = format!("molecule-tools: no applet named {typed}; did you mean {meant}?\n");
+            assert!(output.status.code() == Some(2) && stderr.starts_with(&line), "{stderr}");
+        }
+    }
+}
+
+fn help_of_an_applet_is_its_own() {
+    for name in ok(program().arg("--list")).lines().filter(|name| *name != "entrypoint") {
+        let help = ok(program().args(["help", name]));
+        assert_eq!(help, ok(program().args([name, "--help"])), "{name}");
+    }
+    assert_eq!(ok(program().arg("help")), ok(program().arg("--help")));
+    // It has no options, every argument is the runtime's: nothing is booted for a help text.
+    let help = ok(program().args(["help", "entrypoint"]));
+    assert!(help.starts_with("usage: molecule-tools entrypoint [ARG]...\n"), "{help}");
+    assert!(help.lines().all(|line| line.len() <= 80), "{help}");
 }
 
 fn a_usage_error_repeats_an_argument_escaped() {
