@@ -29,6 +29,7 @@ impl Context {
         let arguments = std::iter::once(OsString::from(name)).chain(self.arguments.iter().cloned());
         let parsed = command
             .version(env!("CARGO_PKG_VERSION"))
+            .term_width(80)
             .try_get_matches_from(arguments)
             .and_then(|matches| T::from_arg_matches(&matches));
         parsed.map_err(|error| {

@@ -21,11 +21,13 @@ const USAGE: &str = "\
 usage: gosu USER[:GROUP] COMMAND [ARG]...
        gosu --help | --version
 
-Becomes USER and execs COMMAND: same process, no shell, no session. USER and GROUP are names or
-decimal ids; an empty USER is the caller's. Without GROUP the process gets the user's primary group
-and exactly the groups that list the user as a member; with it, that group alone. HOME is set from
-/etc/passwd, nothing else in the environment changes. COMMAND is looked up in PATH as the new user.
-It takes root, or CAP_SETUID and CAP_SETGID, unless the caller has that uid and gid already.
+Becomes USER and execs COMMAND: same process, no shell, no session. USER and
+GROUP are names or decimal ids; an empty USER is the caller's. Without GROUP the
+process gets the user's primary group and exactly the groups that list the user
+as a member; with it, that group alone. HOME is set from /etc/passwd, nothing
+else in the environment changes. COMMAND is looked up in PATH as the new user.
+It takes root, or CAP_SETUID and CAP_SETGID, unless the caller has that uid and
+gid already.
 
 Every failure before COMMAND runs is one line on standard error and status 1.
 

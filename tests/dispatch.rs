@@ -50,6 +50,8 @@ fn help_of_an_applet_is_its_own() {
     for name in ok(program().arg("--list")).lines().filter(|name| *name != "entrypoint") {
         let help = ok(program().args(["help", name]));
         assert_eq!(help, ok(program().args([name, "--help"])), "{name}");
+        let wide: Vec<&str> = help.lines().filter(|line| line.chars().count() > 80).collect();
+        assert_eq!(wide, Vec::<&str>::new(), "{name}");
     }
     assert_eq!(ok(program().arg("help")), ok(program().arg("--help")));
     // It has no options, every argument is the runtime's: nothing is booted for a help text.

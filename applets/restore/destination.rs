@@ -64,7 +64,7 @@ pub fn lock(
         .into_iter()
         .map(|tree| tree.tree.stat().map(|stat| (stat.id(), tree)))
         .collect::<Result<Vec<_>>>()?;
-    trees.sort_by_key(|(inode, _)| *inode);
+    trees.sort_unstable_by_key(|(inode, _)| *inode);
     // One tree can be in the set twice, through a bind mount; it has one lock.
     trees.dedup_by_key(|(inode, _)| *inode);
     let mut held: Vec<&TreeLock> = Vec::new();

@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Timestamps, Uid};
 use rustix::io::Errno;
@@ -41,11 +41,14 @@ const OPEN_FILE: OFlags = OFlags::RDONLY
 /// Attributes of entry `name`.
 pub fn stat(dir: impl AsFd, name: &CStr) -> Result<Stat> {
     let found = again(|| rustix::fs::statx(&dir, name, Stat::FLAGS, Stat::MASK))?;
-    if Stat::has_mount(&found) {
-        return Ok(found.into());
-    }
-    let stat = stat_fd(open_handle(&dir, name)?)?;
-    Ok(Stat { mount_root: stat.mount_id != again(|| mount_id(&dir))?, ..stat })
+    if Stat::has_mount(&found) { Ok(found.into()) } else { stat_by_handle(dir.as_fd(), name) }
+}
+
+/// The same where statx(2) does not return the mount.
+#[cold]
+fn stat_by_handle(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat> {
+    let stat = stat_fd(open_handle(dir, name)?)?;
+    Ok(Stat { mount_root: stat.mount_id != again(|| mount_id(dir))?, ..stat })
 }
 
 /// Attributes of an open object (O_PATH will do).
@@ -56,10 +59,10 @@ pub fn stat(dir: impl AsFd, name: &CStr) -> Result<Stat> {
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     let flags = AtFlags::EMPTY_PATH | Stat::FLAGS;
     let found = again(|| rustix::fs::statx(&fd, c"", flags, Stat::MASK))?;
-    if Stat::has_mount(&found) {
-        return Ok(found.into());
+    match Stat::has_mount(&found) {
+        true => Ok(found.into()),
+        false => Ok(Stat { mount_id: again(|| mount_id(fd.as_fd()))?, ..found.into() }),
     }
-    Ok(Stat { mount_id: again(|| mount_id(&fd))?, ..found.into() })
 }
 
 /// Opens the directory `name`.

@@ -2,7 +2,7 @@
 //! 5.8, and where it is emulated or filtered.
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -12,8 +12,9 @@ use rustix::io::Errno;
 /// # Errors
 ///
 /// ENOSYS where there is no /proc that tells; ENOENT would say something about the object.
-pub fn mount_id(fd: impl AsFd) -> Result<u64, Errno> {
-    let number = fd.as_fd().as_raw_fd().to_string();
+#[cold]
+pub fn mount_id(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let number = fd.as_raw_fd().to_string();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let open = || {
         let directory = rustix::fs::open(c"/proc/self/fdinfo", flags, Mode::empty())?;
@@ -37,6 +38,8 @@ fn parse(text: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::super::at;
     use super::*;
 
@@ -44,7 +47,7 @@ mod tests {
     fn it_is_the_number_that_statx_returns() {
         for path in ["/", "/proc", "/dev"] {
             let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-            assert_eq!(mount_id(&fd).unwrap(), at::stat_fd(&fd).unwrap().mount_id, "{path}");
+            assert_eq!(mount_id(fd.as_fd()).unwrap(), at::stat_fd(&fd).unwrap().mount_id, "{path}");
         }
     }
 }

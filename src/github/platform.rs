@@ -62,7 +62,8 @@ impl TokenRefusal {
         Self { error, kind: RefusalKind::Transient }
     }
 
-    fn permanent(error: Error) -> Self {
+    /// A failure before any request, which no later one mends by itself.
+    pub fn before(error: Error) -> Self {
         Self { error, kind: RefusalKind::Permanent }
     }
 }
@@ -200,13 +201,6 @@ impl TokenPlatform {
         };
         let error = self.failed(Error::plain("the answer", format!("status {status}")));
         TokenRefusal { error: error.hint(advice), kind }
-    }
-}
-
-impl TokenRefusal {
-    /// A failure before any request, which no later one mends by itself.
-    pub fn before(error: Error) -> Self {
-        Self::permanent(error)
     }
 }
 

@@ -43,7 +43,9 @@ impl Xattrs {
         };
         // Equal objects must have the same values held, in whatever order they list them. The one that
         // grants rights is held in any case.
-        names.sort_by(|a, b| (a.as_c_str() != CAPABILITY, a).cmp(&(b.as_c_str() != CAPABILITY, b)));
+        names.sort_unstable_by(|a, b| {
+            (a.as_c_str() != CAPABILITY, a).cmp(&(b.as_c_str() != CAPABILITY, b))
+        });
         let mut held = 0;
         for name in names {
             let place = match name.as_c_str() {
@@ -64,7 +66,7 @@ impl Xattrs {
             };
             *place = target.get(&name)?;
         }
-        xattrs.others.sort();
+        xattrs.others.sort_unstable();
         if held > HELD {
             xattrs.object = Some(target.open_handle()?);
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -40,7 +41,7 @@ impl MountRecord {
     pub fn of(dir: &Dir) -> Result<Self> {
         let process = Dir::open_operator_path("/proc/self")?;
         let unclear = |reason| Error::on("look up the mount of", dir.path(), reason);
-        let id = at::again(|| mount_id(dir))
+        let id = at::again(|| mount_id(dir.as_fd()))
             .map_err(|errno| Error::os("look up the mount of", dir.path(), errno))?;
         let mounts = process.read_file(c"mountinfo", LIMIT)?.unwrap_or_default();
         let record = Self::all(&mounts).find(|record| record.id == id);

@@ -58,7 +58,9 @@ pub fn candidates<'a>(
     let no_file_system = |part: &probe::ProbedPartition| {
         part.fstype.is_some_and(|fstype| mount::why_not_mountable(fstype).is_some())
     };
-    parts.sort_by_key(|part| (no_file_system(part), std::cmp::Reverse(part.size_bytes)));
+    parts.sort_unstable_by_key(|part| {
+        (no_file_system(part), std::cmp::Reverse(part.size_bytes), part.number)
+    });
     let parts = parts.into_iter().filter_map(|part| {
         let backup = part.ext_backup.as_ref();
         let fstype = part.fstype.or(backup.map(|backup| backup.fstype));

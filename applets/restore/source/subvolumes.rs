@@ -135,7 +135,7 @@ fn others(root: &Dir, known: &[PathBuf]) -> Result<Vec<PathBuf>> {
         return Err(Error::on("look over", root.path(), "it has too many directories")
             .hint("name the one to restore from with --source"));
     }
-    names.sort();
+    names.sort_unstable();
     let mut trees = Vec::new();
     for name in names {
         let path = PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes()));

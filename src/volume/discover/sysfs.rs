@@ -76,7 +76,7 @@ pub fn disks(
         }
     }
     // nvme2n1 before nvme10n1.
-    disks.sort_by_key(|disk: &WholeDisk| (disk.name.len(), disk.name.clone()));
+    disks.sort_unstable_by_key(|disk: &WholeDisk| (disk.name.len(), disk.name.clone()));
     Ok(disks)
 }
 
@@ -145,7 +145,7 @@ fn partitions(disk: &Dir) -> Result<Vec<DiskPartition>> {
             partitions.push(DiskPartition { name, number, start_bytes, size_bytes });
         }
     }
-    partitions.sort_by_key(|partition| partition.start_bytes);
+    partitions.sort_unstable_by_key(|partition| (partition.start_bytes, partition.number));
     Ok(partitions)
 }
 

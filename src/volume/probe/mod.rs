@@ -100,7 +100,9 @@ pub fn probe(device: &impl ReadAt) -> Result<Probe> {
         result.table = Some(layout.table);
         result.partitions = layout.entries.into_iter().map(ProbedPartition::from).collect();
         let mut order: Vec<&mut ProbedPartition> = result.partitions.iter_mut().collect();
-        order.sort_by_key(|partition| std::cmp::Reverse(partition.size_bytes));
+        order.sort_unstable_by_key(|partition| {
+            (std::cmp::Reverse(partition.size_bytes), partition.number)
+        });
         for partition in order {
             partition.search(&source);
         }
