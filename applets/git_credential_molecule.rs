@@ -7,7 +7,9 @@ use clap::Parser;
 use molecule_tools::error::Error;
 use molecule_tools::github::broker;
 use molecule_tools::github::cache::TokenCache;
-use molecule_tools::github::credential::{AskpassPrompt, CAPABILITIES, CredentialRequest};
+use molecule_tools::github::credential::{
+    AskpassPrompt, CAPABILITIES, CredentialRequest, USERNAME,
+};
 use molecule_tools::log::{self, LogStream};
 use molecule_tools::process;
 use rustix::io::Errno;
@@ -78,7 +80,7 @@ fn erase(environment: &[CString]) -> Result<Status, Exit> {
 fn answer(prompt: AskpassPrompt, environment: &[CString]) -> Result<Status, Exit> {
     match prompt {
         AskpassPrompt::Username => {
-            log::write_line(LogStream::Stdout, AskpassPrompt::username());
+            log::write_line(LogStream::Stdout, USERNAME);
             Ok(Status::Done)
         }
         AskpassPrompt::Password => {

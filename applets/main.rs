@@ -120,10 +120,10 @@ fn unknown(name: &OsStr) -> Status {
     /// Of 1 for the same word.
     const SIMILAR: f64 = 0.8;
     let typed = name.to_string_lossy();
-    let nearness = |applet: &&Applet| strsim::jaro(applet.name, &typed);
-    let nearest = APPLETS.iter().max_by(|one, other| nearness(one).total_cmp(&nearness(other)));
-    let meant = match nearest.filter(|applet| nearness(applet) > SIMILAR) {
-        Some(applet) => format!("; did you mean {}?", applet.name),
+    let similar = APPLETS.iter().map(|applet| (strsim::jaro(applet.name, &typed), applet.name));
+    let nearest = similar.max_by(|one, other| one.0.total_cmp(&other.0));
+    let meant = match nearest.filter(|(similarity, _)| *similarity > SIMILAR) {
+        Some((_, applet)) => format!("; did you mean {applet}?"),
         None => String::new(),
     };
     let line = format!("molecule-tools: no applet named {}{meant}\n{}", escape(name), usage());

@@ -12,7 +12,7 @@ mod simulation;
 
 use crate::support::Case;
 use crate::support::platform::Platform;
-use crate::support::sandbox::{Outcome, Run, Sandbox};
+use crate::support::sandbox::{Outcome, Run, Sandbox, text};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = answers::cases();
@@ -95,8 +95,4 @@ fn refusal(outcome: &Outcome) -> String {
 
 fn now() -> i64 {
     crate::support::clock::now().tv_sec
-}
-
-fn text(sandbox: &Sandbox, path: &str) -> String {
-    std::fs::read_to_string(sandbox.path(path)).unwrap_or_default()
 }

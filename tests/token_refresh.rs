@@ -3,10 +3,10 @@
 
 mod daemon;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::sandbox::{Run, Sandbox, Started};
-use crate::support::{Case, Need, test_case};
+use crate::support::sandbox::{Run, Sandbox, Started, text};
+use crate::support::{Case, Need, eventually, test_case};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -33,16 +33,6 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Waits until `condition` holds; a generous limit guards against hangs.
-#[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(100), "never: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// A sandbox whose refresh script is `script`.
 fn sandbox(script: &str) -> Sandbox {
     let sandbox = Sandbox::new();
@@ -57,10 +47,6 @@ fn refresh(sandbox: &Sandbox) -> Run {
 /// The supervisor with its standard error in /tmp/err.
 fn logged(sandbox: &Sandbox) -> Run {
     sandbox.command("/bin/sh").args(["-c", "exec molecule-tools token-refresh 2>/tmp/err"])
-}
-
-fn text(sandbox: &Sandbox, path: &str) -> String {
-    std::fs::read_to_string(sandbox.path(path)).unwrap_or_default()
 }
 
 fn send(started: &Started, signal: Signal) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use molecule_tools::error::{Error, Result, escape};
 use molecule_tools::fs::InodeId;
 use molecule_tools::fs::{Dir, Kind, Stat, TempName, at, patiently, pause};
-use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{FlockOperation, Mode, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -80,7 +80,9 @@ impl TreeLock {
         let mut odd = 0;
         while odd < TRIES {
             let fail = |errno| Error::os("lock", tree.path(), errno);
-            let file = match patiently(|| keeping_time(tree, || open(tree)).map_err(fail)) {
+            let file = match patiently(|| {
+                keeping_time(tree, || at::open_or_create(tree, NAME)).map_err(fail)
+            }) {
                 Ok(file) => file,
                 Err(error) => match error.errno() {
                     Some(Errno::ROFS) => return Ok(None),
@@ -179,16 +181,6 @@ fn keeping_time<T>(tree: &Dir, act: impl FnOnce() -> Result<T, Errno>) -> Result
     // Where it fails, only the time is another.
     let _ = rustix::fs::futimens(tree, &before.times());
     Ok(done)
-}
-
-fn open(tree: &Dir) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDWR
-        | OFlags::CREATE
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
-    rustix::fs::openat(tree, NAME, flags, Mode::RUSR | Mode::WUSR)
 }
 
 /// Whether a start has gone on without the holder of the lock before.

@@ -89,6 +89,18 @@ pub fn open_handle(dir: impl AsFd, name: &CStr) -> Result<OwnedFd> {
     open(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
 }
 
+/// Opens `name` for reading and writing, and makes a regular file (0600) where nothing is. It never blocks in the
+/// open; the caller checks the type.
+pub fn open_or_create(dir: impl AsFd, name: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR
+        | OFlags::CREATE
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
+    again(|| rustix::fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR))
+}
+
 /// Creates the regular file `name`, which must not exist, for writing.
 pub fn create(dir: impl AsFd, name: &CStr, mode: u32) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

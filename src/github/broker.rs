@@ -20,7 +20,7 @@ const WAIT: Duration = Duration::from_secs(22);
 /// Variables that may hold a token of the user's own.
 const VARIABLES: [&str; 2] = ["GITHUB_TOKEN", "GH_TOKEN"];
 
-/// A token, and where it is from.
+/// A token to use.
 #[derive(Debug)]
 pub struct ObtainedToken {
     /// The token.
@@ -93,18 +93,24 @@ fn fetch_after(
             return Err(error(failure.reason));
         }
     }
-    let fetched = fetch(environment);
+    fetch(flight, environment).map_err(|refusal| refusal.error)
+}
+
+/// Asks the platform, and leaves word of how that ended for those who wait.
+fn fetch(
+    flight: Option<&TokenFlight>,
+    environment: &[CString],
+) -> Result<GrantedToken, TokenRefusal> {
+    let fetched = TokenPlatform::new(environment, cache::home(environment))
+        .map_err(TokenRefusal::before)
+        .and_then(|platform| platform.fetch());
     if let Some(flight) = flight {
         match &fetched {
             Ok(_) => flight.note_success(),
             Err(refusal) => flight.note_failure(refusal),
         }
     }
-    fetched.map_err(|refusal| refusal.error)
-}
-
-fn fetch(environment: &[CString]) -> Result<GrantedToken, TokenRefusal> {
-    TokenPlatform::new(environment, cache::home(environment)).map_err(TokenRefusal::before)?.fetch()
+    fetched
 }
 
 /// A full or read-only disk keeps nobody from using the token.
@@ -143,14 +149,7 @@ fn from_environment(environment: &[CString], warnings: Vec<Error>) -> Option<Obt
 pub fn refresh(environment: &[CString]) -> Result<RefreshedToken, TokenRefusal> {
     let cache = TokenCache::open(environment);
     let flight = cache.as_ref().ok().and_then(|cache| cache.lock(WAIT));
-    let granted = fetch(environment).inspect_err(|refusal| {
-        if let Some(flight) = &flight {
-            flight.note_failure(refusal);
-        }
-    })?;
-    if let Some(flight) = &flight {
-        flight.note_success();
-    }
+    let granted = fetch(flight.as_ref(), environment)?;
     let mut warnings = Vec::new();
     match cache {
         Ok(cache) => {

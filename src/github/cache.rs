@@ -8,10 +8,10 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -19,10 +19,10 @@ use super::clock;
 use super::platform::{RefusalKind, TokenRefusal};
 use super::secret::{self, Secret};
 use crate::error::{Error, Result};
-use crate::fs::{Dir, Kind, pause};
+use crate::fs::{Dir, Kind, at, pause};
 use crate::process;
 
-const DIRECTORY: &CStr = c".molecule-token-cache";
+const DIRECTORY: &str = ".molecule-token-cache";
 const TOKEN: &CStr = c"gh_installation_token";
 const EXPIRY: &CStr = c"gh_installation_token_expiry";
 const LOCK: &CStr = c"lock";
@@ -144,39 +144,23 @@ impl TokenCache {
     }
 
     fn open_lock(&self, dir: &Dir) -> Result<OwnedFd> {
-        let flags = OFlags::RDWR
-            | OFlags::CREATE
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::NOCTTY
-            | OFlags::CLOEXEC;
         let fail = |errno| dir.entry_error("open", LOCK, errno);
-        let file =
-            rustix::fs::openat(dir, LOCK, flags, Mode::from_raw_mode(0o600)).map_err(fail)?;
-        let stat = rustix::fs::fstat(&file).map_err(fail)?;
-        match Kind::from_mode(stat.st_mode) {
-            Kind::File => {}
-            kind => {
-                return Err(Error::on("lock", dir.join(LOCK), format!("it is {}", kind.noun())));
-            }
+        let file = at::open_or_create(dir, LOCK).map_err(fail)?;
+        let stat = at::stat_fd(&file).map_err(fail)?;
+        if stat.kind != Kind::File {
+            let reason = format!("it is {}", stat.kind.noun());
+            return Err(Error::on("lock", dir.join(LOCK), reason));
         }
         if let Some((uid, gid)) = self.owner
-            && stat.st_size == 0
-            && stat.st_nlink == 1
-            && stat.st_uid == 0
+            && (stat.size, stat.nlink, stat.uid) == (0, 1, 0)
         {
-            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-            rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(fail)?;
+            at::chown_fd(&file, uid, gid).map_err(fail)?;
         }
         Ok(file)
     }
 
     fn directory(&self) -> Result<Option<Dir>> {
-        match self.home.open_dir(DIRECTORY) {
-            Ok(dir) => Ok(Some(dir)),
-            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.home.open_beneath(Path::new(DIRECTORY))
     }
 
     fn make_directory(&self) -> Result<Dir> {
@@ -188,18 +172,11 @@ impl TokenCache {
             }
             return Ok(dir);
         }
-        match self.home.make_dir(DIRECTORY, 0o700) {
-            // Another process has made it meanwhile.
-            Err(error) if error.errno() == Some(Errno::EXIST) => self.home.open_dir(DIRECTORY),
-            Err(error) => Err(error),
-            Ok(()) => {
-                let dir = self.home.open_dir(DIRECTORY)?;
-                if let Some((uid, gid)) = self.owner {
-                    dir.chown(uid, gid)?;
-                }
-                Ok(dir)
-            }
+        let dir = self.home.make_beneath(Path::new(DIRECTORY), 0o700)?;
+        if let Some((uid, gid)) = self.owner {
+            dir.chown(uid, gid)?;
         }
+        Ok(dir)
     }
 }
 

@@ -11,7 +11,7 @@ use super::secret::{LONGEST, Secret, WipedBytes};
 use crate::error::{Error, Result, os_errno};
 
 /// The user that GitHub wants beside an installation token.
-const USERNAME: &str = "x-access-token";
+pub const USERNAME: &str = "x-access-token";
 const HOSTS: [&str; 2] = ["github.com", "gist.github.com"];
 /// Longest description that is read, in bytes.
 const LIMIT: usize = 64 << 10;
@@ -129,11 +129,6 @@ impl AskpassPrompt {
             "Password" if user.is_none_or(|user| user == USERNAME) => Self::Password,
             _ => Self::Foreign,
         })
-    }
-
-    /// The answer to [`AskpassPrompt::Username`].
-    pub fn username() -> &'static str {
-        USERNAME
     }
 }
 

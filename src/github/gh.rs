@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::secret::Secret;
@@ -35,20 +36,10 @@ pub fn log_in(environment: &[CString], token: &Secret) -> Result<bool> {
         })
         .cloned()
         .collect();
-    let words = ["auth", "login", "--hostname", "github.com", "--with-token"];
-    let root = Dir::open_operator_path("/")?;
-    let ended = Command {
-        program: &program,
-        arguments: words.map(OsStr::new).to_vec(),
-        environment: &environment,
-        directory: root.as_fd(),
-        input: token.expose(),
-        limit: WRITTEN,
-        time: Some(LIMIT),
-    }
-    .run()?;
+    let words = ["auth", "login", "--hostname", "github.com", "--with-token"].map(OsStr::new);
+    let status = run(&program, &words, &environment, token.expose(), LIMIT)?;
     // Its words are not repeated: it was given a secret.
-    match ended.status {
+    match status {
         0 => Ok(true),
         status => Err(Error::on("log in with", program, format!("its status is {status}"))),
     }
@@ -62,21 +53,32 @@ pub fn log_in(environment: &[CString], token: &Secret) -> Result<bool> {
 pub fn run_script(environment: &[CString], script: &OsStr) -> Result<()> {
     let bash = process::find_own_program("bash", environment)?
         .ok_or_else(|| Error::on("run", script, "no bash in PATH"))?;
-    let root = Dir::open_operator_path("/")?;
-    let ended = Command {
-        program: &bash,
-        arguments: vec![script, OsStr::new("_refresh_gh")],
-        environment,
-        directory: root.as_fd(),
-        input: b"",
-        limit: WRITTEN,
-        time: Some(SCRIPT_LIMIT),
-    }
-    .run()?;
-    match ended.status {
+    let words = [script, OsStr::new("_refresh_gh")];
+    match run(&bash, &words, environment, b"", SCRIPT_LIMIT)? {
         0 => Ok(()),
         status => {
             Err(Error::on("refresh the token with", script, format!("its status is {status}")))
         }
     }
+}
+
+/// Its exit status. What it prints is dropped.
+fn run(
+    program: &Path,
+    words: &[&OsStr],
+    environment: &[CString],
+    input: &[u8],
+    time: Duration,
+) -> Result<u8> {
+    let root = Dir::open_operator_path("/")?;
+    let command = Command {
+        program,
+        arguments: words.to_vec(),
+        environment,
+        directory: root.as_fd(),
+        input,
+        limit: WRITTEN,
+        time: Some(time),
+    };
+    Ok(command.run()?.status)
 }

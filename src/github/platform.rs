@@ -174,7 +174,7 @@ impl TokenPlatform {
 
     fn refused(&self, status: u16, answer: &HttpAnswer) -> TokenRefusal {
         let (kind, advice) = match status {
-            400 if code(&answer.body) == Some("TENANT_ORG_HEADER_REQUIRED") => {
+            400 if lacks_organization(&answer.body) => {
                 (RefusalKind::Permanent, "set MOLECULE_ORG_ID to the id of the organization")
             }
             401 => (
@@ -250,12 +250,12 @@ fn read_grant(answer: HttpAnswer) -> Result<GrantedToken> {
     Ok(GrantedToken { token, left: Duration::from_secs(left).min(MOST_LEFT) })
 }
 
-fn code(body: &[u8]) -> Option<&'static str> {
-    const KNOWN: &str = "TENANT_ORG_HEADER_REQUIRED";
-    let content: Value = serde_json::from_slice(body).ok()?;
+/// Whether the platform wants to know the organization.
+fn lacks_organization(body: &[u8]) -> bool {
+    let Ok(content) = serde_json::from_slice::<Value>(body) else { return false };
     // In the answer itself, or in its "error".
     let found = [content.get("code"), content.get("error"), content.pointer("/error/code")];
-    found.into_iter().flatten().any(|code| code == KNOWN).then_some(KNOWN)
+    found.into_iter().flatten().any(|code| code == "TENANT_ORG_HEADER_REQUIRED")
 }
 
 #[cfg(test)]

@@ -344,13 +344,11 @@ impl Supervisor {
             set_disposition(Signal::SIGCHLD, &self.inherited_sigchld)?;
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.inherited_mask), None)
         };
-        let prepared = prepare();
-        let (program, environment) = match (job, &prepared) {
-            (SupervisedJob::Program(program, environment), _) => (*program, *environment),
-            (SupervisedJob::Work(work), Ok(())) => sys::exit_child(work().into()),
-            (SupervisedJob::Work(_), Err(_)) => sys::exit_child(1),
+        let (program, environment) = match job {
+            SupervisedJob::Work(work) => sys::exit_child(prepare().map_or(1, |()| work()).into()),
+            SupervisedJob::Program(program, environment) => (*program, *environment),
         };
-        let result = prepared
+        let result = prepare()
             .and_then(|()| nix::unistd::execve(program, &[program], environment))
             .or_else(|errno| match errno {
                 // A script without "#!", which a shell would run itself.

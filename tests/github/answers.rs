@@ -53,7 +53,7 @@ fn the_request_is_what_the_platform_wants() {
         let lines: Vec<&str> = asked.trim_end().split("\r\n").collect();
         assert_eq!(lines[0], format!("GET {path} HTTP/1.1"));
         for line in [
-            format!("Host: {}", platform.address),
+            format!("Host: {}", platform.address()),
             format!("Authorization: Bearer {BEARER}"),
             "Accept: application/json".into(),
             format!("User-Agent: molecule-tools/{}", env!("CARGO_PKG_VERSION")),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::{BEARER, SHORT, get, long_token, password, refusal, sandbox};
 use crate::support::platform::{Platform, grant};
 use crate::support::sandbox::{PROGRAM_INSIDE, Sandbox};
+use crate::support::server::read_head;
 use crate::support::tls::{Connection, TlsServer};
 use crate::support::{Case, Need, ok, test_case};
 
@@ -25,18 +26,6 @@ pub fn cases() -> Vec<Case> {
 /// An address that nothing else of the tests uses.
 const GITHUB: &str = "127.71.5.11:443";
 
-/// The head of a request, and the length of what follows.
-fn read_head(stream: &mut dyn Connection) -> (String, usize) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
-        head.extend(byte);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let length = header(&head, "content-length").and_then(|length| length.parse().ok());
-    (head, length.unwrap_or(0))
-}
-
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -47,7 +36,9 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 /// Answers one request as a server of git's smart protocol does (git-http-backend(1)), for whoever says
 /// `authorization`.
 fn serve(projects: &Path, authorization: &str, stream: &mut dyn Connection) {
-    let (head, length) = read_head(stream);
+    let head = read_head(stream);
+    let length = header(&head, "content-length").and_then(|length| length.parse().ok());
+    let length: usize = length.unwrap_or(0);
     if head.is_empty() {
         return;
     }
@@ -138,7 +129,7 @@ fn platform(host: &str) -> (TlsServer, Arc<Mutex<Vec<String>>>) {
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
     let heads = asked.clone();
     let server = TlsServer::new("127.0.0.1:0", host, move |stream| {
-        let (head, _) = read_head(stream);
+        let head = read_head(stream);
         if !head.is_empty() {
             heads.lock().unwrap().push(head);
             let _ = stream.write_all(&grant(SHORT, 3600));
@@ -153,7 +144,7 @@ fn the_platform_is_asked_over_tls() {
     let sandbox = sandbox();
     std::fs::copy(&server.authority, sandbox.path("/etc/authority.pem")).unwrap();
     sandbox.sh("echo '127.0.0.1 platform.example' > /etc/hosts; chmod 644 /etc/authority.pem");
-    let url = format!("https://platform.example:{}", server.address.port());
+    let url = format!("https://platform.example:{}", server.address().port());
     let run =
         get(&sandbox, &plain).env("PLATFORM_URL", url).env("SSL_CERT_FILE", "/etc/authority.pem");
     assert_eq!(password(&run.run()).0, SHORT);
@@ -167,7 +158,7 @@ fn a_platform_with_another_certificate_sees_no_bearer() {
     std::fs::copy(&server.authority, sandbox.path("/etc/authority.pem")).unwrap();
     sandbox.sh("printf '127.0.0.1 platform.example\\n127.0.0.1 other.example\\n' > /etc/hosts; : > /etc/none.pem
         chmod 644 /etc/authority.pem");
-    let port = server.address.port();
+    let port = server.address().port();
     for (host, authority, said) in [
         // The system's, or those that are built in: not this one.
         ("platform.example", None, "invalid peer certificate: UnknownIssuer"),
@@ -182,7 +173,7 @@ fn a_platform_with_another_certificate_sees_no_bearer() {
         let line = refusal(&run.run());
         assert!(line.contains(said), "{line}");
     }
-    let run = get(&sandbox, &plain).env("PLATFORM_URL", format!("https://{}", plain.address));
+    let run = get(&sandbox, &plain).env("PLATFORM_URL", format!("https://{}", plain.address()));
     refusal(&run.run());
     assert!(asked.lock().unwrap().is_empty());
 }

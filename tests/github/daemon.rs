@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 
 use super::{EXPIRY, SHORT, TOKEN, agent, get, long_token, now, password, sandbox, text};
 use crate::support::platform::{Platform, grant, reply};
-use crate::support::sandbox::{Run, Sandbox, Started};
-use crate::support::{Case, Need, test_case};
+use crate::support::sandbox::{Outcome, Run, Sandbox, Started};
+use crate::support::{Case, Need, eventually, test_case};
 
 pub fn cases() -> Vec<Case> {
     let root = &[Need::Root];
@@ -153,19 +153,11 @@ fn plans(sandbox: &Sandbox) -> Vec<u64> {
     lines.map(|(_, pause)| pause.strip_suffix(" s").unwrap().parse().unwrap()).collect()
 }
 
-fn stop(started: Started) {
+fn stop(started: Started) -> Outcome {
     kill(Pid::from_raw(started.child.id().cast_signed()), Signal::SIGTERM).unwrap();
     let outcome = started.wait();
     assert_eq!(outcome.status, 143, "{outcome:?}");
-}
-
-#[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(100), "never: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    outcome
 }
 
 fn the_daemon_refreshes_when_it_is_time_and_after_failures() {
@@ -234,8 +226,7 @@ fn a_helper_script_is_run_where_one_is_named() {
         agent(&sandbox, &platform).arg("token-refresh").env("TOKEN_HELPER_SCRIPT", "/app/helper");
     let started = times(run, ["0", "1", "0"]).start();
     eventually("two runs", || text(&sandbox, "/tmp/ran").lines().count() >= 2);
-    kill(Pid::from_raw(started.child.id().cast_signed()), Signal::SIGTERM).unwrap();
-    let outcome = started.wait();
+    let outcome = stop(started);
     assert!(!format!("{outcome:?}").contains("CANARY"), "{outcome:?}");
     assert!(platform.asked().is_empty());
 }

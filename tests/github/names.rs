@@ -24,7 +24,7 @@ const SERVER: &str = "127.71.5.9:53";
 
 fn the_name_is_found_in_the_hosts_file() {
     let platform = Platform::always(grant(SHORT, 3600));
-    let url = format!("http://{NAME}:{}", platform.address.port());
+    let url = format!("http://{NAME}:{}", platform.address().port());
     for services in
         ["", "hosts: mymachines mdns4_minimal [NOTFOUND=return] resolve\n", "hosts: dns\n"]
     {
@@ -35,7 +35,7 @@ fn the_name_is_found_in_the_hosts_file() {
         assert_eq!(password(&get(&sandbox, &platform).env("PLATFORM_URL", &url).run()).0, SHORT);
     }
     let run = get(&sandbox(), &platform)
-        .env("PLATFORM_URL", format!("http://localhost:{}", platform.address.port()));
+        .env("PLATFORM_URL", format!("http://localhost:{}", platform.address().port()));
     let outcome = run.run();
     assert!(
         outcome.status == 0 || outcome.stderr().contains("is not known to /etc/hosts or DNS"),
@@ -76,7 +76,7 @@ fn the_name_is_found_by_dns() {
         let address = SERVER.strip_suffix(":53").unwrap();
         sandbox.sh(&format!("echo 'nameserver {address}' > /etc/resolv.conf; echo '127.0.0.1 localhost' > /etc/hosts
             echo 'hosts: files' > /etc/nsswitch.conf"));
-        let url = format!("http://{NAME}:{}", platform.address.port());
+        let url = format!("http://{NAME}:{}", platform.address().port());
         assert_eq!(password(&get(&sandbox, &platform).env("PLATFORM_URL", url).run()).0, SHORT);
     });
 }

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 /// The name of the example image.
 pub const WORKSPACE: &str = "workspace";
+const LOCK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
 
 /// The engine with the image in it; the first use takes minutes.
 pub fn engine() -> &'static Engine {
@@ -66,10 +67,17 @@ impl Engine {
 
     /// Runs docker(1).
     pub fn docker(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", format!("unix://{}", self.directory.join("socket").display()));
-        command.env("DOCKER_BUILDKIT", "0").current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
+        let mut command = self.command("docker");
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
         command.output().expect("docker(1)")
+    }
+
+    /// A program that uses this engine.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("DOCKER_HOST", format!("unix://{}", self.directory.join("socket").display()));
+        command.env("DOCKER_BUILDKIT", "0");
+        command
     }
 
     /// Runs docker(1), which must succeed; gives its standard output without white space at the end.
@@ -85,22 +93,20 @@ impl Engine {
     }
 
     fn make_images(&self) {
-        let shell =
-            |script: &str| {
-                let mut command = Command::new("sh");
-                command.args(["-euc", script]).current_dir(&self.directory);
-                super::ok(command.env(
-                    "DOCKER_HOST",
-                    format!("unix://{}", self.directory.join("socket").display()),
-                ));
-            };
+        let shell = |script: &str| {
+            let mut command = self.command("sh");
+            super::ok(command.args(["-euc", script]).current_dir(&self.directory));
+        };
         if !self.has("debian:bookworm-slim") {
             shell(
                 "rm -rf base; debootstrap --variant=minbase bookworm base
                  tar -C base -c . | docker import - debian:bookworm-slim; rm -rf base",
             );
         }
-        if !self.has("rust:1.95-slim-bookworm") {
+        // It holds the crates of one lock file, and knows no network to fetch others by.
+        let lock = std::fs::read(LOCK).expect("the lock file");
+        let made_for = self.directory.join("Cargo.lock");
+        if !self.has("rust:1.95-slim-bookworm") || std::fs::read(&made_for).ok() != Some(lock) {
             shell(
                 "rm -rf rust; mkdir -p rust/tool; cp -a \"$(rustc --print sysroot)/bin\" \"$(rustc --print sysroot)/lib\" rust/tool
                  cp -a \"${CARGO_HOME:-$HOME/.cargo}/registry\" rust/registry
@@ -108,8 +114,9 @@ impl Engine {
                      'RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev' \
                      'COPY tool /usr/local' 'COPY registry /usr/local/cargo/registry' \
                      'ENV CARGO_HOME=/usr/local/cargo CARGO_NET_OFFLINE=true' > rust/Dockerfile
-                 DOCKER_BUILDKIT=0 docker build --network host -q -t rust:1.95-slim-bookworm rust; rm -rf rust",
+                 docker build --network host -q -t rust:1.95-slim-bookworm rust; rm -rf rust",
             );
+            std::fs::copy(LOCK, made_for).expect("a copy");
         }
         self.ok(&["build", "--network", "host", "--target", "tools", "-t", "molecule-tools", "."]);
         self.ok(&["build", "--network", "host", "--target", WORKSPACE, "-t", WORKSPACE, "."]);

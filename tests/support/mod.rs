@@ -20,6 +20,7 @@ pub mod pair;
 pub mod platform;
 pub mod runtime;
 pub mod sandbox;
+pub mod server;
 pub mod tls;
 pub mod tree;
 
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 pub use memory::{peak_memory, usage, usage_with};
@@ -125,6 +127,16 @@ pub struct Stop<'a>(pub &'a AtomicBool);
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits until `condition` holds; a generous limit guards against hangs.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(100), "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

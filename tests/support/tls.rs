@@ -1,16 +1,16 @@
 //! A server by https in the test process, with a certificate of an authority of its own.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::server::Server;
 
 /// What a handler speaks over.
 pub trait Connection: Read + Write {}
@@ -18,11 +18,9 @@ impl<T: Read + Write> Connection for T {}
 
 /// Serves until it is dropped.
 pub struct TlsServer {
-    /// Where.
-    pub address: SocketAddr,
+    server: Server,
     /// The certificate of the authority, PEM.
     pub authority: PathBuf,
-    over: Arc<AtomicBool>,
     _directory: tempfile::TempDir,
 }
 
@@ -35,40 +33,20 @@ impl TlsServer {
     ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = Arc::new(config(directory.path(), host));
-        let listener = TcpListener::bind(address).expect("a port");
-        let server = Self {
-            address: listener.local_addr().expect("its address"),
-            authority: directory.path().join("ca.pem"),
-            over: Arc::default(),
-            _directory: directory,
-        };
-        let (over, handle) = (server.over.clone(), Arc::new(handle));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if over.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
-                let (config, handle) = (config.clone(), handle.clone());
-                std::thread::spawn(move || {
-                    let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
-                    let connection = ServerConnection::new(config).expect("a connection");
-                    let mut stream = StreamOwned::new(connection, stream);
-                    handle(&mut stream);
-                    stream.conn.send_close_notify();
-                    let _ = stream.flush();
-                });
-            }
+        let server = Server::new(address, move |stream| {
+            let connection = ServerConnection::new(config.clone()).expect("a connection");
+            let mut stream = StreamOwned::new(connection, stream);
+            handle(&mut stream);
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
         });
-        server
+        let authority = directory.path().join("ca.pem");
+        Self { server, authority, _directory: directory }
     }
-}
 
-impl Drop for TlsServer {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        // So that it looks.
-        let _ = TcpStream::connect(self.address);
+    /// Where.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
     }
 }
 

@@ -182,6 +182,11 @@ impl Sandbox {
     }
 }
 
+/// The text of the file `inside`; empty if there is none.
+pub fn text(sandbox: &Sandbox, inside: &str) -> String {
+    std::fs::read_to_string(sandbox.path(inside)).unwrap_or_default()
+}
+
 impl Drop for Sandbox {
     fn drop(&mut self) {
         // All of them live in this namespace, so this sandbox started them. Twice: one may be forking.
