@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::{BEARER, SHORT, get, long_token, password, refusal, sandbox};
 use crate::support::platform::{Platform, grant};
 use crate::support::sandbox::{PROGRAM_INSIDE, Sandbox};
-use crate::support::server::read_head;
+use crate::support::server::{own_address, read_head};
 use crate::support::tls::{Connection, TlsServer};
 use crate::support::{Case, Need, ok, test_case};
 
@@ -23,8 +23,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// An address that nothing else of the tests uses.
-const GITHUB: &str = "127.71.5.11:443";
+/// The host of the server that stands for github.com.
+const GITHUB: u8 = 73;
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
@@ -93,7 +93,9 @@ fn git_clones_where_there_is_neither_a_script_nor_curl() {
     let authorization = format!("Basic {}", base64(&format!("x-access-token:{}", long_token())));
     let root = projects.path().to_owned();
     let github =
-        TlsServer::new(GITHUB, "github.com", move |stream| serve(&root, &authorization, stream));
+        TlsServer::new(&format!("{}:443", own_address(GITHUB)), "github.com", move |stream| {
+            serve(&root, &authorization, stream)
+        });
     let platform = Platform::always(grant(&long_token(), 3600));
     // Neither the programs that the scripts ran, nor a helper of git's own, nor libcurl's program.
     let sandbox = Sandbox::with(&format!(
@@ -105,7 +107,7 @@ fn git_clones_where_there_is_neither_a_script_nor_curl() {
          cp {} etc/authority.pem",
         github.authority.display()
     ));
-    let address = GITHUB.strip_suffix(":443").unwrap();
+    let address = own_address(GITHUB);
     sandbox.sh(&format!(
         "echo {BEARER} > /configs/.auth_token; echo '{address} github.com' > /etc/hosts
          for name in bash curl sed mktemp; do ! $name --version > /dev/null 2>&1; done; chmod 1777 /tmp"

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{SHORT, get, password, refusal, sandbox};
 use crate::support::platform::{Platform, grant};
+use crate::support::server::own_address;
 use crate::support::{Case, Need, Stop, test_case};
 
 pub fn cases() -> Vec<Case> {
@@ -19,8 +20,10 @@ pub fn cases() -> Vec<Case> {
 }
 
 const NAME: &str = "host.docker.internal";
-/// A loopback address that nothing else uses; port 53 cannot be chosen in resolv.conf(5).
-const SERVER: &str = "127.71.5.9:53";
+/// The host of the name server; its port, 53, cannot be chosen in resolv.conf(5).
+const SERVER: u8 = 71;
+/// One that is silent.
+const SILENT: u8 = 72;
 
 fn the_name_is_found_in_the_hosts_file() {
     let platform = Platform::always(grant(SHORT, 3600));
@@ -58,7 +61,7 @@ fn answer(query: &[u8]) -> Vec<u8> {
 
 fn the_name_is_found_by_dns() {
     let platform = Platform::always(grant(SHORT, 3600));
-    let socket = UdpSocket::bind(SERVER).expect("a port for the name server");
+    let socket = UdpSocket::bind((own_address(SERVER), 53)).expect("a port for the name server");
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let _stop = Stop(&over);
@@ -73,7 +76,7 @@ fn the_name_is_found_by_dns() {
         });
         let _end = Stop(&over);
         let sandbox = sandbox();
-        let address = SERVER.strip_suffix(":53").unwrap();
+        let address = own_address(SERVER);
         sandbox.sh(&format!("echo 'nameserver {address}' > /etc/resolv.conf; echo '127.0.0.1 localhost' > /etc/hosts
             echo 'hosts: files' > /etc/nsswitch.conf"));
         let url = format!("http://{NAME}:{}", platform.address().port());
@@ -83,9 +86,10 @@ fn the_name_is_found_by_dns() {
 
 fn a_name_server_that_is_silent_takes_no_longer_than_the_time() {
     let platform = Platform::always(grant(SHORT, 3600));
-    let _socket = UdpSocket::bind("127.71.5.10:53").expect("a port for the name server");
+    let _socket = UdpSocket::bind((own_address(SILENT), 53)).expect("a port for the name server");
     let sandbox = sandbox();
-    sandbox.sh("echo 'nameserver 127.71.5.10' > /etc/resolv.conf; echo > /etc/hosts");
+    let address = own_address(SILENT);
+    sandbox.sh(&format!("echo 'nameserver {address}' > /etc/resolv.conf; echo > /etc/hosts"));
     let begin = std::time::Instant::now();
     let line =
         refusal(&get(&sandbox, &platform).env("PLATFORM_URL", format!("http://{NAME}")).run());

@@ -45,6 +45,12 @@ impl Drop for Server {
     }
 }
 
+/// An address of the loopback network that no other process of these tests uses; `host` tells those of one apart.
+pub fn own_address(host: u8) -> std::net::Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    std::net::Ipv4Addr::new(127, host, high, low)
+}
+
 /// The head of a request by HTTP; what follows it stays to be read.
 pub fn read_head(stream: &mut (impl Read + ?Sized)) -> String {
     let mut head = Vec::new();

@@ -182,11 +182,12 @@ fn a_hybrid_mbr_is_read_as_gpt() {
 fn a_disk_with_sectors_of_4_kib() {
     let (image, manifest) = clean(Fs::Ext4);
     let disk = Image::new(80 * MIB);
+    // Before it is a device: whoever looks at all disks has then read what is there, not what was.
+    put(disk.path(), 8 * MIB, image.path());
     let device = LoopDevice::of(disk.path(), &["--sector-size", "4096"]);
     // In sectors: 1 MiB to 5 MiB, 8 MiB to 72 MiB.
     let parts = ["-n1:256:1279", "-t1:ef00", "-n2:2048:18431"];
     ok(Command::new("sgdisk").args(parts).arg(device.path()));
-    put(disk.path(), 8 * MIB, image.path());
     let (sandbox, outcome) = restore(&device);
     assert_eq!(said(&outcome), lines(2, "2 of /dev/xvdb (64.0 MiB)", Fs::Ext4));
     is_complete(&sandbox, &outcome, &manifest);
