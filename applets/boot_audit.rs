@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Parser;
-use molecule_tools::audit::{AuditFacts, FactLook, NameLookup, UnclearFact};
+use molecule_tools::audit::{AuditFacts, AuditRequest, FactLook, NameLookup, UnclearFact};
 use molecule_tools::fs::Dir;
 use molecule_tools::identity::UserDatabase;
 use molecule_tools::log::{self, LogFormat, LogStream};
@@ -15,6 +15,7 @@ use serde_json::Value;
 use tracing::Level;
 
 use crate::applet::{Applet, Context};
+use crate::config::{self, is_variable_name};
 use crate::exit::{Exit, Status};
 
 pub const APPLET: Applet = Applet {
@@ -23,18 +24,6 @@ pub const APPLET: Applet = Applet {
     run,
 };
 
-/// Variables that are always in the block.
-pub const NAMES: [&str; 8] = [
-    "CLAUDE_CODE_OAUTH_TOKEN",
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
-    "ANTHROPIC_BASE_URL",
-    "MINIMAX_API_KEY",
-    "GLM_API_KEY",
-    "KIMI_API_KEY",
-    "DEEPSEEK_API_KEY",
-];
-
 /// Where further names come from.
 const MORE: &str = "MOLECULE_AUDIT_ENV";
 
@@ -42,8 +31,8 @@ const MORE: &str = "MOLECULE_AUDIT_ENV";
 /// set: their names, never a value. A variable that is set but empty counts as unset.
 #[derive(Parser)]
 #[command(after_help = "Environment: MOLECULE_AUDIT_ENV names further variables to look for, \
-                        separated by commas, colons or white space. They follow those that are \
-                        always there; --env comes last.")]
+                        separated by commas, colons or white space. They follow those of the \
+                        configuration; --env comes last.")]
 struct Options {
     /// Look at the tree below DIR, with its user names
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -97,13 +86,19 @@ fn complain(what: &str) {
 
 fn gather(root: &Dir, asked: Vec<String>) -> AuditFacts {
     let environment = process::environment();
-    let mut variables: Vec<String> = NAMES.map(str::to_owned).into();
+    let config = &config::in_force().audit;
+    let mut variables = config.variables.clone();
     for name in more(&environment).into_iter().chain(asked) {
         if !variables.contains(&name) {
             variables.push(name);
         }
     }
-    AuditFacts::gather(root, &Users::read(root), &environment, variables)
+    let asked = AuditRequest {
+        header: config.header.clone(),
+        variables,
+        lines: config.lines.iter().map(|line| (line.label.clone(), line.path.clone())).collect(),
+    };
+    AuditFacts::gather(root, &Users::read(root), &environment, asked)
 }
 
 /// The names in [`MORE`]. A word that is no name is not repeated in the complaint: it may be a value.
@@ -118,12 +113,6 @@ fn more(environment: &[CString]) -> Vec<String> {
         }
     }
     names
-}
-
-/// Whether a shell could set it: letters, digits and underscores, no digit first.
-fn is_variable_name(name: &str) -> bool {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    name.starts_with(|c: char| word(c) && !c.is_ascii_digit()) && name.chars().all(word)
 }
 
 struct Users(Result<UserDatabase, UnclearFact>);

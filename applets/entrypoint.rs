@@ -8,15 +8,16 @@ use std::time::Duration;
 use molecule_tools::error::{Result, escape};
 use molecule_tools::fs::Dir;
 use molecule_tools::heartbeat::Heartbeat;
-use molecule_tools::identity::{self, AgentSpec, DEFAULT_AGENT, Identity, UserDatabase};
+use molecule_tools::identity::{self, AgentSpec, Identity, UserDatabase};
 use molecule_tools::log;
 use molecule_tools::process;
 use molecule_tools::process::step::{self, StepEnd};
 use tracing::Level;
 
 use crate::applet::{Applet, Context};
+use crate::config::{RuntimeConfig, WorkspaceConfig};
 use crate::exit::{Exit, Status};
-use crate::{boot_audit, fix_perms, git_cred_setup, restore, token_refresh};
+use crate::{boot_audit, config, fix_perms, git_cred_setup, hooks, restore, token_refresh};
 
 pub const APPLET: Applet =
     Applet { name: "entrypoint", summary: "boot the container: all of it", run };
@@ -27,7 +28,8 @@ usage: molecule-tools entrypoint [ARG]...
 
 Boots the container: audit; as root restore, ownership, git credentials (if
 enabled), then the agent for good; the token refresh daemon (if enabled); exec
-of the runtime, which gets every ARG, --help too.
+of the runtime, which gets every ARG, --help too. /etc/molecule-tools.json can
+declare all of it (molecule-tools --print-config).
 
 Environment: MOLECULE_AGENT (agent), MOLECULE_RUNTIME (molecule-runtime),
 MOLECULE_STEP_TIMEOUT (60 seconds), MOLECULE_LOG (text, or json),
@@ -39,9 +41,11 @@ Status: 1 no such user, 127 no runtime, 126 a runtime that cannot be executed,
 fn run(context: &Context) -> Result<Status, Exit> {
     let mut environment = process::environment();
     let limit = step_limit(&environment);
+    // Before the steps part: each has it then, and mistakes in it are logged once.
+    let config = config::in_force();
     audit(limit)?;
     if rustix::process::geteuid().is_root() {
-        let identity = boot_as_root(context, &environment, limit)?;
+        let identity = boot_as_root(context, &environment, config, limit)?;
         process::set(&mut environment, "HOME", identity.home.as_os_str());
         audit(limit)?;
     } else {
@@ -56,21 +60,32 @@ fn run(context: &Context) -> Result<Status, Exit> {
         context.inherited.give_back_limits();
         token_refresh::start_daemon(&environment);
     }
-    exec_runtime(context, &environment)
+    for (name, value) in &config.runtime.environment {
+        process::set(&mut environment, name, OsStr::new(value));
+    }
+    for hook in &config.hooks {
+        let limit = Duration::from_secs(hook.seconds) + limit;
+        guarded("hook", limit, |_| {
+            hooks::run(hook, &environment);
+            None
+        })?;
+    }
+    exec_runtime(context, &environment, &config.runtime)
 }
 
 /// The part of the boot that takes root's rights, the last of which is to become the agent for good.
 fn boot_as_root(
     context: &Context,
     environment: &[CString],
+    config: &WorkspaceConfig,
     limit: Duration,
 ) -> Result<Identity, Exit> {
     let restored = guarded("restore", limit, |heart| restore::boot(heart, 2 * limit))?;
-    let agent = setting(environment, "MOLECULE_AGENT", DEFAULT_AGENT);
+    let agent = setting(environment, "MOLECULE_AGENT", &config.user);
     let looked_up = look_up(&agent);
     match Dir::open_operator_path("/") {
         Ok(root) => {
-            let credentials = token_refresh::wanted(environment);
+            let credentials = config.git_credentials && token_refresh::wanted(environment);
             guarded("ownership", limit, |heart| {
                 fix_perms::boot(&root, &agent, restored == Ended::Itself, heart);
                 // Else that step does it.
@@ -198,14 +213,20 @@ fn stay() -> Result<()> {
     Ok(())
 }
 
-/// Hands everything over to the runtime: its bare name as `argv[0]`, then every argument untouched.
-/// Returns only on failure.
-fn exec_runtime(context: &Context, environment: &[CString]) -> Result<Status, Exit> {
-    let runtime = setting(environment, "MOLECULE_RUNTIME", "molecule-runtime");
+/// Hands everything over to the runtime: its bare name as `argv[0]`, the arguments of the configuration, then
+/// every argument untouched. Returns only on failure.
+fn exec_runtime(
+    context: &Context,
+    environment: &[CString],
+    config: &RuntimeConfig,
+) -> Result<Status, Exit> {
+    let runtime = setting(environment, "MOLECULE_RUNTIME", &config.command);
     let typed = &context.inherited.arguments;
     let passed = &typed[typed.len() - context.arguments.len()..];
-    let name = CString::new(runtime.as_encoded_bytes()).unwrap_or_default();
-    let arguments: Vec<CString> = [name].into_iter().chain(passed.iter().cloned()).collect();
+    let fixed = config.arguments.iter().map(String::as_bytes);
+    // Nothing of the configuration or the environment has a NUL byte.
+    let own = [runtime.as_encoded_bytes()].into_iter().chain(fixed).map(CString::new);
+    let arguments: Vec<CString> = own.flatten().chain(passed.iter().cloned()).collect();
     let failure = context.inherited.exec_as_shell(&runtime, &arguments, environment);
     complain(&failure.error.to_string());
     Err(Exit::Said(Status::Command(failure.status)))

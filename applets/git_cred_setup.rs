@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{fix_perms, git_credential_molecule, token_refresh};
+use crate::{config, fix_perms, git_credential_molecule, token_refresh};
 
 pub const APPLET: Applet = Applet {
     name: "git-cred-setup",
@@ -46,9 +46,10 @@ struct Options {
     /// Where the homes and /etc/passwd are
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// The agent: USER[:GROUP]; without GROUP the group named like the user
-    #[arg(long, value_name = "SPEC", env = "MOLECULE_AGENT", default_value = "agent")]
-    user: OsString,
+    /// The agent: USER[:GROUP]; without GROUP the group named like the user [default: that of the
+    /// configuration, agent]
+    #[arg(long, value_name = "SPEC", env = "MOLECULE_AGENT")]
+    user: Option<OsString>,
     /// Value of credential.https://github.com.helper (gitcredentials(7)); if it is not given, the script
     /// /app/scripts/molecule-git-token-helper.sh, or without one git-credential-molecule of this program
     #[arg(long, value_name = "CMD", env = HELPER_VARIABLE)]
@@ -61,7 +62,9 @@ fn run(context: &Context) -> Result<Status, Exit> {
     log::section("MOLECULE-GIT", LogStream::Stdout);
     let root = Dir::open_operator_path(&options.root)?;
     let helper = options.helper.unwrap_or_else(default_helper);
-    let failed = set_up(&root, &options.user, &helper, None);
+    let user = options.user.filter(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| OsString::from(&config::in_force().user));
+    let failed = set_up(&root, &user, &helper, None);
     Ok(Status::failed_if(failed > 0))
 }
 

@@ -13,7 +13,7 @@ use molecule_tools::log::{self, LogStream};
 use tracing::Level;
 
 use crate::applet::Applet;
-use crate::boot_audit;
+use crate::config;
 use crate::exit::Status;
 
 const USAGE: &str = "usage: molecule-tools --install DIR [--as-entrypoint FILE]\n       \
@@ -76,7 +76,7 @@ pub fn stub(arguments: &[OsString]) -> Status {
          # Exactly \"true\" sets git credentials up and keeps them fresh:\n\
          : \"${{ENABLE_GITHUB_MIRROR_CREDENTIALS:-false}}\"\n\
          exec '{}' entrypoint \"$@\"",
-        boot_audit::NAMES.join(" "),
+        config::in_force().audit.variables.join(" "),
         program.display(),
     );
     log::write_line(LogStream::Stdout, &text);

@@ -2,7 +2,11 @@
 //! otherwise the first argument names it.
 //!
 //! - `install`: the symlinks, and names in the place of a template's own script
-//! - `entrypoint`, `git_cred_setup`, `git_credential_molecule`, `token_refresh`, `restore`, `fix_perms`, `boot_audit`, `gosu`: the applets
+//! - `declared`: the configuration, checked and shown
+//! - `entrypoint`: the boot, an applet
+//! - `hooks`: what an image has run before the runtime
+//! - `git_cred_setup`, `git_credential_molecule`, `token_refresh`, `restore`, `fix_perms`, `boot_audit`, `gosu`: the other applets
+//! - `config`: what an image declares of its boot
 //! - `applet`: a row of the table
 //! - `exit`: exit statuses
 // The standard runtime's start-up would ignore SIGPIPE for good and open /dev/null on closed
@@ -11,12 +15,15 @@
 
 mod applet;
 mod boot_audit;
+mod config;
+mod declared;
 mod entrypoint;
 mod exit;
 mod fix_perms;
 mod git_cred_setup;
 mod git_credential_molecule;
 mod gosu;
+mod hooks;
 mod install;
 mod restore;
 mod token_refresh;
@@ -91,6 +98,8 @@ fn dispatch(arguments: Vec<CString>) -> Status {
         }
         Some("--install") => install::run(&words[2..], APPLETS),
         Some("--stub") => install::stub(&words[2..]),
+        Some("--check-config") => declared::check(&words[2..]),
+        Some("--print-config") => declared::print(&words[2..]),
         Some("--version" | "-V") => {
             log::write_line(
                 LogStream::Stdout,
@@ -147,6 +156,7 @@ fn usage() -> String {
     let mut text = String::from(
         "usage: molecule-tools APPLET [ARG]...\n       \
          molecule-tools --list | --install DIR [--as-entrypoint FILE] | --stub NAME\n       \
+         molecule-tools --print-config | --check-config [FILE]\n       \
          molecule-tools --version | --help | help APPLET\n\napplets:",
     );
     for applet in APPLETS {

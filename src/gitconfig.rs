@@ -118,7 +118,7 @@ impl GitProgram {
             .map(CStr::to_owned),
             directory: directory.as_fd(),
             input,
-            limit: WRITTEN,
+            limit: Some(WRITTEN),
             time: None,
         };
         let printed = command.run()?;

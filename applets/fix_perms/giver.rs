@@ -1,6 +1,7 @@
 //! Making and giving directories, and the count of it.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ pub struct PermsGiver<'a> {
     pub tally: Tally,
     /// Directories, files and links made.
     pub made: u64,
+    /// Those that a dry run has said would be made.
+    planned: BTreeSet<PathBuf>,
 }
 
 impl<'a> PermsGiver<'a> {
@@ -45,6 +48,7 @@ impl<'a> PermsGiver<'a> {
             home: PathBuf::new(),
             tally: Tally::default(),
             made: 0,
+            planned: BTreeSet::new(),
         }
     }
 
@@ -69,10 +73,22 @@ impl<'a> PermsGiver<'a> {
 
     /// Notes that `path` was made, or in a dry run that it would be.
     pub fn note_made(&mut self, path: &Path) {
-        self.made += 1;
-        if self.dry() {
+        if !self.dry() {
+            self.made += 1;
+        } else if self.planned.insert(path.to_owned()) {
+            self.made += 1;
             info!("would make {}", escape(path));
         }
+    }
+
+    /// Whether a dry run has said that `path` would be made.
+    pub fn is_planned(&self, path: &Path) -> bool {
+        self.planned.contains(path)
+    }
+
+    /// The user's home below the root.
+    pub fn home_path(&self) -> PathBuf {
+        self.root.path().join(self.home.strip_prefix("/").unwrap_or(&self.home))
     }
 
     pub fn give_tree(&mut self, parent: &Dir, name: &CStr, privileges: Privileges) {
@@ -89,8 +105,8 @@ impl<'a> PermsGiver<'a> {
         }
     }
 
-    /// Opens the directory `path` of `base`. What is absent of it is made for the user, with what the
-    /// umask leaves of `mode`. None after a warning.
+    /// Opens the directory `path` of `base`. What is absent of it is made for the user, its last part with what
+    /// the umask leaves of `mode`. None after a warning.
     pub fn directory(&mut self, base: &Dir, path: &Path, mode: u32) -> Option<ReadyDir> {
         let names: Vec<&OsStr> = path.iter().filter(|name| *name != "/").collect();
         let mut dir = self.attempt(base.try_clone())?;
@@ -107,6 +123,7 @@ impl<'a> PermsGiver<'a> {
                     return Some(ReadyDir::Planned);
                 }
                 None => {
+                    let mode = if index + 1 == names.len() { mode } else { 0o777 };
                     let made = self.attempt(dir.make_beneath(Path::new(name), mode))?;
                     self.note_made(made.path());
                     self.give_new(&made);

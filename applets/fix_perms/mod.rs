@@ -2,10 +2,12 @@
 //!
 //! - `steps`: the order of the boot
 //! - `sessions`: the link to the volume of sessions
+//! - `links`: links that are made
 //! - `giver`: making and giving directories, and the count of it
 #![forbid(unsafe_code)]
 
 mod giver;
+mod links;
 mod sessions;
 mod steps;
 
@@ -22,6 +24,7 @@ use molecule_tools::ownership::{Mode, Owner, Privileges};
 use tracing::info;
 
 use crate::applet::{Applet, Context};
+use crate::config;
 use crate::exit::{Exit, Status};
 use giver::PermsGiver;
 
@@ -31,18 +34,18 @@ pub const APPLET: Applet =
 /// Give the agent user its directories: owner and group are changed only where they differ, absent
 /// directories are made, no link is followed.
 ///
-/// Without PATH: /configs, /workspace (below it only if its first entry belongs to root) with
-/// .molecule/chat-uploads, and in the user's home .claude, .molecule-token-cache and Downloads;
-/// .claude/sessions becomes a link to /root/.claude/sessions where that exists. With PATH: those
-/// trees instead. Exit status: 0, 1 if anything could not be done, 2 for bad usage.
+/// Without PATH, what /etc/molecule-tools.json says; without such a file: /configs, /workspace (below it only if
+/// its first entry belongs to root) with .molecule/chat-uploads, and in the user's home .claude,
+/// .molecule-token-cache and Downloads; .claude/sessions becomes a link to /root/.claude/sessions where that
+/// exists. With PATH: those trees instead. Exit status: 0, 1 if anything could not be done, 2 for bad usage.
 #[derive(Debug, clap::Parser)]
 struct Options {
     /// Where /configs, /workspace, /home, /root and /etc/passwd are; PATH is not looked up there
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// USER[:GROUP]; without GROUP the group named like the user
-    #[arg(long, value_name = "SPEC", env = "MOLECULE_AGENT", default_value = "agent")]
-    user: OsString,
+    /// USER[:GROUP]; without GROUP the group named like the user [default: that of the configuration, agent]
+    #[arg(long, value_name = "SPEC", env = "MOLECULE_AGENT")]
+    user: Option<OsString>,
     /// Say what would be changed and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -61,19 +64,22 @@ fn run(context: &Context) -> Result<Status, Exit> {
     let root = Dir::open_operator_path(&options.root)?;
     // By hand, the operator sees that it hangs.
     let heart = Heartbeat::new();
-    let mut giver = prepare(&root, &options.user, mode, &heart);
+    let config = config::in_force();
+    let user = options.user.filter(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| OsString::from(&config.user));
+    let mut giver = prepare(&root, &user, mode, &heart);
     match options.paths.is_empty() {
         _ if mode == Mode::Apply && !may_change_owners() => {
             giver.failed(&Error::plain("change owners", "this user may not").hint("run it as root"))
         }
-        true => steps::boot(&mut giver),
+        true => steps::boot(&mut giver, config),
         false => options.paths.iter().for_each(|path| give_path(&mut giver, path)),
     }
     summarise(&giver);
     if options.json {
         let tally = giver.tally;
         let report = serde_json::json!({
-            "user": options.user.to_string_lossy(),
+            "user": user.to_string_lossy(),
             "uid": giver.owner.map(|owner| owner.uid),
             "gid": giver.owner.map(|owner| owner.gid),
             "dry_run": options.dry_run,
@@ -100,7 +106,7 @@ pub fn boot(root: &Dir, user: &OsStr, restored: bool, heart: &Heartbeat) {
     log::section("MOLECULE-PERMS", LogStream::Stdout);
     let mode = if restored { Mode::Apply } else { Mode::SpareUnfinished };
     let mut giver = prepare(root, user, mode, heart);
-    steps::boot(&mut giver);
+    steps::boot(&mut giver, config::in_force());
     summarise(&giver);
 }
 

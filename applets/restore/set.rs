@@ -3,12 +3,13 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use molecule_tools::error::escape;
 use tracing::warn;
 
-const DEFAULT_PATHS: [&str; 3] = ["configs", "workspace", "home/agent/.claude"];
+use crate::config::{self, plain_path};
+
 /// Variable that names another set, with colons between.
 const VARIABLE: &str = "MOLECULE_RESTORE_PATHS";
 
@@ -21,25 +22,12 @@ pub fn whole() -> Vec<PathBuf> {
         .filter(|path| !path.is_empty())
         .map(OsStr::from_bytes)
         .filter_map(|path| {
-            below_root(path)
+            plain_path(path)
                 .inspect_err(|reason| warn!("{VARIABLE}: {} {reason}, left out", escape(path)))
                 .ok()
         })
         .collect();
-    if given.is_empty() { DEFAULT_PATHS.map(PathBuf::from).to_vec() } else { given }
-}
-
-/// `path` relative to the root, or what is wrong with it.
-fn below_root(path: &OsStr) -> Result<PathBuf, &'static str> {
-    let mut below = PathBuf::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(name) => below.push(name),
-            Component::ParentDir => return Err("has a \"..\" component"),
-            _ => {}
-        }
-    }
-    if below.as_os_str().is_empty() { Err("is the root itself") } else { Ok(below) }
+    if given.is_empty() { config::in_force().restore.clone() } else { given }
 }
 
 /// Takes a path below the root from the command line; another one is bad usage.
@@ -55,7 +43,7 @@ impl clap::builder::TypedValueParser for PathParser {
         _: Option<&clap::Arg>,
         value: &OsStr,
     ) -> clap::error::Result<PathBuf> {
-        below_root(value).map_err(|reason| {
+        plain_path(value).map_err(|reason| {
             let text = format!("--path {} {reason}\n", escape(value));
             clap::Error::raw(clap::error::ErrorKind::ValueValidation, text).with_cmd(command)
         })

@@ -1,7 +1,7 @@
 //! One object in the form of `ls -ld` in the C locale and in UTC (POSIX.1-2024, ls, "long format").
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -28,14 +28,19 @@ pub trait NameLookup {
     fn group(&self, gid: u32) -> Option<OsString>;
 }
 
-/// The line for entry `name` of `root`, shown as `/name` and escaped so that it stays one line; none
-/// if it is missing. `now` is the time (seconds, nanoseconds since 1970) that "recent" refers to.
+/// The line for `path` (relative) below `root`, shown as `/path` and escaped so that it stays one line; none
+/// if it is missing. A link on the way to it is not followed. `now` is the time (seconds, nanoseconds since 1970)
+/// that "recent" refers to.
 pub fn long_form(
     root: &Dir,
-    name: &CStr,
+    path: &Path,
     names: &dyn NameLookup,
     now: (i64, u32),
 ) -> FactLook<String> {
+    let above = root.open_beneath(path.parent().unwrap_or(Path::new("")));
+    let Some(above) = above.map_err(|error| UnclearFact::from(&error))? else { return Ok(None) };
+    let name = CString::new(path.file_name().unwrap_or_default().as_bytes());
+    let (root, name) = (&above, &*name.unwrap_or_default());
     let stat = match at::stat(root, name) {
         Ok(stat) => stat,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
@@ -55,7 +60,7 @@ pub fn long_form(
             _ => stat.size.to_string(),
         },
         date(stat.mtime, now),
-        escape(&Path::new("/").join(OsStr::from_bytes(name.to_bytes()))),
+        escape(&Path::new("/").join(path)),
     );
     if stat.kind == Kind::Symlink {
         match at::read_link(root, name) {

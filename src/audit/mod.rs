@@ -10,8 +10,9 @@ mod contents;
 mod long_form;
 mod unclear;
 
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -23,9 +24,22 @@ pub use contents::{DirContents, MOST_BYTES, MOST_NAMES};
 pub use long_form::{NameLookup, long_form};
 pub use unclear::{FactLook, UnclearFact};
 
+/// What an audit is to say beside what it always says.
+#[derive(Debug, Clone)]
+pub struct AuditRequest {
+    /// The words before the time in the first line.
+    pub header: String,
+    /// Names of variables.
+    pub variables: Vec<String>,
+    /// Labels, and the paths (relative to the root) that are shown after them as `ls -ld` does.
+    pub lines: Vec<(String, PathBuf)>,
+}
+
 /// Everything one audit block says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditFacts {
+    /// The words before the time in the first line.
+    pub header: String,
     /// UTC, `YYYY-MM-DDThh:mm:ssZ`.
     pub time: String,
     /// Effective user id.
@@ -48,6 +62,8 @@ pub struct AuditFacts {
     pub workspace: FactLook<String>,
     /// Names of variables, and whether each is set to something that is not empty.
     pub variables: Vec<(String, bool)>,
+    /// Labels, and what stands there as `ls -ld` shows it, escaped; `None` if missing.
+    pub lines: Vec<(String, FactLook<String>)>,
 }
 
 impl AuditFacts {
@@ -57,13 +73,15 @@ impl AuditFacts {
         root: &Dir,
         names: &dyn NameLookup,
         environment: &[CString],
-        variables: impl IntoIterator<Item = String>,
+        asked: AuditRequest,
     ) -> Self {
         let value = |name: &str| process::setting(environment, name);
         let uid = rustix::process::geteuid().as_raw();
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let line = |name: &CStr| long_form(root, name, names, (now.tv_sec, now.tv_nsec as u32));
+        let line =
+            |path: &str| long_form(root, Path::new(path), names, (now.tv_sec, now.tv_nsec as u32));
         Self {
+            header: asked.header,
             time: log::timestamp(),
             uid,
             gid: rustix::process::getegid().as_raw(),
@@ -74,10 +92,19 @@ impl AuditFacts {
             },
             workspace_id: value("WORKSPACE_ID").map(OsStr::to_owned),
             platform_url: value("PLATFORM_URL").map(OsStr::to_owned),
-            configs: line(c"configs"),
+            configs: line("configs"),
             configs_contents: DirContents::of(root, c"configs"),
-            workspace: line(c"workspace"),
-            variables: variables
+            workspace: line("workspace"),
+            lines: asked
+                .lines
+                .into_iter()
+                .map(|(label, path)| {
+                    let now = (now.tv_sec, now.tv_nsec as u32);
+                    (label, long_form(root, &path, names, now))
+                })
+                .collect(),
+            variables: asked
+                .variables
                 .into_iter()
                 .map(|name| {
                     let set = value(&name).is_some();
@@ -96,7 +123,12 @@ impl AuditFacts {
         let set = |value: &Option<OsString>| value.as_ref().map(text);
         let variables: Map<String, Value> =
             self.variables.iter().map(|(name, set)| (name.clone(), (*set).into())).collect();
-        json!({
+        let lines: Map<String, Value> = self
+            .lines
+            .iter()
+            .map(|(label, shown)| (label.clone(), unclear::json(shown, line)))
+            .collect();
+        let mut facts = json!({
             "time": self.time,
             "uid": self.uid,
             "gid": self.gid,
@@ -109,7 +141,11 @@ impl AuditFacts {
             "configs_contents_more": self.configs_contents.more,
             "workspace_dir": unclear::json(&self.workspace, line),
             "env": variables,
-        })
+        });
+        if let (false, Value::Object(facts)) = (lines.is_empty(), &mut facts) {
+            facts.insert("lines".into(), lines.into());
+        }
+        facts
     }
 }
 
@@ -121,13 +157,17 @@ impl fmt::Display for AuditFacts {
         let user = unclear::text(&self.user, "unknown", text);
         let hostname = unclear::text(&self.hostname, "", text);
         let workspace_id = or_unset(&self.workspace_id);
-        writeln!(f, "----- entrypoint boot {} -----", self.time)?;
+        writeln!(f, "----- {} {} -----", escape(&self.header), self.time)?;
         writeln!(f, "uid={} gid={} user={user}", self.uid, self.gid)?;
         writeln!(f, "hostname={hostname} workspace_id={workspace_id}")?;
         writeln!(f, "platform_url={}", or_unset(&self.platform_url))?;
         writeln!(f, "configs_dir: {}", unclear::text(&self.configs, "MISSING", String::clone))?;
         writeln!(f, "configs_contents: {}", self.configs_contents)?;
         writeln!(f, "workspace_dir: {}", unclear::text(&self.workspace, "MISSING", String::clone))?;
+        for (label, shown) in &self.lines {
+            let shown = unclear::text(shown, "MISSING", String::clone);
+            writeln!(f, "{}: {shown}", escape(label))?;
+        }
         for (name, set) in &self.variables {
             writeln!(f, "env {name}={}", if *set { "set" } else { "unset" })?;
         }

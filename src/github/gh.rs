@@ -77,7 +77,7 @@ fn run(
         environment,
         directory: root.as_fd(),
         input,
-        limit: WRITTEN,
+        limit: Some(WRITTEN),
         time: Some(time),
     };
     Ok(command.run()?.status)

@@ -38,8 +38,9 @@ pub struct Command<'a> {
     pub directory: BorrowedFd<'a>,
     /// Its standard input.
     pub input: &'a [u8],
-    /// Largest file that it may write, in bytes; standard output and error are one each.
-    pub limit: u64,
+    /// Largest file that it may write, in bytes; standard output and error are one each. Without a limit it writes
+    /// to the standard output and error of this process, and nothing of it is kept.
+    pub limit: Option<u64>,
     /// How long it may run. Then it is killed, and whatever it has started in its session's first group.
     pub time: Option<Duration>,
 }
@@ -108,10 +109,11 @@ impl Command<'_> {
         }
         rustix::process::fchdir(self.directory)?;
         rustix::stdio::dup2_stdin(input)?;
+        let Some(limit) = self.limit else { return Ok(()) };
         rustix::stdio::dup2_stdout(stdout)?;
         rustix::stdio::dup2_stderr(stderr)?;
         // SIGXFSZ is ignored in this program and in what it runs: a write beyond it fails (EFBIG).
-        let most = getrlimit(Resource::Fsize).maximum.map_or(self.limit, |old| old.min(self.limit));
+        let most = getrlimit(Resource::Fsize).maximum.map_or(limit, |old| old.min(limit));
         setrlimit(Resource::Fsize, Rlimit { current: Some(most), maximum: Some(most) })
     }
 }

@@ -5,7 +5,7 @@
 //! - `command`: a program that is run, and its output
 //! - `daemon`: a process that goes on in the background
 //! - `interrupt`: SIGTERM and SIGINT as a question
-//! - `trust`: a program that root may run, for only root can have put it there
+//! - `trust`: a file that only root can have put there, such as a program that root may run
 //! - `search`: a program in PATH, as a shell finds it
 //! - `inherited`: dispositions and limits, changed and restored at exec
 //! - `environment`: variables
@@ -38,4 +38,4 @@ pub use private::hide_memory;
 pub use search::{DEFAULT_PATH, NotStarted, find_program};
 pub use supervise::{ChildEnd, PreparedSupervisor, SupervisedJob, Supervisor};
 pub use sys::{environment, look_names_up_by_files_and_dns};
-pub use trust::find_own_program;
+pub use trust::{find_own_file, find_own_program};

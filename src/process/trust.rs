@@ -27,8 +27,9 @@ pub fn find_own_program(name: &str, environment: &[CString]) -> Result<Option<Pa
         if !rustix::process::geteuid().is_root() {
             return Ok(Some(candidate));
         }
-        match only_root_can_change(&candidate) {
-            Ok(program) => return Ok(Some(program)),
+        match find_own_file(&candidate, "run as root", "remove it from PATH, or give it to root") {
+            Ok(Some(program)) => return Ok(Some(program)),
+            Ok(None) => {}
             Err(error) => failure = failure.or(Some(error)),
         }
     }
@@ -36,12 +37,18 @@ pub fn find_own_program(name: &str, environment: &[CString]) -> Result<Option<Pa
 }
 
 /// Resolves `path` (absolute) and returns the path without links, if every directory and link on the
-/// way and the program itself belong to root and nobody else may write to them. PATH of an image
-/// often begins with a directory of its user.
-fn only_root_can_change(path: &Path) -> Result<PathBuf> {
-    let refuse = |reason: String| {
-        Error::on("run as root", path, reason).hint("remove it from PATH, or give it to root")
-    };
+/// way and the regular file itself belong to root and nobody else may write to them; `None` if there is no
+/// such file. PATH of an image often begins with a directory of its user.
+///
+/// # Errors
+///
+/// When somebody else could have changed it: `operation` was not done, and `hint` says what to do.
+pub fn find_own_file(
+    path: &Path,
+    operation: &'static str,
+    hint: &'static str,
+) -> Result<Option<PathBuf>> {
+    let refuse = |reason: String| Error::on(operation, path, reason).hint(hint);
     let mut way = vec![Dir::open_operator_path("/")?];
     let mut links = 0;
     let mut ahead: VecDeque<OsString> = components(path);
@@ -55,7 +62,7 @@ fn only_root_can_change(path: &Path) -> Result<PathBuf> {
             return Err(refuse("it has a NUL byte".into()));
         };
         let Some(stat) = dir.stat_entry(&name)? else {
-            return Err(refuse("it does not exist".into()));
+            return Ok(None);
         };
         let here = dir.join(&name);
         match stat.kind {
@@ -80,7 +87,7 @@ fn only_root_can_change(path: &Path) -> Result<PathBuf> {
             }
             Kind::File if ahead.is_empty() => {
                 check(&stat, &here).map_err(refuse)?;
-                return Ok(here);
+                return Ok(Some(here));
             }
             kind => return Err(refuse(format!("{} is {}", here.display(), kind.noun()))),
         }
