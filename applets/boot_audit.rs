@@ -15,8 +15,8 @@ use serde_json::Value;
 use tracing::Level;
 
 use crate::applet::{Applet, Context};
-use crate::config::{self, is_variable_name};
 use crate::exit::{Exit, Status};
+use molecule_tools::config::{self, is_variable_name};
 
 pub const APPLET: Applet = Applet {
     name: "boot-audit",

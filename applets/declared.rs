@@ -9,8 +9,8 @@ use molecule_tools::log::{self, LogStream};
 use molecule_tools::process;
 use serde_json::{Value, json};
 
-use crate::config::{self, DEFAULTS, FILE, KEYS, WorkspaceConfig};
 use crate::exit::Status;
+use molecule_tools::config::{self, DEFAULTS, FILE, KEYS, WorkspaceConfig};
 
 /// Variables that stand above the file: their key, and whether their value is added to it.
 const VARIABLES: [(&str, &str, bool); 4] = [

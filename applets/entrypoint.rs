@@ -15,9 +15,9 @@ use molecule_tools::process::step::{self, StepEnd};
 use tracing::Level;
 
 use crate::applet::{Applet, Context};
-use crate::config::{RuntimeConfig, WorkspaceConfig};
 use crate::exit::{Exit, Status};
-use crate::{boot_audit, config, fix_perms, git_cred_setup, hooks, restore, token_refresh};
+use crate::{boot_audit, fix_perms, git_cred_setup, hooks, restore, token_refresh};
+use molecule_tools::config::{self, RuntimeConfig, WorkspaceConfig};
 
 pub const APPLET: Applet =
     Applet { name: "entrypoint", summary: "boot the container: all of it", run };

@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use molecule_tools::config;
 use molecule_tools::error::{Error, Result, escape, os_errno};
 use molecule_tools::fs::{Dir, clear_half_made};
 use molecule_tools::gitconfig::{self, GitProgram, GitSetting, LIMIT};
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::applet::{Applet, Context};
 use crate::exit::{Exit, Status};
-use crate::{config, fix_perms, git_credential_molecule, token_refresh};
+use crate::{fix_perms, git_credential_molecule, token_refresh};
 
 pub const APPLET: Applet = Applet {
     name: "git-cred-setup",

@@ -11,8 +11,8 @@ use molecule_tools::log::{self, LogStream};
 use molecule_tools::process::Command;
 use tracing::{info, warn};
 
-use crate::config::ConfigHook;
 use crate::token_refresh;
+use molecule_tools::config::ConfigHook;
 
 /// Runs a hook to its end, if it is there. Whatever goes wrong is a warning line.
 pub fn run(hook: &ConfigHook, environment: &[CString]) {

@@ -13,8 +13,8 @@ use molecule_tools::log::{self, LogStream};
 use tracing::Level;
 
 use crate::applet::Applet;
-use crate::config;
 use crate::exit::Status;
+use molecule_tools::config;
 
 const USAGE: &str = "usage: molecule-tools --install DIR [--as-entrypoint FILE]\n       \
     FILE is a path that ends in entrypoint.sh or start.sh";

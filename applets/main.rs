@@ -6,7 +6,6 @@
 //! - `entrypoint`: the boot, an applet
 //! - `hooks`: what an image has run before the runtime
 //! - `git_cred_setup`, `git_credential_molecule`, `token_refresh`, `restore`, `fix_perms`, `boot_audit`, `gosu`: the other applets
-//! - `config`: what an image declares of its boot
 //! - `applet`: a row of the table
 //! - `exit`: exit statuses
 // The standard runtime's start-up would ignore SIGPIPE for good and open /dev/null on closed
@@ -15,7 +14,6 @@
 
 mod applet;
 mod boot_audit;
-mod config;
 mod declared;
 mod entrypoint;
 mod exit;

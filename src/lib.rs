@@ -8,6 +8,7 @@
 //! - [`volume`]: what lies on a device: superblocks, partition tables
 //! - [`audit`]: what a boot log says of the container, names of variables only
 //! - [`github`]: GitHub credentials from the platform, for git and others
+//! - [`config`]: what a workspace image declares of its boot
 //! - [`gitconfig`]: settings in a git configuration file of anybody's, through git
 //! - [`process`]: what a process inherits, and handing it on through exec
 //! - [`identity`]: user specs, passwd and group files, the verified drop of privileges
@@ -19,6 +20,7 @@
 //! - `queue`, [`lock`]: what threads share
 
 pub mod audit;
+pub mod config;
 pub mod error;
 pub mod fs;
 pub mod gitconfig;

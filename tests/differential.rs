@@ -3,9 +3,9 @@
 //! `reference/entrypoint.sh` is the shell script that this program replaces, unchanged: the oracle.
 //! What is meant to differ, and why, stands in `differential/intended.rs` and nowhere else.
 
-mod compare;
+pub mod compare;
 mod intended;
-mod observe;
+pub mod observe;
 mod scenarios;
 
 use crate::support::{Case, Need, case};

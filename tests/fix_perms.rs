@@ -6,7 +6,7 @@ mod hostile;
 mod layers;
 mod links;
 mod options;
-mod race;
+pub mod race;
 mod sessions;
 
 use crate::support::compare::{Snapshot, snapshot};

@@ -9,6 +9,7 @@
 )]
 
 mod boot_audit;
+mod config;
 mod differential;
 mod dispatch;
 mod docker;
@@ -37,6 +38,7 @@ use support::{Group, runtime};
 fn groups() -> Vec<Group> {
     vec![
         ("boot_audit", boot_audit::cases()),
+        ("config", config::cases()),
         ("differential", differential::cases()),
         ("dispatch", dispatch::cases()),
         ("docker", docker::cases()),

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tracing::info;
 
 use super::giver::PermsGiver;
-use crate::config::{ConfigLink, OccupiedPolicy};
+use molecule_tools::config::{ConfigLink, OccupiedPolicy};
 
 /// Makes `link` as entry `name` of `above`.
 pub fn make(giver: &mut PermsGiver<'_>, above: &Dir, name: &CStr, link: &ConfigLink) {

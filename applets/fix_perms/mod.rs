@@ -24,9 +24,9 @@ use molecule_tools::ownership::{Mode, Owner, Privileges};
 use tracing::info;
 
 use crate::applet::{Applet, Context};
-use crate::config;
 use crate::exit::{Exit, Status};
 use giver::PermsGiver;
+use molecule_tools::config;
 
 pub const APPLET: Applet =
     Applet { name: "fix-perms", summary: "give the agent user its directories", run };

@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::giver::{PermsGiver, ReadyDir};
 use super::{links, sessions};
-use crate::config::{ConfigFile, ConfigPath, OwnPolicy, OwnedDirectory, WorkspaceConfig};
+use molecule_tools::config::{ConfigFile, ConfigPath, OwnPolicy, OwnedDirectory, WorkspaceConfig};
 
 /// All steps in the order of the boot.
 pub fn boot(giver: &mut PermsGiver<'_>, config: &WorkspaceConfig) {

@@ -147,21 +147,3 @@ pub fn write(root: &Dir, report: &Value) -> Result<()> {
         }
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_report_that_is_not_durable_is_pending() {
-        let text = b"{\n  \"durable\": false,\n  \"boot_id\": \"x-1\",\n  \"program\"";
-        let found = pending(text).unwrap();
-        assert_eq!((found.boot_id.as_str(), found.offset), ("x-1", 15));
-        assert_eq!(&text[15..20], b"false");
-        for other in
-            [&b""[..], b"{}", b"\0\0\0", b"\xff", b"{\n  \"durable\": true,\n  \"boot_id\": \"x\""]
-        {
-            assert!(pending(other).is_none());
-        }
-    }
-}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use molecule_tools::error::escape;
 use tracing::warn;
 
-use crate::config::{self, plain_path};
+use molecule_tools::config::{self, plain_path};
 
 /// Variable that names another set, with colons between.
 const VARIABLE: &str = "MOLECULE_RESTORE_PATHS";

@@ -6,7 +6,7 @@ use crate::differential::scenarios::Scenario;
 use crate::support::clock;
 use crate::support::manifest::{self, Attributes};
 use crate::support::runtime::{self, View};
-use crate::support::sandbox::{LoopDevice, PATH};
+use crate::support::sandbox::{LoopDevice, Outcome, PATH, Sandbox};
 
 /// The script's path inside, as an image has it.
 pub const REFERENCE: &str = "/entrypoint.sh";
@@ -42,20 +42,30 @@ pub fn boot(scenario: &Scenario, volume: Option<&LoopDevice>, path: &str) -> Obs
         sandbox.add_device("xvdb", volume);
     }
     sandbox.sh(scenario.setup);
-    let trees = TREES.map(|tree| format!("/{tree}")).join(" ");
-    sandbox.sh(&format!(
-        "for d in {trees}; do
-             if [ -d $d ]; then (cd $d; {AGE}); elif [ -e $d ]; then touch -d @1700000000.25 $d; fi
-         done"
-    ));
-    let now = clock::now().tv_sec;
+    let now = age(&sandbox);
     let run = sandbox.command(path).env("PATH", PATH).args(["--model", "opus"]);
     let outcome = (scenario.run)(run).run();
     if scenario.name == "refresh_daemon_on" {
         // The script's shell opens the log whenever it gets to it.
         sandbox.sh("for i in $(seq 600); do [ ! -e /var/tmp/refreshing ] || exit 0; sleep 0.1; done; exit 1");
     }
-    let mut view = runtime::take_view(&sandbox).unwrap_or_default();
+    left(&sandbox, &outcome, now)
+}
+
+/// Makes everything in the sandbox old; gives the time (seconds) from which on something is new.
+pub fn age(sandbox: &Sandbox) -> i64 {
+    let trees = TREES.map(|tree| format!("/{tree}")).join(" ");
+    sandbox.sh(&format!(
+        "for d in {trees}; do
+             if [ -d $d ]; then (cd $d; {AGE}); elif [ -e $d ]; then touch -d @1700000000.25 $d; fi
+         done"
+    ));
+    clock::now().tv_sec
+}
+
+/// What a boot has left in `sandbox`, which was [`age`]d before it.
+pub fn left(sandbox: &Sandbox, outcome: &Outcome, now: i64) -> Observed {
+    let mut view = runtime::take_view(sandbox).unwrap_or_default();
     if let Some(pid) = view.get_mut("pid") {
         *pid = match *pid == outcome.pid.to_string() {
             true => "kept".into(),
@@ -96,10 +106,10 @@ fn forget_record(attributes: &mut Attributes) {
 fn normalised(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     match words[..] {
-        ["-----", "entrypoint", "boot", time, "-----"] if time.len() == 20 => {
-            "----- entrypoint boot TIME -----".into()
+        ["-----", name, "boot", time, "-----"] if time.len() == 20 => {
+            format!("----- {name} boot TIME -----")
         }
-        ["configs_dir:" | "workspace_dir:", ..] => {
+        ["configs_dir:" | "workspace_dir:" | "auth_token:", ..] => {
             let clock = words.iter().position(|w| w.len() == 5 && w.as_bytes()[2] == b':');
             match clock {
                 // Month and day stand before it; a day below ten has two spaces before it.

@@ -27,13 +27,13 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-fn exchange(a: &Path, b: &Path) {
+pub fn exchange(a: &Path, b: &Path) {
     renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
 }
 
 /// Runs the boot again and again while `attack` goes on, until both have had their share.
 #[track_caller]
-fn besiege(sandbox: &Sandbox, attack: impl Fn(u64) + Sync) {
+pub fn besiege(sandbox: &Sandbox, attack: impl Fn(u64) + Sync) {
     let (swaps, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -6,17 +6,23 @@ use std::path::{Component, Path, PathBuf};
 /// Everything that a workspace image may declare. A key that is not in the file has the contract's value.
 #[derive(Debug, Clone, Default)]
 pub struct WorkspaceConfig {
+    /// USER[:GROUP].
     pub user: String,
+    /// What a boot ends in.
     pub runtime: RuntimeConfig,
     /// Relative to the root.
     pub restore: Vec<PathBuf>,
+    /// What the audit says beside what it always says.
     pub audit: AuditConfig,
     /// In the order in which they are seen to.
     pub directories: Vec<OwnedDirectory>,
     /// Whether ~/.claude/sessions is kept on its volume.
     pub claude_sessions: bool,
+    /// Files, after the directories.
     pub files: Vec<ConfigFile>,
+    /// Links, after the files.
     pub links: Vec<ConfigLink>,
+    /// Programs, in the order in which they are run.
     pub hooks: Vec<ConfigHook>,
     /// Whether the boot sets git credentials where they are enabled.
     pub git_credentials: bool,
@@ -27,6 +33,7 @@ pub struct WorkspaceConfig {
 /// The program that a boot ends in.
 #[derive(Debug, Clone, Default)]
 pub struct RuntimeConfig {
+    /// A name looked for in PATH, or a path.
     pub command: String,
     /// Before those that the container was started with.
     pub arguments: Vec<String>,
@@ -110,11 +117,13 @@ pub enum OwnPolicy {
 /// A directory that the boot sees to.
 #[derive(Debug, Clone)]
 pub struct OwnedDirectory {
+    /// Where it is.
     pub path: ConfigPath,
     /// Whether it is made where it is absent.
     pub make: bool,
     /// Permission bits it has afterwards.
     pub mode: Option<u32>,
+    /// What of it is given.
     pub own: OwnPolicy,
 }
 
@@ -132,14 +141,18 @@ pub enum OccupiedPolicy {
 /// A symbolic link that the boot makes.
 #[derive(Debug, Clone)]
 pub struct ConfigLink {
+    /// Where it is.
     pub path: ConfigPath,
+    /// What the link holds.
     pub target: String,
+    /// What becomes of what stands there.
     pub occupied: OccupiedPolicy,
 }
 
 /// A file that the boot makes where it is absent.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
+    /// Where it is.
     pub path: ConfigPath,
     /// None: it is never made, only given, with its mode.
     pub content: Option<String>,
@@ -150,7 +163,9 @@ pub struct ConfigFile {
 /// A program that is run as the user before the runtime, if it is there.
 #[derive(Debug, Clone)]
 pub struct ConfigHook {
+    /// An absolute path.
     pub command: PathBuf,
+    /// Its arguments.
     pub arguments: Vec<String>,
     /// How long it may take.
     pub seconds: u64,

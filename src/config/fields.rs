@@ -2,7 +2,7 @@
 //! the rest is read all the same.
 #![forbid(unsafe_code)]
 
-use molecule_tools::error::escape;
+use crate::error::escape;
 
 use super::located::{JsonNode, JsonValue, position};
 

@@ -144,3 +144,71 @@ impl<'de> serde_core::Deserialize<'de> for RawMembers<'de> {
         deserializer.deserialize_map(Members)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn value(node: &JsonNode) -> Value {
+        match &node.value {
+            JsonValue::Object(members) => {
+                members.iter().map(|(name, node)| (name.text.clone(), value(node))).collect()
+            }
+            JsonValue::Array(items) => items.iter().map(value).collect(),
+            JsonValue::Text(text) => text.as_str().into(),
+            JsonValue::Bool(flag) => (*flag).into(),
+            JsonValue::Number(number) => number.clone().into(),
+            JsonValue::Null => Value::Null,
+        }
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 60, 8, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
+                prop::collection::vec((any::<String>(), inner), 0..8)
+                    .prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_serde_json_reads(json in json(), pretty: bool) {
+            let text = match pretty {
+                true => serde_json::to_string_pretty(&json)?,
+                false => json.to_string(),
+            };
+            let oracle: Value = serde_json::from_str(&text)?;
+            let node = parse(&text).map_err(|mistake| TestCaseError::fail(mistake.what))?;
+            prop_assert_eq!(value(&node), oracle);
+        }
+
+        #[test]
+        fn what_is_refused_is_what_serde_json_refuses(
+            json in json(),
+            at: prop::sample::Index,
+            new in "[\\[\\]{}\",:0-9a-z\\\\ \n\u{e9}]{0,3}",
+        ) {
+            let mut text: Vec<char> = json.to_string().chars().collect();
+            let at = at.index(text.len());
+            text.splice(at..(at + 1).min(text.len()), new.chars());
+            let text: String = text.into_iter().collect();
+            match (parse(&text), serde_json::from_str::<Value>(&text)) {
+                (Ok(node), Ok(oracle)) => prop_assert_eq!(value(&node), oracle),
+                (Err(mistake), Err(_)) => prop_assert!(mistake.at <= text.len()),
+                (own, oracle) => prop_assert!(false, "{text}: {own:?}, {oracle:?}"),
+            }
+        }
+    }
+}

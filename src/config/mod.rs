@@ -16,10 +16,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use molecule_tools::error::{Error, Result, escape};
-use molecule_tools::fs::Dir;
-use molecule_tools::log;
-use molecule_tools::process;
+use crate::error::{Error, Result, escape};
+use crate::fs::Dir;
+use crate::log;
+use crate::process;
 use tracing::Level;
 
 pub use parts::{
@@ -38,6 +38,7 @@ const LARGEST: usize = 1 << 20;
 /// What a file holds, and what is wrong in it.
 #[derive(Debug, Default)]
 pub struct CheckedConfig {
+    /// The values; where the file has none or a wrong one, those of the contract.
     pub config: WorkspaceConfig,
     /// The text of the file; `None` if there is none.
     pub text: Option<String>,
@@ -62,6 +63,7 @@ pub fn in_force() -> &'static WorkspaceConfig {
 pub fn check(path: &Path, trusted: bool) -> CheckedConfig {
     let mut checked = CheckedConfig::default();
     reading::apply(&mut checked.config, DEFAULTS);
+    checked.config.lines.clear();
     let text = match read(path, trusted) {
         Ok(Some(text)) => text,
         Ok(None) => return checked,
