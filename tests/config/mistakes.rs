@@ -47,7 +47,7 @@ fn each_mistake_has_its_place_and_what_was_meant() {
         ("", &["1:1: EOF while parsing a value"]),
         ("{\n\"user\": \"a\",\n}", &["3:1: key must be a string"]),
         ("{\"hooks\": [\n {\"command\": \"\\ud800\"}]}", &["2:21: unexpected end of hex escape"]),
-        (&deep, &["1:74: nested more than 64 deep"]),
+        (&deep, &["1:73: nested more than 64 deep"]),
         (
             "{\"directories\": [{\"path\": \"/a\", \"own\": \"alwys\"}]}",
             &["1:41: unknown own \"alwys\"; did you mean \"always\"?"],
