@@ -50,7 +50,7 @@ fn each_mistake_has_its_place_and_what_was_meant() {
         (&deep, &["1:73: nested more than 64 deep"]),
         (
             "{\"directories\": [{\"path\": \"/a\", \"own\": \"alwys\"}]}",
-            &["1:41: unknown own \"alwys\"; did you mean \"always\"?"],
+            &["1:40: unknown own \"alwys\"; did you mean \"always\"?"],
         ),
         ("{\"directories\": [{\"path\": \"/a\"}]}", &["1:18: \"own\" is missing here"]),
         (
@@ -78,7 +78,7 @@ fn each_mistake_has_its_place_and_what_was_meant() {
         (
             "{\"runtime\": {\"environment\": {\"A B\": \"x\"}, \"arguments\": \"x\"}}",
             &[
-                "1:57: runtime.arguments is a text; a list is needed",
+                "1:56: runtime.arguments is a text; a list is needed",
                 "1:30: this is no name of a variable: letters, digits and underscores, no digit first",
             ],
         ),
